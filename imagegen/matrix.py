@@ -1,0 +1,141 @@
+"""matrix.toml: what a workspace builds. Axes, exclusions with reasons, profiles, publishing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from packaging.version import Version
+from pydantic import Field
+
+from imagegen.errors import FactsError
+from imagegen.facts import Facts, Strict, Ver, checked, nearest, parse_toml
+from imagegen.model import Kind, minor
+
+FILE = Path("dockerfiles/matrix.toml")
+
+
+class Publish(Strict):
+    """Where images go: ``repository`` is a name without tag, e.g. ghcr.io/me/finetune."""
+
+    repository: str = Field(pattern=r"^[a-z0-9][a-z0-9._:/-]*[a-z0-9]$")
+
+
+class Kernels(Strict):
+    """A flash-attn 2 release and which of its kernels to compile; left out means all."""
+
+    version: Ver
+    archs: tuple[int, ...] = ()
+    head_dims: tuple[Literal[32, 64, 96, 128, 192, 256], ...] = (32, 64, 96, 128, 192, 256)
+    dtypes: tuple[Literal["fp16", "bf16"], ...] = ("fp16", "bf16")
+    features: tuple[
+        Literal["dropout", "alibi", "softcap", "local", "uneven_k", "backward"], ...
+    ] = ("dropout", "alibi", "softcap", "local", "uneven_k", "backward")
+
+
+class Profile(Strict):
+    """A kind of image: where CUDA comes from, and which flash-attn kernels it holds."""
+
+    kind: Kind
+    flash_attn: str
+    about: str
+
+
+class Axes(Strict):
+    """A block of combinations: each axis lists values, and all are crossed."""
+
+    os: tuple[str, ...] = Field(min_length=1)
+    cuda: tuple[Ver, ...] = Field(min_length=1)
+    torch: tuple[Ver, ...] = Field(min_length=1)
+    profile: tuple[str, ...] = Field(min_length=1)
+
+
+class Exclude(Strict):
+    """Combinations to leave out, and why; an axis left out of it means any value."""
+
+    reason: str = Field(min_length=10)
+    os: tuple[str, ...] = ()
+    cuda: tuple[Ver, ...] = ()
+    torch: tuple[Ver, ...] = ()
+    profile: tuple[str, ...] = ()
+
+
+class Matrix(Strict):
+    """The whole file. ``packages`` go into every image, beside torch and flash-attn."""
+
+    publish: Publish
+    packages: tuple[str, ...] = Field(min_length=1)
+    flash_attn: dict[str, Kernels] = Field(min_length=1)
+    profile: dict[str, Profile] = Field(min_length=1)
+    build: tuple[Axes, ...] = Field(min_length=1)
+    exclude: tuple[Exclude, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workspace:
+    """A folder with a matrix: ``folder`` holds matrix.toml, rendered files and locks."""
+
+    folder: Path
+    matrix: Matrix
+
+    @property
+    def locks(self) -> Path:
+        """Where the locks are."""
+        return self.folder / "locks"
+
+
+def load(file: Path, facts: Facts) -> Workspace:
+    """The workspace whose matrix is ``file``.
+
+    Raises:
+        FactsError: there is no such file, or it has faults: all of them, each with its place.
+    """
+    try:
+        text = file.read_text()
+    except OSError as error:
+        raise FactsError(
+            f"{file}: {error.strerror}",
+            hint="run imagegen in the folder that holds dockerfiles/, or give --matrix FILE",
+        ) from error
+    matrix = checked(Matrix, parse_toml(text, str(file)), str(file))
+    faults = [f"{file}: {fault}" for fault in _faults(matrix, facts)]
+    if faults:
+        raise FactsError("\n".join(faults))
+    return Workspace(folder=file.parent, matrix=matrix)
+
+
+def _faults(matrix: Matrix, facts: Facts) -> Iterator[str]:
+    """Every name that refers to nothing, in every block."""
+    systems = [row.os.name for row in facts.os]
+    cudas = [minor(row.version) for row in facts.cuda]
+    torches = [minor(row.version) for row in facts.torch]
+    for name, profile in matrix.profile.items():
+        if profile.flash_attn not in matrix.flash_attn:
+            near = nearest(profile.flash_attn, matrix.flash_attn)
+            yield f"profile.{name}.flash_attn: no table flash_attn.{profile.flash_attn}{near}"
+    for name, kernels in matrix.flash_attn.items():
+        if facts.flash_attn_version(kernels.version) is None:
+            known = (str(row.version) for row in facts.flash_attn)
+            near = nearest(str(kernels.version), known)
+            yield f"flash_attn.{name}.version: unknown release {kernels.version}{near}"
+    blocks: list[tuple[str, Axes | Exclude]]
+    blocks = [(f"build.{i}", block) for i, block in enumerate(matrix.build)]
+    blocks += [(f"exclude.{i}", block) for i, block in enumerate(matrix.exclude)]
+    for place, block in blocks:
+        yield from _unknown(f"{place}.os", block.os, systems)
+        yield from _unknown(f"{place}.cuda", map(minor, block.cuda), cudas)
+        yield from _unknown(f"{place}.torch", map(minor, block.torch), torches)
+        yield from _unknown(f"{place}.profile", block.profile, matrix.profile)
+        for axis in ("cuda", "torch"):
+            for version in getattr(block, axis):
+                if version != Version(minor(version)):
+                    yield f"{place}.{axis}: {version}: give major.minor, {minor(version)}"
+
+
+def _unknown(place: str, words: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+    names = list(known)
+    for word in words:
+        if word not in names:
+            yield f"{place}: unknown value {word!r}{nearest(word, names)}"

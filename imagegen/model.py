@@ -1,0 +1,249 @@
+"""The values that travel from one step to the next. Frozen, without I/O.
+
+    Target -> Image -> Built -> Report -> Pushed
+
+Each step takes only what the step before it made: an image that did not pass its checks has no
+way to become ``Pushed``, and only a ``Pushed`` image has templates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from packaging.version import Version
+
+from imagegen.errors import ChecksFailed
+
+Kind = Literal["devel", "slim"]
+"""``devel`` stands on an nvidia/cuda cudnn-devel image; ``slim`` holds nvcc and one copy of the
+CUDA libraries."""
+
+Status = Literal["pass", "fail", "skip"]
+
+
+def minor(version: Version) -> str:
+    """``13.0`` of 13.0.2."""
+    return f"{version.major}.{version.minor}"
+
+
+@dataclass(frozen=True, kw_only=True, order=True, slots=True)
+class Os:
+    """A distribution's release: ``ubuntu`` 24.04, ``debian`` 12."""
+
+    distribution: str
+    version: Version
+
+    @property
+    def name(self) -> str:
+        """As it is spelled in ids and in matrix.toml: ``ubuntu24.04``."""
+        release = str(self.version)
+        if self.distribution == "ubuntu":  # a Version drops the zero of 24.04
+            release = f"{self.version.major}.{self.version.minor:02d}"
+        return f"{self.distribution}{release}"
+
+
+@dataclass(frozen=True, kw_only=True, order=True, slots=True)
+class FlashAttn:
+    """flash-attn 2 and the kernels compiled into it.
+
+    ``archs`` are compute capabilities times ten (80 is 8.0); ``features`` are those of
+    imagegen/image/wheel/flash_attn_wheel.py.
+    """
+
+    version: Version
+    archs: tuple[int, ...]
+    head_dims: tuple[int, ...]
+    dtypes: tuple[str, ...]
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, order=True, slots=True)
+class Target:
+    """One image that can be built: exact versions on every axis."""
+
+    os: Os
+    cuda: Version
+    torch: Version
+    python: Version
+    profile: str
+    kind: Kind
+    flash_attn: FlashAttn
+    torchvision: Version
+    packages: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """The one place where a target's name is spelled; nothing parses it back."""
+        return (
+            f"{self.os.name}-cuda{minor(self.cuda)}-torch{minor(self.torch)}"
+            f"-py{minor(self.python)}-{self.profile}"
+        )
+
+    @property
+    def tag(self) -> str:
+        """The image tag.
+
+        It carries the CUDA version in both forms that the platforms read: ``cu1302`` (RunPod's
+        smoke test wants four digits) and ``cuda-13.0`` (vast.ai's automatic choice).
+        """
+        digits = f"{self.cuda.major}{self.cuda.minor}{self.cuda.micro}"
+        return (
+            f"torch{self.torch}-cu{digits}-cuda-{minor(self.cuda)}-py{minor(self.python)}"
+            f"-{self.os.name}-{self.profile}"
+        )
+
+    @property
+    def promise(self) -> dict[str, object]:
+        """What the image says of itself and is tested against; JSON values only."""
+        return {
+            "id": self.id,
+            "os": {
+                "id": self.os.distribution,
+                "version": self.os.name.removeprefix(self.os.distribution),
+            },
+            "cuda": str(self.cuda),
+            "torch": str(self.torch),
+            "torch_cuda": minor(self.cuda),
+            "torchvision": str(self.torchvision),
+            "python": minor(self.python),
+            "profile": self.profile,
+            "kind": self.kind,
+            "flash_attn": {
+                "version": str(self.flash_attn.version),
+                "archs": list(self.flash_attn.archs),
+                "head_dims": list(self.flash_attn.head_dims),
+                "dtypes": list(self.flash_attn.dtypes),
+                "features": list(self.flash_attn.features),
+            },
+            "packages": list(self.packages),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeftOut:
+    """A combination that the matrix crosses but that is not a target, and why."""
+
+    id: str
+    reason: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image:
+    """A target and everything that decides its bytes.
+
+    ``base`` is the exact text of the FROM line after its arguments are filled in; ``key`` is a
+    sha256 over the rendered files, the files that are copied in, and the base in use.
+    """
+
+    target: Target
+    base: str
+    base_override: str
+    repository: str
+    labels: Mapping[str, str]
+    key: str
+
+    @property
+    def ref(self) -> str:
+        """The local name: it holds the key, so that two versions never share one."""
+        return f"{self.repository}:{self.target.tag}-{self.key[:12]}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layer:
+    """One layer: bytes as stored and sent, and the instruction that made it."""
+
+    digest: str
+    compressed: int
+    created_by: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Built:
+    """An image in the engine's store, under ``image.ref``; ``unpacked`` in bytes."""
+
+    image: Image
+    digest: str
+    unpacked: int
+    seconds: float
+    cached: str
+    """Why nothing was built, or empty when it was."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One check's outcome. ``guards`` names the bug or platform fact that it guards against."""
+
+    name: str
+    status: Status
+    detail: str
+    seconds: float
+    guards: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """All checks that ran on one image, by its digest. Skipped is not passed."""
+
+    built: Built
+    checks: tuple[Check, ...]
+    seconds: float
+    cached: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was checked and nothing failed."""
+        ran = [check for check in self.checks if check.status != "skip"]
+        return bool(ran) and all(check.status == "pass" for check in ran)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tested:
+    """An image that passed its checks: the only thing that can be pushed."""
+
+    report: Report
+
+    def __post_init__(self) -> None:
+        """Refuse a report that did not pass.
+
+        Raises:
+            ChecksFailed: naming the checks that failed.
+        """
+        if not self.report.passed:
+            failed = [check for check in self.report.checks if check.status == "fail"]
+            lines = [f"  {check.name}: {check.detail}" for check in failed] or ["  no check ran"]
+            raise ChecksFailed(
+                f"{self.report.built.image.target.id} did not pass:\n" + "\n".join(lines),
+                hint="the image is kept for a look: docker run --rm -it "
+                f"{self.report.built.image.ref} bash",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pushed:
+    """A tested image in a registry, its digest read back from there.
+
+    ``refs`` are the names it can be pulled by; ``moved`` are the tags that pointed
+    elsewhere before; ``sent`` is false when the registry already had all of it.
+    """
+
+    tested: Tested
+    repository: str
+    digest: str
+    refs: tuple[str, ...]
+    moved: tuple[str, ...]
+    sent: bool
+    layers: tuple[Layer, ...]
+    seconds: float
+
+    @property
+    def compressed(self) -> int:
+        """Bytes to pull on a host that has none of the layers."""
+        return sum(layer.compressed for layer in self.layers)
+
+    @property
+    def pinned(self) -> str:
+        """``repository:tag@sha256:…``: what a template should name."""
+        return f"{self.refs[0]}@{self.digest}"
