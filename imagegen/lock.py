@@ -1,0 +1,92 @@
+"""Locks: every Python package of an image, by version and hash. The one step that asks an index."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from packaging.version import Version
+
+from imagegen import proc
+from imagegen.errors import EngineError, UsageError
+from imagegen.model import Target, minor
+from imagegen.plan import PARTS
+from imagegen.proc import Say
+
+TOOLS = ("pip", "uv")
+BUILD = ("ninja", "packaging", "psutil", "setuptools", "wheel")
+"""What flash-attn's setup.py needs beside torch."""
+NVCC = ("nvidia-cuda-cccl", "nvidia-cuda-crt", "nvidia-cuda-nvcc", "nvidia-nvvm")
+"""What turns the CUDA libraries that torch brings into a toolkit."""
+TOOLKIT_EXTRAS = "nvcc,nvvm,crt,cudart,cccl"
+"""All of them must be named: ``nvcc`` alone brings the newest nvvm and crt, which do not fit."""
+
+NAME = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==", re.MULTILINE)
+
+
+def lock(target: Target, toolkit: Version | None, folder: Path, say: Say) -> None:
+    """Resolve the target's packages once and write them to ``folder``, split by install step.
+
+    Versions that the folder already holds are kept wherever they still fit. ``toolkit`` is the
+    cuda-toolkit release that torch pins, None where nvcc does not come from wheels.
+
+    Raises:
+        UsageError: uv is missing. EngineError: the index did not answer or nothing fits.
+    """
+    torch = [f"torch=={target.torch}", f"torchvision=={target.torchvision}"]
+    nvcc = [f"cuda-toolkit[{TOOLKIT_EXTRAS}]=={toolkit}"] if toolkit else []
+    with tempfile.TemporaryDirectory() as work:
+        whole, constraint = Path(work) / "whole.txt", Path(work) / "constraint.txt"
+        everything = [*torch, *nvcc, *target.packages, *TOOLS, *BUILD, "einops"]
+        held = [p.read_text() for part in PARTS if (p := folder / f"{part}.txt").exists()]
+        whole.write_text("\n".join(held))
+        say(f"lock {folder.name}: resolving {len(everything)} requirements")
+        _compile(target, everything, "--output-file", whole)
+        entries = _entries(whole.read_text())
+        constraint.write_text("".join(entries.values()))
+        for_torch = set(_entries(_compile(target, torch, "--constraint", constraint)))
+    parts = {name: _part(name, for_torch) for name in entries}
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        rows = [text for name, text in sorted(entries.items()) if parts[name] == part]
+        header = f"# {part} of {folder.name}. Written by imagegen lock; never edited.\n"
+        (folder / f"{part}.txt").write_text(header + "".join(rows))
+    say(f"lock {folder.name}: {len(entries)} packages")
+
+
+def _part(name: str, for_torch: Iterable[str]) -> str:
+    if name in TOOLS:
+        return "tools"
+    if name in NVCC:
+        return "nvcc"
+    if name.startswith(("nvidia-", "cuda-")):
+        return "cuda"
+    if name in for_torch or name in ("einops",):
+        return "torch"
+    return "build" if name in BUILD else "apps"
+
+
+def _compile(target: Target, requirements: Iterable[str], *options: str | Path) -> str:
+    try:
+        return proc.run(
+            "uv",
+            *("pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes"),
+            *("--python-version", minor(target.python), "--python-platform"),
+            *("x86_64-manylinux_2_35", "--no-emit-index-url", "--no-emit-find-links"),
+            *options,
+            "-",
+            stdin="\n".join(requirements),
+            timeout=600,
+        )
+    except EngineError as error:
+        if "not installed" in str(error):
+            raise UsageError("uv is not installed", hint="pip install uv") from error
+        raise
+
+
+def _entries(text: str) -> dict[str, str]:
+    """Requirement by name: each is a line with ``==`` and the indented hashes below it."""
+    blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)
+    return {match[1]: block for block in blocks if (match := NAME.match(block))}

@@ -1,0 +1,189 @@
+"""Target -> Recipe -> Image: where each piece comes from, and the key of it all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Literal
+
+from packaging.version import Version
+
+from imagegen import __version__
+from imagegen.errors import FactsError
+from imagegen.matrix import Workspace
+from imagegen.model import Image, Target, minor
+from imagegen.resolve import Combination, Resolution
+
+PARTS = ("tools", "nvcc", "cuda", "torch", "build", "apps")
+"""The files of a lock, one for each install step of a Dockerfile."""
+
+APT = (
+    "build-essential",
+    "ca-certificates",
+    "curl",
+    "git",
+    "iproute2",
+    "less",
+    "ninja-build",
+    "openssh-client",
+    "openssh-server",
+    "openssh-sftp-server",
+    "procps",
+    "python3",
+    "python3-dev",
+    "python3-venv",
+    "rsync",
+    "software-properties-common",
+    "tmux",
+    "wget",
+)
+"""What every image has from the distribution. vast.ai's launch script installs openssh, tmux, rsync
+and software-properties-common at boot, and loops forever where it cannot: so they are here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """Everything that a Dockerfile says.
+
+    ``lock`` is a folder under locks/, empty where torch is not locked; ``tools_lock`` is the one
+    that the tools, flash-attn's build requirements and the applications come from in any case.
+    """
+
+    target: Target
+    from_tag: str
+    from_digest: str
+    nvcc: Literal["base", "apt", "wheels"]
+    require_cuda: str
+    lock: str
+    tools_lock: str
+    torch_backend: str
+    flash_attn_sha256: str
+    apt: tuple[str, ...]
+
+    @property
+    def base(self) -> str:
+        """The FROM reference without its registry."""
+        return self.from_tag + (f"@{self.from_digest}" if self.from_digest else "")
+
+
+def lock_name(torch: Version, cuda: Version, python: Version) -> str:
+    """The folder of a lock: ``torch2.11.0-cu130-py3.11``."""
+    return f"torch{torch}-{backend(cuda)}-py{minor(python)}"
+
+
+def backend(cuda: Version) -> str:
+    """PyTorch's word for a CUDA version: ``cu130``."""
+    return f"cu{cuda.major}{cuda.minor}"
+
+
+def lockable(it: Combination) -> bool:
+    """Whether the plain PyPI wheel is the right CUDA build, so that PyPI alone can lock it."""
+    return minor(it.torch.pypi_cuda) == minor(it.cuda.version)
+
+
+def recipe(it: Combination, resolution: Resolution, workspace: Workspace) -> Recipe:
+    """Where each piece of the target comes from."""
+    target = it.target(resolution.packages)
+    name = lock_name(target.torch, target.cuda, target.python)
+    base = it.base
+    return Recipe(
+        target=target,
+        from_tag=base.tag if base else it.os.tag,
+        from_digest=base.digest if base else it.os.digest,
+        nvcc="wheels" if it.wheels else "base" if it.kind == "devel" else "apt",
+        # The floor that minor-version compatibility really has, not the image's own minor, which
+        # keeps GeForce cards with an older driver of the same major from starting at all.
+        require_cuda=f"cuda>={target.cuda.major}.0",
+        lock=name if (workspace.locks / name).is_dir() else "",
+        tools_lock=_tools_lock(target, resolution, workspace),
+        torch_backend=backend(target.cuda),
+        flash_attn_sha256=it.flash_attn.sha256,
+        apt=APT,
+    )
+
+
+def _tools_lock(target: Target, resolution: Resolution, workspace: Workspace) -> str:
+    """The lock of the target, or else of the newest torch for the same Python.
+
+    Raises:
+        FactsError: there is none.
+    """
+    same = [it for it in resolution.combinations if it.os.python == target.python]
+    same.sort(key=lambda it: (it.torch.version == target.torch, it.torch.version), reverse=True)
+    for it in same:
+        name = lock_name(it.torch.version, it.cuda.version, it.os.python)
+        if (workspace.locks / name).is_dir():
+            return name
+    raise FactsError(
+        f"{target.id}: no lock for Python {minor(target.python)} in {workspace.locks}",
+        hint=f"imagegen lock '*py{minor(target.python)}*'",
+    )
+
+
+def image(
+    recipe: Recipe,
+    rendered: Mapping[str, str],
+    workspace: Workspace,
+    *,
+    repository: str = "",
+    base_override: str = "",
+    base_digest: str = "",
+) -> Image:
+    """The image that the rendered files build.
+
+    ``base_override`` is a local image to stand on instead of ``recipe.base``, with its digest.
+    """
+    target = recipe.target
+    digest = hashlib.sha256()
+    for name, text in sorted(rendered.items()):
+        digest.update(f"{name}\0{text}\0".encode())
+    for name, blob in sorted(_copied(recipe, workspace).items()):
+        digest.update(f"{name}\0".encode() + blob + b"\0")
+    digest.update(base_digest.encode())
+    key = digest.hexdigest()
+    labels = {
+        "org.opencontainers.image.title": target.id,
+        "org.opencontainers.image.version": target.tag,
+        "org.opencontainers.image.base.name": base_override or recipe.base,
+        "org.opencontainers.image.base.digest": base_digest or recipe.from_digest,
+        "imagegen.key": key,
+        "imagegen.version": __version__,
+        "imagegen.locked": str(bool(recipe.lock)).lower(),
+        "imagegen.target": json.dumps(target.promise, sort_keys=True),
+    }
+    return Image(
+        target=target,
+        base=recipe.base,
+        base_override=base_override,
+        repository=repository or workspace.matrix.publish.repository,
+        labels={name: value for name, value in labels.items() if value},
+        key=key,
+    )
+
+
+def context_image() -> Path:
+    """The folder of the ``image`` build context: what imagegen puts into every image."""
+    return Path(str(resources.files("imagegen"))) / "image"
+
+
+def _copied(recipe: Recipe, workspace: Workspace) -> dict[str, bytes]:
+    """The files that the Dockerfile reads besides itself: name -> content."""
+    found = dict(_tree(resources.files("imagegen") / "image", "image"))
+    for lock in {recipe.lock, recipe.tools_lock} - {""}:
+        files = sorted((workspace.locks / lock).glob("*.txt"))
+        found |= {f"locks/{lock}/{p.name}": p.read_bytes() for p in files}
+    return found
+
+
+def _tree(node: Traversable, name: str) -> dict[str, bytes]:
+    if node.is_file():
+        return {name: node.read_bytes()}
+    if node.name == "__pycache__":
+        return {}
+    parts = [_tree(child, f"{name}/{child.name}") for child in node.iterdir()]
+    return {key: value for part in parts for key, value in part.items()}

@@ -1,0 +1,160 @@
+"""The one place that starts processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from imagegen.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+Say = Callable[[str], None]
+"""Takes one line for the person watching."""
+
+SILENCE = 10.0
+"""Seconds without a line of output after which ``stream`` says that it is still at work."""
+
+GRACE = 20.0
+"""Seconds that an interrupted child gets to clean up before it is killed."""
+
+
+def run(
+    *argv: str | Path,
+    timeout: float,
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> str:
+    """Run a short command and return its standard output.
+
+    ``env`` is added to this process's own environment; ``timeout`` is in seconds.
+
+    Raises:
+        EngineError: the command is missing, ran past ``timeout``, or exited other than 0; the
+            message ends with the last lines that it wrote to standard error.
+    """
+    words = [os.fspath(word) for word in argv]
+    log.info("+ %s", shlex.join(words))
+    try:
+        done = subprocess.run(
+            words,
+            input=stdin,
+            text=True,
+            errors="replace",
+            capture_output=True,
+            timeout=timeout,
+            env={**os.environ, **(env or {})},
+        )
+    except FileNotFoundError as error:
+        raise EngineError(f"{words[0]} is not installed") from error
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(f"{shlex.join(words[:3])} ran past {timeout:.0f} s") from error
+    if done.returncode:
+        last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-20:])
+        raise EngineError(f"{shlex.join(words[:3])} exited {done.returncode}\n{last}")
+    return done.stdout
+
+
+def stream(
+    *argv: str | Path,
+    say: Say,
+    doing: str,
+    env: Mapping[str, str] | None = None,
+    keep: int = 4000,
+) -> tuple[int, list[str]]:
+    """Run a long command, handing each line of its output (both streams) to ``say`` as it comes.
+
+    After ``SILENCE`` seconds without a line, ``say`` hears ``doing`` and the seconds so far. When
+    this process is interrupted the command is interrupted too and waited for, so that nothing is
+    left running.
+
+    Returns:
+        The exit status and the last ``keep`` lines.
+
+    Raises:
+        EngineError: the command is missing.
+    """
+    words = [os.fspath(word) for word in argv]
+    log.info("+ %s", shlex.join(words))
+    start, last = time.monotonic(), deque[str](maxlen=keep)
+    try:
+        child = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, **(env or {})},
+            start_new_session=True,  # Ctrl-C reaches it once, through us, not twice
+        )
+    except FileNotFoundError as error:
+        raise EngineError(f"{words[0]} is not installed") from error
+    lines: queue.Queue[str | None] = queue.Queue()
+    reader = threading.Thread(target=_read, args=(child, lines), daemon=True)
+    reader.start()
+    try:
+        while True:
+            try:
+                line = lines.get(timeout=SILENCE)
+            except queue.Empty:
+                say(f"... {doing}: still at work, {time.monotonic() - start:.0f} s")
+                continue
+            if line is None:
+                return child.wait(), list(last)
+            last.append(line)
+            say(line)
+    finally:
+        if child.poll() is None:
+            _end(child)
+
+
+def start(*argv: str | Path, log_file: Path) -> int:
+    """Start a daemon in a session of its own, its output in ``log_file``; returns its process id.
+
+    Raises:
+        EngineError: the command is missing.
+    """
+    words = [os.fspath(word) for word in argv]
+    log.info("+ %s &", shlex.join(words))
+    with log_file.open("ab") as out:
+        try:
+            return subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            ).pid
+        except FileNotFoundError as error:
+            raise EngineError(f"{words[0]} is not installed") from error
+
+
+def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
+    assert child.stdout is not None
+    for line in child.stdout:
+        lines.put(line.rstrip("\n"))
+    lines.put(None)
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Interrupt the child's whole session, then kill what is left of it after ``GRACE`` seconds."""
+    for stop in (signal.SIGINT, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, stop)
+            child.wait(timeout=GRACE)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+        except ProcessLookupError:
+            child.wait()
+            return
