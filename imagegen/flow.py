@@ -1,0 +1,368 @@
+"""The short pipelines behind the commands: each is the one way through, up to its last step."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from imagegen import bake, base, facts, lock, matrix, plan, render, resolve
+from imagegen.errors import BuildError, ChecksFailed, EngineError, RegistryError, StaleFiles
+from imagegen.model import Built, Check, Image, Pushed, Report, Tested
+from imagegen.proc import Say
+
+if TYPE_CHECKING:
+    from imagegen.engine import Docker
+
+BaseFrom = Literal["pull", "bootstrap"]
+"""Where a base image comes from: a registry, or this machine's own packages."""
+
+CPU_SECONDS_PER_KERNEL = {True: 200, False: 60}
+"""For one flash-attn kernel file and one architecture, with and without its optional features.
+Measured with flash-attn 2.8.3.post2, CUDA 13.0 and 13.2, on two shared cores."""
+
+
+DISK_FIRST, DISK_NEXT = 20 * 10**9, 14 * 10**9
+"""Bytes that building takes: the layers, their unpacked copies, the build's own stages; a further
+target shares some. Measured for the demo target: see benchmarks/."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """What every command starts from."""
+
+    facts: facts.Facts
+    workspace: matrix.Workspace
+    resolution: resolve.Resolution
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """How to build: settings that do not decide what is in an image."""
+
+    network: bake.Network = field(default_factory=bake.Network)
+    base: BaseFrom = "pull"
+    fresh_base: bool = False
+    builder: str = ""
+    keep_going: bool = False
+    attest: bool = False
+    gpu: bool = False
+    again: bool = False
+    repository: str = ""
+
+
+def setup(file: Path) -> Setup:
+    """Load the facts and the matrix and resolve them."""
+    known = facts.load()
+    workspace = matrix.load(file, known)
+    return Setup(
+        facts=known, workspace=workspace, resolution=resolve.resolve(known, workspace.matrix)
+    )
+
+
+def cache() -> Path:
+    """Where bases and reports are kept between runs."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "imagegen"
+
+
+# --- render, lock ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rendered:
+    """``files`` differed from the disk; ``strays`` are folders that have no target any more."""
+
+    targets: int
+    files: tuple[Path, ...]
+    strays: tuple[Path, ...]
+
+
+def render_files(it: Setup, select: Sequence[str], *, check: bool) -> Rendered:
+    """Write the files of the selected targets, or only compare.
+
+    Raises:
+        StaleFiles: with ``check``, when a file differs or a folder has no target any more.
+    """
+    chosen = it.resolution.select(select)
+    rendered: dict[str, str] = {}
+    for combination in chosen:
+        rendered |= render.files(plan.recipe(combination, it.resolution, it.workspace))
+    folder = it.workspace.folder
+    strays = render.strays(folder, (t.id for t in it.resolution.targets))
+    changed = render.drift(folder, rendered) if check else render.write(folder, rendered)
+    if check and (changed or strays):
+        lines = [f"  {path} differs" for path in changed]
+        lines += [f"  {path} has no target in the matrix" for path in strays]
+        raise StaleFiles("\n".join(["not what the matrix says:", *lines]), hint="imagegen render")
+    return Rendered(targets=len(chosen), files=tuple(changed), strays=tuple(strays))
+
+
+def lock_files(it: Setup, select: Sequence[str], say: Say) -> tuple[Path, ...]:
+    """Write the locks of the selected targets, one for each torch, CUDA and Python."""
+    folders: dict[Path, resolve.Combination] = {}
+    for combination in it.resolution.select(select):
+        name = plan.lock_name(
+            combination.torch.version, combination.cuda.version, combination.os.python
+        )
+        if plan.lockable(combination):
+            folders.setdefault(it.workspace.locks / name, combination)
+        else:
+            say(f"{name}: not on PyPI, so not locked here")
+    for folder, combination in folders.items():
+        target = combination.target(it.resolution.packages)
+        lock.lock(target, combination.torch.toolkit, folder, say)
+    return tuple(folders)
+
+
+# --- build, test, push ----------------------------------------------------------------------------
+
+
+def images(
+    it: Setup, engine: Docker | None, select: Sequence[str], options: Options, say: Say
+) -> tuple[Image, ...]:
+    """The images of the selected targets. With an engine, bootstrapped bases are made and loaded.
+
+    Raises:
+        StaleFiles: a Dockerfile on disk is not what the matrix renders to.
+    """
+    made = []
+    for combination in it.resolution.select(select):
+        recipe = plan.recipe(combination, it.resolution, it.workspace)
+        rendered = render.files(recipe)
+        if stale := render.drift(it.workspace.folder, rendered):
+            raise StaleFiles(f"{stale[0]} is not what the matrix says", hint="imagegen render")
+        override = digest = ""
+        if options.base == "bootstrap":
+            override, digest = _bootstrapped(combination, engine, options, say)
+        made.append(
+            plan.image(
+                recipe,
+                rendered,
+                it.workspace,
+                repository=options.repository,
+                base_override=override,
+                base_digest=digest,
+            )
+        )
+    return tuple(made)
+
+
+def _bootstrapped(
+    combination: resolve.Combination, engine: Docker | None, options: Options, say: Say
+) -> tuple[str, str]:
+    if combination.base:
+        raise EngineError(
+            f"{combination.id} stands on {combination.base.tag}, which cannot be bootstrapped",
+            hint="--registry names a mirror of docker.io",
+        )
+    os_ = combination.os.os
+    if engine is None:
+        return base.reference(os_), base.known_digest(os_, cache())
+    made = base.bootstrap(os_, cache(), say, fresh=options.fresh_base)
+    engine.load(made.archive, made.reference, made.digest)
+    return made.reference, made.digest
+
+
+def document(it: Setup, chosen: Sequence[Image], options: Options) -> dict[str, object]:
+    """The bake definition of the images: what ``build`` hands to buildx and ``--print`` shows."""
+    return bake.document(
+        chosen,
+        it.workspace.folder.absolute(),
+        plan.context_image(),
+        options.network,
+        attest=options.attest,
+        load=bool(options.builder),
+    )
+
+
+def build(
+    it: Setup, engine: Docker, select: Sequence[str], options: Options, say: Say
+) -> tuple[Built, ...]:
+    """Build the selected targets; those whose key the engine already has are done.
+
+    Raises:
+        BuildError: what failed; with ``keep_going``, after everything else was built.
+    """
+    chosen = images(it, engine, select, options, say)
+    held = {image: engine.local(image.ref) for image in chosen}
+    todo = [image for image in chosen if held[image] is None]
+    engine.need_disk(DISK_FIRST * bool(todo) + DISK_NEXT * max(0, len(todo) - 1))
+    for image in todo:
+        say(f"{image.target.id}: {expected(image)}")
+    seconds = _bake(it, engine, todo, options, say)
+    return tuple(
+        _built(engine, image, seconds.get(image.key, 0.0), cached=held[image] is not None)
+        for image in chosen
+    )
+
+
+def _bake(
+    it: Setup, engine: Docker, todo: Sequence[Image], options: Options, say: Say
+) -> dict[str, float]:
+    """Seconds by image key. In one run of bake, or one for each image to keep going."""
+    groups = [[image] for image in todo] if options.keep_going else [list(todo)] if todo else []
+    seconds: dict[str, float] = {}
+    failed: list[str] = []
+    for group in groups:
+        start = time.monotonic()
+        try:
+            engine.bake(
+                document(it, group, options), options.network.secrets, say, builder=options.builder
+            )
+        except BuildError as error:
+            if not options.keep_going:
+                raise
+            failed.append(f"{group[0].target.id}: {error}")
+            say(f"{group[0].target.id} failed; going on")
+        seconds |= {image.key: time.monotonic() - start for image in group}
+    if failed:
+        raise BuildError(f"{len(failed)} of {len(todo)} failed\n" + "\n\n".join(failed))
+    return seconds
+
+
+def _built(engine: Docker, image: Image, seconds: float, *, cached: bool) -> Built:
+    local = engine.local(image.ref)
+    if local is None or local.labels.get("imagegen.key") != image.key:
+        raise EngineError(f"the engine does not have {image.ref} after its build")
+    why = f"already built: same files, locks and base (key {image.key[:12]})" if cached else ""
+    return Built(
+        image=image,
+        digest=local.digest,
+        unpacked=engine.unpacked(image.ref),
+        seconds=seconds,
+        cached=why,
+    )
+
+
+def expected(image: Image) -> str:
+    """What compiling flash-attn for the image costs where the build cache has nothing of it."""
+    kernels = image.target.flash_attn
+    kinds = 3 if "backward" in kernels.features else 2
+    files = len(kernels.head_dims) * len(kernels.dtypes) * 2 * kinds
+    whole = set(kernels.features) > {"backward"}
+    seconds = files * len(kernels.archs) * CPU_SECONDS_PER_KERNEL[whole]
+    cores = os.cpu_count() or 1
+    return (
+        f"flash-attn {kernels.version} from source, {files} kernel files for "
+        f"{len(kernels.archs)} architectures: about {seconds / 3600:.1f} CPU-hours, "
+        f"{seconds / cores / 60:.0f} min on {cores} cores, unless the build cache has them"
+    )
+
+
+def test(
+    it: Setup, engine: Docker, select: Sequence[str], options: Options, say: Say
+) -> tuple[Report, ...]:
+    """Build, then check every image; a report of the same bytes is used again."""
+    return tuple(
+        checked(engine, built, options, say) for built in build(it, engine, select, options, say)
+    )
+
+
+def checked(engine: Docker, built: Built, options: Options, say: Say) -> Report:
+    from imagegen import checks
+
+    file = _report_file(built, options)
+    if not options.again and (old := _old_report(file, built)):
+        say(f"{built.image.target.id}: {old.cached}")
+        return old
+    say(f"{built.image.target.id}: checking {built.digest[:19]}")
+    report = checks.smoke(engine, built, say, gpu=options.gpu)
+    if report.passed:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        rows = [asdict(check) for check in report.checks]
+        text = json.dumps({"seconds": report.seconds, "at": time.time(), "checks": rows})
+        with _replaced(file) as new:
+            new.write_text(text)
+    return report
+
+
+def _report_file(built: Built, options: Options) -> Path:
+    level = "gpu" if options.gpu else "cpu"
+    return cache() / "reports" / f"{built.digest.removeprefix('sha256:')}-{level}.json"
+
+
+def _old_report(file: Path, built: Built) -> Report | None:
+    """A passing report of exactly these bytes, and so of exactly these checks."""
+    if not file.exists():
+        return None
+    data = json.loads(file.read_text())
+    at = time.strftime("%Y-%m-%d %H:%M", time.localtime(data["at"]))
+    found = tuple(Check(**row) for row in data["checks"])
+    why = f"already tested: {len(found)} checks of these bytes on {at} (--again repeats them)"
+    return Report(built=built, checks=found, seconds=data["seconds"], cached=why)
+
+
+@contextlib.contextmanager
+def _replaced(file: Path) -> Iterator[Path]:
+    """A file to write in place of ``file``, which changes only when the block ends well."""
+    new = file.with_suffix(f".{os.getpid()}.new")
+    try:
+        yield new
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def push(
+    it: Setup, engine: Docker, select: Sequence[str], options: Options, say: Say
+) -> tuple[Pushed, ...]:
+    """Build, test and push. Nothing is pushed unless every selected image passed.
+
+    Raises:
+        ChecksFailed: an image did not pass. RegistryError: the registry failed.
+    """
+    from imagegen import publish
+
+    reports = test(it, engine, select, options, say)
+    tested = [Tested(report=report) for report in reports]
+    return tuple(
+        publish.push(engine, one, one.report.built.image.repository, say) for one in tested
+    )
+
+
+def already_pushed(
+    it: Setup, engine: Docker, select: Sequence[str], options: Options, say: Say
+) -> tuple[Pushed, ...]:
+    """What is already built, tested and pushed; pushes nothing.
+
+    Raises:
+        RegistryError: a selected image is not, with the command that makes it so.
+    """
+    from imagegen import publish
+
+    found = []
+    for image in images(it, engine, select, options, say):
+        local = engine.local(image.ref)
+        report = None
+        if local:
+            built = _built(engine, image, 0.0, cached=True)
+            report = _old_report(_report_file(built, options), built)
+        if report is None:
+            raise RegistryError(
+                f"{image.target.id} is not pushed from here as it is now",
+                hint=f"imagegen push {image.target.id}",
+            )
+        found.append(publish.find(engine, Tested(report=report), image.repository))
+    return tuple(found)
+
+
+def passed(reports: Sequence[Report]) -> None:
+    """Every report passed.
+
+    Raises:
+        ChecksFailed: of all the reports that did not, in one message.
+    """
+    faults = []
+    for report in reports:
+        try:
+            Tested(report=report)
+        except ChecksFailed as error:
+            faults.append(error)
+    if faults:
+        raise ChecksFailed("\n".join(map(str, faults)), hint=faults[0].hint)

@@ -1,0 +1,98 @@
+"""Pushed -> the templates that make it a pod: pure, and only for what is in a registry."""
+
+from __future__ import annotations
+
+import math
+
+from packaging.version import Version
+
+from imagegen.facts import Facts
+from imagegen.model import Pushed, minor
+
+GB = 10**9
+WORKING_SPACE = 30
+"""GB of disk beside the image: a model's weights, a data set, a few checkpoints."""
+
+ONSTART = """\
+# The launch script of ssh mode takes the place of the image's own start: run it from here.
+mkdir -p /workspace
+pgrep -f /opt/imagegen/start >/dev/null \\
+    || setsid /opt/imagegen/start </dev/null >>/var/log/imagegen.log 2>&1 &
+"""
+"""vast.ai runs it at every boot of an instance: it returns, and a second run changes nothing."""
+
+
+PLATFORMS = ("runpod", "vast")
+
+
+def template(platform: str, pushed: Pushed, facts: Facts) -> dict[str, object]:
+    """The template of one of ``PLATFORMS``."""
+    return runpod(pushed, facts) if platform == "runpod" else vast(pushed)
+
+
+def disk(pushed: Pushed) -> int:
+    """GB that a pod needs: the layers as pulled, the file system they unpack to, and room."""
+    unpacked = pushed.tested.report.built.unpacked
+    return math.ceil((pushed.compressed + unpacked) / GB) + WORKING_SPACE
+
+
+def runpod(pushed: Pushed, facts: Facts) -> dict[str, object]:
+    """The body of RunPod's ``POST /v2/templates``.
+
+    Field names: RunPod's REST v2 OpenAPI schema, CreateTemplateRequest, as of 2026-08-20. Any key
+    that it does not know is refused there, so there are none. Not tried on a live account.
+    """
+    target = pushed.tested.report.built.image.target
+    return {
+        "name": target.id,
+        "image": pushed.pinned,
+        "category": "NVIDIA",
+        "disk": disk(pushed),
+        "mounts": {"persistent": {"size": WORKING_SPACE, "path": "/workspace"}},
+        "ports": ["8888/http", "22/tcp"],
+        "env": {},
+        "startSsh": True,
+        "startJupyter": True,
+        # An exact set, not a floor: every CUDA version a driver can report that runs this one.
+        "allowedCudaVersions": [
+            minor(version) for version in facts.driver_cuda if version >= _floor(target.cuda)
+        ],
+        "public": False,
+        "serverless": False,
+    }
+
+
+def vast(pushed: Pushed) -> dict[str, object]:
+    """The body of vast.ai's ``POST /api/v0/template/``.
+
+    Field names: vast.ai's OpenAPI page create_template, as of 2026-08-07. ``env`` is a string of
+    docker flags there, of which -e, -p and -h are honoured. Not tried on a live account.
+    """
+    target = pushed.tested.report.built.image.target
+    repository, _, tag = pushed.refs[0].rpartition(":")
+    archs = target.flash_attn.archs
+    return {
+        "name": target.id,
+        "image": repository,
+        "tag": tag,
+        "desc": f"{target.id}, {pushed.digest}",
+        "env": "-p 8888:8888",
+        "onstart": ONSTART,
+        "runtype": "ssh",
+        "use_ssh": True,
+        "ssh_direct": True,
+        "docker_login_repo": "",
+        "docker_login_user": "",
+        "docker_login_pass": "",
+        "extra_filters": {
+            "cuda_max_good": {"gte": float(f"{target.cuda.major}.0")},
+            "compute_cap": {"gte": min(archs) * 10},
+        },
+        "recommended_disk_space": max(60, disk(pushed)),
+        "private": True,
+    }
+
+
+def _floor(cuda: Version) -> Version:
+    """The oldest CUDA that a driver may report: minor-version compatibility covers the major."""
+    return Version(f"{cuda.major}.0")

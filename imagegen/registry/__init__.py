@@ -1,0 +1,87 @@
+"""A registry on this machine: Debian's and Ubuntu's docker-registry in a container."""
+
+from __future__ import annotations
+
+import socket
+import time
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagegen import bake
+from imagegen.base import Base
+from imagegen.errors import EngineError, RegistryError
+from imagegen.plan import context_image
+from imagegen.proc import Say
+
+if TYPE_CHECKING:
+    from imagegen.engine import Docker
+
+NAME = "imagegen-registry"
+PORT = 5000
+"""Inside the container; outside, a free port of 127.0.0.1 is taken once and kept."""
+
+PATIENCE = 30.0
+
+
+def image(base: Base) -> str:
+    """The local name of the registry's image."""
+    return f"imagegen/registry:{base.reference.rpartition(':')[2]}"
+
+
+def build(engine: Docker, base: Base, network: bake.Network, say: Say) -> str:
+    """Build the registry's image on a bootstrapped base; returns its local name."""
+    name = image(base)
+    held = engine.local(name)
+    if held is None or held.labels.get("imagegen.base") != base.digest:
+        say(f"building {name}")
+        engine.bake(_document(name, base, network), network.secrets, say)
+    return name
+
+
+def start(engine: Docker, base: Base, network: bake.Network, say: Say) -> str:
+    """Have the registry run; returns ``127.0.0.1:PORT``. What it holds stays in a volume.
+
+    Raises:
+        RegistryError: it did not answer in time.
+    """
+    name = build(engine, base, network, say)
+    port = engine.service_port(NAME, PORT)
+    if port is None:
+        port = _free_port()
+        engine.service(NAME, name, (), port=PORT, host_port=port, volume=NAME)
+        say(f"registry {NAME} at 127.0.0.1:{port} (docker rm -f {NAME} removes it)")
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        try:
+            # Through the engine: it is the engine that must reach the registry, wherever it runs.
+            engine.remote_digest(f"127.0.0.1:{port}/imagegen/none:none")
+            return f"127.0.0.1:{port}"
+        except (RegistryError, EngineError):
+            time.sleep(0.2)
+    raise RegistryError(
+        f"the registry at 127.0.0.1:{port} does not answer", hint=f"docker logs {NAME}"
+    )
+
+
+def _document(name: str, base: Base, network: bake.Network) -> dict[str, object]:
+    secrets = bake.secrets(network)
+    return {
+        "target": {
+            "default": {
+                "context": str(Path(str(resources.files("imagegen"))) / "registry"),
+                "contexts": {"image": str(context_image())},
+                "args": {"BASE": base.reference},
+                "labels": {"imagegen.base": base.digest},
+                "secret": secrets,
+                "output": [f"type=image,name={name},unpack=true"],
+                "attest": ["type=provenance,disabled=true"],
+            }
+        }
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

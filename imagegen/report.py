@@ -1,0 +1,252 @@
+"""The only printer: what the commands found and made, as text, as JSON, for GitHub."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from imagegen.model import Built, Check, Layer, Pushed, Report
+from imagegen.resolve import Resolution
+
+if TYPE_CHECKING:
+    from imagegen.demo import Demo
+    from imagegen.doctor import Finding, Fixed
+    from imagegen.flow import Rendered
+    from imagegen.resolve import Combination
+
+Format = Literal["text", "json"]
+
+
+class Progress:
+    """What a person watching sees: lines on standard error, each with the seconds so far."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        print(f"[{time.monotonic() - self._start:6.1f} s] {line}", file=sys.stderr, flush=True)
+
+
+def show(value: object) -> None:
+    """Print a JSON value."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns as wide as they need to be."""
+    lines = [tuple(head), *map(tuple, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def size(count: float) -> str:
+    """Bytes for people: ``2.85 GB``, ``3.9 MB``, decimal units as registries use."""
+    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= step:
+            return f"{count / step:.{2 if unit == 'GB' else 1}f} {unit}"
+    return f"{count:.0f} B"
+
+
+# --- list, render ---------------------------------------------------------------------------------
+
+
+def targets(chosen: Sequence[Combination], resolution: Resolution, fmt: str) -> None:
+    """The selected targets; ``github`` is a matrix for a workflow."""
+    found = [it.target(resolution.packages) for it in chosen]
+    if fmt == "github":
+        print(json.dumps({"include": [{"id": t.id, "tag": t.tag} for t in found]}))
+    elif fmt == "json":
+        show([{**t.promise, "tag": t.tag} for t in found])
+    else:
+        rows = (
+            (t.id, str(t.cuda), str(t.torch), ",".join(map(str, t.flash_attn.archs)), t.tag)
+            for t in found
+        )
+        print(table(("TARGET", "CUDA", "TORCH", "SM", "TAG"), rows))
+
+
+def left_out(resolution: Resolution, fmt: str) -> None:
+    """What the matrix crosses and does not build, and why."""
+    rows = resolution.left_out
+    if fmt == "text":
+        print(table(("LEFT OUT", "WHY", "SOURCE"), ((r.id, r.reason, r.source) for r in rows)))
+    else:
+        show([{"id": r.id, "reason": r.reason, "source": r.source} for r in rows])
+
+
+def rendered(found: Rendered, fmt: Format, *, check: bool) -> None:
+    """What was written, or that nothing differs."""
+    if fmt == "json":
+        files = [str(path) for path in found.files]
+        show({"targets": found.targets, "written": files, "strays": list(map(str, found.strays))})
+        return
+    for path in found.files:
+        print(f"wrote {path}")
+    for path in found.strays:
+        print(f"{path} has no target in the matrix: remove it")
+    verb = "match the matrix" if check or not found.files else f"{len(found.files)} files written"
+    print(f"{found.targets} targets: {verb}")
+
+
+def paths(made: Sequence[Path], fmt: Format) -> None:
+    """Files or folders that were written."""
+    if fmt == "json":
+        show(list(map(str, made)))
+    else:
+        print("\n".join(f"wrote {path}" for path in made) or "nothing to do")
+
+
+# --- build, test, push ----------------------------------------------------------------------------
+
+
+def built(images: Sequence[Built], fmt: Format) -> None:
+    """Images in the engine's store."""
+    if fmt == "json":
+        show([_built(one) for one in images])
+        return
+    for one in images:
+        how = one.cached or f"built in {one.seconds:.0f} s"
+        print(f"{one.image.target.id}: {how}")
+        print(f"  {one.image.ref}\n  {one.digest}, {size(one.unpacked)} unpacked")
+
+
+def tested(reports: Sequence[Report], fmt: Format) -> None:
+    """Checks by image."""
+    if fmt == "json":
+        show([_tested(one) for one in reports])
+        return
+    for one in reports:
+        print(f"{one.built.image.target.id}: {_verdict(one)}")
+        print(table(("", "CHECK", "SECONDS", "DETAIL"), map(_check_row, one.checks)))
+
+
+def pushed(images: Sequence[Pushed], fmt: Format) -> None:
+    """Images in a registry."""
+    if fmt == "json":
+        show([_pushed(one) for one in images])
+        return
+    for one in images:
+        print(f"{one.tested.report.built.image.target.id}: {one.digest}")
+        for ref in one.refs:
+            print(f"  docker pull {ref}")
+        print(f"  {_sizes(one)}")
+
+
+def demo(made: Demo, templates: Mapping[str, object], fmt: Format) -> None:
+    """The demo's summary: templates, seconds for each step, sizes, largest layers."""
+    one = made.pushed
+    if fmt == "json":
+        steps = [{"step": n, "seconds": round(s, 1), "why": w} for n, s, w in made.steps]
+        show({"steps": steps, "undo": made.undo, "templates": templates, **_pushed(one)})
+        return
+    for platform, template in templates.items():
+        print(f"\n{platform} template:")
+        show(template)
+    print()
+    total = ("total", f"{sum(seconds for _, seconds, _ in made.steps):.1f}", "")
+    rows = [(name, f"{seconds:.1f}", why) for name, seconds, why in made.steps]
+    print(table(("STEP", "SECONDS", ""), [*rows, total]))
+    print(f"\n{_sizes(one)}; the largest layers:")
+    print(table(("SIZE", "MADE BY"), map(_layer_row, _largest(one.layers))))
+    print(f"\ntested and pushed: {one.pinned}")
+    print(f"try it: docker run --rm -it {one.tested.report.built.image.ref} bash")
+    if made.undo:
+        print("\nto undo what was installed:\n" + "\n".join(f"  {line}" for line in made.undo))
+
+
+def _built(one: Built) -> dict[str, object]:
+    return {
+        "id": one.image.target.id,
+        "ref": one.image.ref,
+        "digest": one.digest,
+        "key": one.image.key,
+        "unpacked_bytes": one.unpacked,
+        "seconds": round(one.seconds, 1),
+        "cached": one.cached,
+    }
+
+
+def _tested(one: Report) -> dict[str, object]:
+    rows = [
+        {
+            "name": check.name,
+            "status": check.status,
+            "detail": check.detail,
+            "seconds": check.seconds,
+            "guards": check.guards,
+        }
+        for check in one.checks
+    ]
+    return {**_built(one.built), "passed": one.passed, "tested": one.cached, "checks": rows}
+
+
+def _pushed(one: Pushed) -> dict[str, object]:
+    layers = [
+        {"digest": row.digest, "bytes": row.compressed, "created_by": row.created_by}
+        for row in one.layers
+    ]
+    return {
+        **_tested(one.tested.report),
+        "repository": one.repository,
+        "digest": one.digest,
+        "refs": list(one.refs),
+        "pinned": one.pinned,
+        "moved": list(one.moved),
+        "sent": one.sent,
+        "compressed_bytes": one.compressed,
+        "layers": layers,
+    }
+
+
+def _verdict(one: Report) -> str:
+    counts = {s: sum(c.status == s for c in one.checks) for s in ("pass", "fail", "skip")}
+    words = f"{counts['pass']} passed, {counts['fail']} failed, {counts['skip']} skipped"
+    return f"{words}{', ' + one.cached if one.cached else ''}"
+
+
+def _check_row(check: Check) -> tuple[str, str, str, str]:
+    return check.status, check.name, f"{check.seconds:.1f}", check.detail.replace("\n", " ")[:150]
+
+
+def _sizes(one: Pushed) -> str:
+    unpacked = size(one.tested.report.built.unpacked)
+    return f"{size(one.compressed)} to pull in {len(one.layers)} layers, {unpacked} unpacked"
+
+
+def _largest(layers: Sequence[Layer]) -> list[Layer]:
+    return sorted(layers, key=lambda layer: layer.compressed, reverse=True)[:5]
+
+
+def _layer_row(layer: Layer) -> tuple[str, str]:
+    command = " ".join(layer.created_by.split())
+    command = command.partition(" # buildkit")[0].rpartition("/build/")[2] or command
+    return size(layer.compressed), command[:90]
+
+
+# --- doctor ---------------------------------------------------------------------------------------
+
+
+def findings(found: Sequence[Finding], fmt: Format) -> None:
+    """What doctor saw."""
+    if fmt == "json":
+        show([{"name": f.name, "ok": f.ok, "detail": f.detail, "fix": f.fix} for f in found])
+        return
+    rows = (("ok" if f.ok else "MISSING", f.name, f.detail, f.fix) for f in found)
+    print(table(("", "WHAT", "FOUND", "FIX"), rows))
+
+
+def fixed(done: Fixed, fmt: Format) -> None:
+    """What doctor did, and how to undo it."""
+    if fmt == "json":
+        show({"did": list(done.did), "undo": list(done.undo)})
+        return
+    print("\n".join(done.did) or "nothing to do")
+    if done.undo:
+        print("to undo:\n" + "\n".join(f"  {line}" for line in done.undo))
