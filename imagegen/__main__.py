@@ -29,7 +29,9 @@ def main() -> None:
         if error.hint:
             print(f"  hint: {error.hint}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != 130:  # Typer makes 130 of Ctrl-C, silently
+            raise
         print("interrupted: nothing was tagged or pushed by this run", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:

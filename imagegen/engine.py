@@ -160,6 +160,11 @@ class Docker:
                 raise _build_error(last)
             return dict(bake.digests(json.loads(metadata.read_text())).digests)
 
+    def remove(self, ref: str) -> None:
+        """Remove the local name ``ref``, and the image when it was its last."""
+        with _translated(f"removing {ref}"), contextlib.suppress(docker.errors.ImageNotFound):
+            self._client.images.remove(ref, force=True)
+
     def need_disk(self, needed: int) -> None:
         """Refuse to begin a build that cannot end. An engine on another machine is not asked.
 

@@ -11,7 +11,15 @@ from importlib import resources
 from typing import Annotated, Any, TypeVar
 
 from packaging.version import InvalidVersion, Version
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from imagegen.errors import FactsError
 from imagegen.model import Kind, Os, minor
@@ -25,7 +33,7 @@ def _version(value: object) -> object:
 
 
 Model = TypeVar("Model", bound=BaseModel)
-Ver = Annotated[InstanceOf[Version], BeforeValidator(_version)]
+Ver = Annotated[InstanceOf[Version], BeforeValidator(_version), WithJsonSchema({"type": "string"})]
 
 
 class Strict(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from imagegen.facts import Facts, Strict, Ver, checked, nearest, parse_toml
 from imagegen.model import Kind, minor
 
 FILE = Path("dockerfiles/matrix.toml")
+PROFILE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+"""A profile's name is a part of ids, of folders and of image tags."""
 
 
 class Publish(Strict):
@@ -112,6 +115,8 @@ def _faults(matrix: Matrix, facts: Facts) -> Iterator[str]:
     cudas = [minor(row.version) for row in facts.cuda]
     torches = [minor(row.version) for row in facts.torch]
     for name, profile in matrix.profile.items():
+        if not PROFILE.fullmatch(name):
+            yield f"profile.{name}: a name is 1 to 32 of a-z, 0-9, - and _"
         if profile.flash_attn not in matrix.flash_attn:
             near = nearest(profile.flash_attn, matrix.flash_attn)
             yield f"profile.{name}.flash_attn: no table flash_attn.{profile.flash_attn}{near}"

@@ -116,6 +116,9 @@ def stream(
     finally:
         if child.poll() is None:
             _end(child)
+        reader.join(timeout=GRACE)  # ends with the last holder of the pipe
+        if child.stdout and not reader.is_alive():
+            child.stdout.close()
 
 
 def start(*argv: str | Path, log_file: Path) -> int:

@@ -10,7 +10,6 @@ from pathlib import Path
 import jinja2
 
 from imagegen.lock import TOOLKIT_EXTRAS
-from imagegen.model import minor
 from imagegen.plan import Recipe
 
 
@@ -33,7 +32,6 @@ def files(recipe: Recipe) -> dict[str, str]:
     dockerfile = _template().render(
         target=target,
         flash_attn=target.flash_attn,
-        python=minor(target.python),
         base=recipe.base,
         from_tag=recipe.from_tag,
         from_digest=recipe.from_digest,

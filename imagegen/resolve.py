@@ -183,7 +183,7 @@ def resolve(facts: Facts, matrix: Matrix) -> Resolution:
     """
     found: dict[str, Combination] = {}
     left_out: dict[str, LeftOut] = {}
-    for it in _crossed(facts, matrix):
+    for it in sorted(_crossed(facts, matrix), key=lambda it: it.target()):
         if it.id in found:
             raise FactsError(f"matrix.toml: {it.id} is declared by two build blocks")
         impossible = next(filter(None, (rule(it) for rule in RULES)), None)
@@ -193,9 +193,9 @@ def resolve(facts: Facts, matrix: Matrix) -> Resolution:
         else:
             found[it.id] = it
     return Resolution(
-        combinations=tuple(sorted(found.values(), key=lambda it: it.target())),
+        combinations=tuple(found.values()),
         packages=matrix.packages,
-        left_out=tuple(sorted(left_out.values(), key=lambda row: row.id)),
+        left_out=tuple(left_out.values()),
     )
 
 

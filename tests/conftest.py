@@ -1,0 +1,115 @@
+"""Which tests may reach outside, and the engine for those that do.
+
+A test that asks for an engine's fixture, or is marked ``engine``, gets a real engine or is skipped;
+with ``--engine required`` (the default where CI is set) it is an error instead. Any other test that
+opens a socket fails, and so does one that starts a process without being marked ``process``.
+
+Further fixtures of the engine tests are in tests/engine/conftest.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from imagegen.engine import Docker
+from imagegen.errors import EngineError
+
+ENGINE_FIXTURES = frozenset({"engine", "registry", "base", "demo"})
+
+PROCESS = frozenset(
+    {"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
+)
+NETWORK = frozenset(
+    {
+        *("socket.__new__", "socket.bind", "socket.connect", "socket.sendto", "socket.sendmsg"),
+        *("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"),
+    }
+)
+
+# The cores are shared with compilers: a law that holds slowly still holds.
+settings.register_profile(
+    "imagegen",
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+)
+settings.load_profile("imagegen")
+
+
+# --- the options and markers ----------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engine",
+        choices=("auto", "required"),
+        default="required" if os.environ.get("CI") else "auto",
+        help="without a container engine: skip the tests that need one (auto), or fail (required)",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses the engine, and run the quick tests first."""
+    for item in items:
+        if ENGINE_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("engine")
+    items.sort(key=lambda item: item.get_closest_marker("engine") is not None)
+
+
+# --- the guard ------------------------------------------------------------------------------------
+
+_refused: frozenset[str] = frozenset()
+
+
+def _guard(event: str, args: tuple[object, ...]) -> None:
+    """Python reports every process and every socket here, whoever asks for it and however."""
+    if event not in _refused:
+        return
+    if event == "socket.__new__" and args[1] == socket.AF_UNIX:
+        return  # a socketpair, as asyncio makes one; connecting it to a path is an event of its own
+    # Not an Exception, so that no `except Exception` on the way makes the test pass.
+    mark = "process" if event in PROCESS else "engine"
+    pytest.fail(f"a unit test reached outside: {event} {args[:2]}; is it to be marked {mark}?")
+
+
+sys.addaudithook(_guard)
+
+
+@pytest.fixture(autouse=True)
+def no_outside_world(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hold a test to what its marker allows; one that is marked ``engine`` has an engine."""
+    global _refused
+    if request.node.get_closest_marker("engine"):
+        request.getfixturevalue("engine")
+        yield
+        return
+    allowed = PROCESS if request.node.get_closest_marker("process") else frozenset()
+    before, _refused = _refused, (PROCESS | NETWORK) - allowed
+    try:
+        yield
+    finally:
+        _refused = before
+
+
+# --- the engine -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def engine(pytestconfig: pytest.Config) -> Iterator[Docker]:
+    """The engine of this machine."""
+    try:
+        docker = Docker.connect()
+    except EngineError as error:
+        if pytestconfig.getoption("engine") == "required":
+            pytest.fail(f"no engine, and --engine is required: {error}", pytrace=False)
+        pytest.skip(f"no engine: {error}")
+    with contextlib.closing(docker):
+        yield docker

@@ -1,0 +1,135 @@
+"""What the engine tests stand on: a base made here, real registries, tiny images."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from imagegen import bake, base, flow, registry
+from imagegen.base import Base
+from imagegen.demo import demo_target
+from imagegen.engine import Docker
+from imagegen.model import Built, Check, Image, Report, Tested
+
+ROOT = Path(__file__).parents[2]
+MATRIX = ROOT / "dockerfiles/matrix.toml"
+NETWORK = bake.Network(ca=os.environ.get("SSL_CERT_FILE", ""))
+
+
+@pytest.fixture(scope="session")
+def setup() -> flow.Setup:
+    return flow.setup(MATRIX)
+
+
+@pytest.fixture(scope="session")
+def local_base(engine: Docker, setup: flow.Setup) -> Base:
+    """The base of this machine's distribution, bootstrapped or from the cache, and loaded."""
+    here, _ = base.host_os(Path("/etc/os-release").read_text())
+    os_ = next((row.os for row in setup.facts.os if row.os.name == here), None)
+    if os_ is None:
+        pytest.skip(f"{here} is not a distribution that imagegen bootstraps")
+    made = base.bootstrap(os_, flow.cache(), print)
+    engine.load(made.archive, made.reference, made.digest)
+    return made
+
+
+@pytest.fixture(scope="session")
+def demo_id(setup: flow.Setup) -> str:
+    return demo_target(setup, Path("/etc/os-release").read_text())[0]
+
+
+@pytest.fixture(scope="session")
+def demo(engine: Docker, local_base: Base, setup: flow.Setup, demo_id: str) -> Built:
+    """The demo target, really built; in seconds where the engine's build cache has it."""
+    options = flow.Options(network=NETWORK, base="bootstrap")
+    (built,) = flow.build(setup, engine, [demo_id], options, print)
+    return built
+
+
+@pytest.fixture(scope="session")
+def docker_compose_file() -> str:
+    return str(ROOT / "tests/docker-compose.yml")
+
+
+@pytest.fixture(scope="session")
+def docker_compose_project_name() -> str:
+    return f"imagegen-test-{os.getpid()}"
+
+
+@pytest.fixture(scope="session")
+def docker_setup(engine: Docker, local_base: Base) -> list[str]:
+    os.environ["IMAGEGEN_TEST_REGISTRY"] = registry.build(engine, local_base, NETWORK, print)
+    return ["up --detach --wait"]
+
+
+@pytest.fixture(scope="session")
+def docker_cleanup() -> list[str]:
+    return ["down --volumes --timeout 1"]
+
+
+def _answering(docker_services: object, name: str, status: int) -> str:
+    host = f"127.0.0.1:{docker_services.port_for(name, 5000)}"  # type: ignore[attr-defined]
+
+    def answers() -> bool:
+        try:
+            return requests.get(f"http://{host}/v2/", timeout=5).status_code == status
+        except requests.ConnectionError:
+            return False
+
+    docker_services.wait_until_responsive(answers, timeout=30, pause=0.1)  # type: ignore[attr-defined]
+    return host
+
+
+@pytest.fixture(scope="session")
+def open_registry(docker_services: object) -> str:
+    """host:port of a registry that anyone may push to."""
+    return _answering(docker_services, "open", 200)
+
+
+@pytest.fixture(scope="session")
+def locked_registry(docker_services: object) -> str:
+    """host:port of a registry that asks for a login."""
+    return _answering(docker_services, "locked", 401)
+
+
+TinyImage = Callable[..., Tested]
+
+
+@pytest.fixture
+def tiny(
+    engine: Docker, local_base: Base, setup: flow.Setup, tmp_path: Path
+) -> Iterator[TinyImage]:
+    """Makes images of a few megabytes with a report that passed: to push, not to run."""
+    made: list[str] = []
+
+    def make(megabytes: int = 1) -> Tested:
+        target = setup.resolution.targets[0]
+        key = secrets.token_hex(32)
+        image = Image(
+            target=target,
+            base="scratch",
+            base_override="",
+            repository=f"imagegen-test/{key[:8]}",
+            labels={"imagegen.key": key},
+            key=key,
+        )
+        (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY noise /\n")
+        (tmp_path / "noise").write_bytes(os.urandom(megabytes * 1_000_000))
+        row = bake.document([image], tmp_path, tmp_path)["target"][bake.name(target)]  # type: ignore[index]
+        engine.bake({"target": {"default": row | {"dockerfile": "Dockerfile"}}}, {}, print)
+        made.append(image.ref)
+        local = engine.local(image.ref)
+        assert local is not None
+        built = Built(image=image, digest=local.digest, unpacked=0, seconds=0.0, cached="")
+        checks = (Check(name="x", status="pass", detail="", seconds=0.0),)
+        return Tested(report=Report(built=built, checks=checks, seconds=0.0))
+
+    yield make
+    for ref in made:
+        engine.remove(ref)
+
