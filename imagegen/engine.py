@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -32,6 +33,30 @@ OWN = "imagegen.run"
 
 DENIED = ("unauthorized", "denied", "no basic auth", "authentication required")
 NOT_THERE = ("not found", "manifest unknown", "name unknown")
+
+HINTS = (
+    (
+        "failed to resolve source metadata",
+        "the base image could not be pulled: --registry names a mirror of docker.io, "
+        "--base bootstrap makes the base from this machine's own packages",
+    ),
+    ("no space left", "the disk is full: docker system df shows what takes the space"),
+    (
+        "certificate|UnknownIssuer|self.signed",
+        "behind a proxy that opens TLS, give its CA bundle: --ca FILE",
+    ),
+    (
+        "do not match the hashes|hash mismatch|hash sum mismatch",
+        "the index served other bytes than the lock names: do not use that index",
+    ),
+    (
+        "no matching distribution|404 |not found|connection|incomplete|timed? ?out|"
+        "failed to (download|fetch)|could not resolve|error sending request",
+        "an index did not deliver: run the command again, or name a mirror "
+        "(--pypi-index, --torch-index, --apt-mirror)",
+    ),
+)
+"""What a failed build's output says -> what to do. The first that matches counts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -266,21 +291,18 @@ class Docker:
             with contextlib.suppress(docker.errors.NotFound):
                 net.remove()
 
-    def service(
-        self, name: str, ref: str, argv: Sequence[str], *, port: int, host_port: int, volume: str
-    ) -> None:
+    def service(self, name: str, ref: str, *, port: int, host_port: int, volume: str) -> None:
         """Have a container ``name`` run for good, its ``port`` on 127.0.0.1:``host_port``."""
         with _translated(f"starting {name}"):
             with contextlib.suppress(docker.errors.NotFound):
                 self._client.containers.get(name).remove(force=True)
             self._client.containers.run(
                 ref,
-                list(argv),
                 name=name,
                 detach=True,
                 ports={f"{port}/tcp": ("127.0.0.1", host_port)},
                 volumes={volume: {"bind": "/var/lib/registry", "mode": "rw"}},
-                restart_policy={"Name": "unless-stopped"},
+                restart_policy={"Name": "always", "MaximumRetryCount": 0},
                 labels={OWN: "registry"},
             )
 
@@ -460,18 +482,5 @@ def _build_error(last: Sequence[str]) -> BuildError:
     start = max((i for i, line in enumerate(last) if line == "------"), default=len(last) - 30)
     first = max((i for i in range(start) if last[i] == "------"), default=start)
     tail = "\n".join(last[first:][-45:])
-    hint = ""
-    if "failed to resolve source metadata" in text or "failed to do request" in text:
-        hint = (
-            "the base image could not be pulled: --registry names a mirror of docker.io, "
-            "--base bootstrap makes the base from this machine's own packages"
-        )
-    elif "certificate" in text.lower():
-        hint = "behind a proxy that opens TLS, give its CA bundle: --ca FILE"
-    elif "no space left" in text:
-        hint = "the disk is full: docker system df shows what can go"
-    elif "hash" in text.lower() and "mismatch" in text.lower():
-        hint = "the index served other bytes than the lock names; do not use that index"
-    elif "404" in text or "connection" in text.lower() or "timed out" in text.lower():
-        hint = "an index did not deliver: run the command again, or name a mirror (--pypi-index)"
+    hint = next((hint for words, hint in HINTS if re.search(words, text, re.IGNORECASE)), "")
     return BuildError(f"the build failed\n{tail}", hint=hint)

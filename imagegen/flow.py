@@ -190,14 +190,14 @@ def build(
         BuildError: what failed; with ``keep_going``, after everything else was built.
     """
     chosen = images(it, engine, select, options, say)
-    held = {image: engine.local(image.ref) for image in chosen}
-    todo = [image for image in chosen if held[image] is None]
+    held = {image.key for image in chosen if engine.local(image.ref)}
+    todo = [image for image in chosen if image.key not in held]
     engine.need_disk(DISK_FIRST * bool(todo) + DISK_NEXT * max(0, len(todo) - 1))
     for image in todo:
         say(f"{image.target.id}: {expected(image)}")
     seconds = _bake(it, engine, todo, options, say)
     return tuple(
-        _built(engine, image, seconds.get(image.key, 0.0), cached=held[image] is not None)
+        _built(engine, image, seconds.get(image.key, 0.0), cached=image.key in held)
         for image in chosen
     )
 
@@ -265,6 +265,7 @@ def test(
 
 
 def checked(engine: Docker, built: Built, options: Options, say: Say) -> Report:
+    """The report of a built image: the one that these bytes already have, or a new one."""
     from imagegen import checks
 
     file = _report_file(built, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -26,6 +27,10 @@ SILENCE = 10.0
 
 GRACE = 20.0
 """Seconds that an interrupted child gets to clean up before it is killed."""
+
+
+_daemons: list[subprocess.Popen[bytes]] = []
+"""Held until the end: a Popen that is dropped while its process runs warns, and may wait for it."""
 
 
 def run(
@@ -131,15 +136,17 @@ def start(*argv: str | Path, log_file: Path) -> int:
     log.info("+ %s &", shlex.join(words))
     with log_file.open("ab") as out:
         try:
-            return subprocess.Popen(
+            child = subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-            ).pid
+            )
         except FileNotFoundError as error:
             raise EngineError(f"{words[0]} is not installed") from error
+    _daemons.append(child)
+    return child.pid
 
 
 def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
@@ -150,14 +157,9 @@ def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    """Interrupt the child's whole session, then kill what is left of it after ``GRACE`` seconds."""
+    """Interrupt the child's whole session; when it ends or ``GRACE`` is over, kill what is left."""
     for stop in (signal.SIGINT, signal.SIGKILL):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, stop)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(timeout=GRACE)
-            return
-        except subprocess.TimeoutExpired:
-            continue
-        except ProcessLookupError:
-            child.wait()
-            return

@@ -10,9 +10,11 @@ Further fixtures of the engine tests are in tests/engine/conftest.py.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -108,8 +110,14 @@ def engine(pytestconfig: pytest.Config) -> Iterator[Docker]:
     try:
         docker = Docker.connect()
     except EngineError as error:
-        if pytestconfig.getoption("engine") == "required":
-            pytest.fail(f"no engine, and --engine is required: {error}", pytrace=False)
-        pytest.skip(f"no engine: {error}")
-    with contextlib.closing(docker):
-        yield docker
+        why = str(error)
+    else:
+        with contextlib.closing(docker):
+            yield docker
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # docker-py leaves its socket open
+        gc.collect()
+    if pytestconfig.getoption("engine") == "required":
+        pytest.fail(f"no engine, and --engine is required: {why}", pytrace=False)
+    pytest.skip(f"no engine: {why}")

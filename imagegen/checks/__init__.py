@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from imagegen.engine import Docker, Ran
 
 PYTHON = "/opt/venv/bin/python"
-SMOKE = (PYTHON, "/opt/imagegen/smoke.py", "--promise", "/dev/stdin")
+SMOKE = (PYTHON, "/opt/imagegen/smoke.py", "--promise", "-")
 PROBE = """it's "quoted" $(touch /tmp/ran) `id` \\ ü"""
 """A value of the environment that only exact handling carries through a shell."""
 

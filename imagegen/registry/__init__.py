@@ -49,7 +49,7 @@ def start(engine: Docker, base: Base, network: bake.Network, say: Say) -> str:
     port = engine.service_port(NAME, PORT)
     if port is None:
         port = _free_port()
-        engine.service(NAME, name, (), port=PORT, host_port=port, volume=NAME)
+        engine.service(NAME, name, port=PORT, host_port=port, volume=NAME)
         say(f"registry {NAME} at 127.0.0.1:{port} (docker rm -f {NAME} removes it)")
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:

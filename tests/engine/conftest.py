@@ -132,4 +132,3 @@ def tiny(
     yield make
     for ref in made:
         engine.remove(ref)
-

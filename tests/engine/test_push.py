@@ -179,7 +179,7 @@ def test_bytes_that_changed_on_the_way_are_noticed(
 
     monkeypatch.setattr(Docker, "push", swapped)
     repository = f"{open_registry}/imagegen-test/swapped-{time.monotonic_ns()}"
-    with pytest.raises(RegistryError, match="pushed sha256:.*but the registry holds sha256:"):
+    with pytest.raises(RegistryError, match=r"pushed sha256:.*but the registry holds sha256:"):
         publish.push(engine, tested, repository, print)
     # the second name, the one that people pull, was never touched
     assert engine.remote_digest(f"{repository}:{tested.report.built.image.target.tag}") is None

@@ -25,6 +25,7 @@ import json
 import os
 import re
 import runpy
+import subprocess
 import sys
 import tarfile
 import threading
@@ -46,6 +47,7 @@ FEATURES = {
     "backward": "FLASHATTENTION_DISABLE_BACKWARD",
 }
 KERNEL = re.compile(r"flash_(fwd_split|fwd|bwd)_hdim(\d+)_(fp16|bf16)(_causal)?_sm80\.cu$")
+NINJA_STATUS = re.compile(r"^\[(\d+)/(\d+)\]", re.MULTILINE)
 GIGABYTES_PER_JOB = 5  # 3.2-5.0 GB per nvcc thread reported with CUDA 12.8 and later
 
 
@@ -102,7 +104,9 @@ class Selection:
         if self.dtypes != tuple(DTYPES):
             words += self.dtypes
         if self.features != tuple(FEATURES):
-            words += [f"no{name.replace('_', '')}" for name in FEATURES if name not in self.features]
+            words += [
+                f"no{name.replace('_', '')}" for name in FEATURES if name not in self.features
+            ]
         return ".".join(words)
 
 
@@ -152,7 +156,7 @@ def standard(torch_version: tuple[int, int]) -> str:
 def narrowed(
     extension: Callable[..., object], selection: Selection, stub_file: str, std: str
 ) -> Callable[..., object]:
-    """``CUDAExtension`` that keeps the selected sources and gives both compilers the same macros."""
+    """``CUDAExtension`` with the selected sources only, and the same macros for both compilers."""
 
     def make(
         name: str,
@@ -162,10 +166,15 @@ def narrowed(
     ) -> object:
         kernels = [source for source in sources if KERNEL.search(source)]
         if len(kernels) != len(HEAD_DIMS) * len(DTYPES) * 2 * 3:
-            raise SystemExit(f"unknown flash-attn sources: {len(kernels)} kernel files, expected 72")
+            raise SystemExit(
+                f"unknown flash-attn sources: {len(kernels)} kernel files, expected 72"
+            )
         sources = [*filter(selection.has, sources), *([stub_file] if stub_file else [])]
         flags = {
-            compiler: [*(re.sub(r"^-std=.*", f"-std={std}", arg) for arg in args), *selection.macros]
+            compiler: [
+                *(re.sub(r"^-std=.*", f"-std={std}", arg) for arg in args),
+                *selection.macros,
+            ]
             for compiler, args in extra_compile_args.items()
         }
         return extension(name=name, sources=sources, extra_compile_args=flags, **rest)
@@ -190,22 +199,55 @@ def usable_memory() -> int:
 
 
 @contextmanager
-def progress(build: Path, total: int, every: float = 10.0) -> Iterator[None]:
-    """Say every ``every`` seconds how many of ``total`` objects are done: ninja is silent between."""
+def quietly(log: Path, every: float = 10.0) -> Iterator[None]:
+    """Send everything that is printed to ``log`` and say every ``every`` seconds how far ninja is.
+
+    The compilers print megabytes of warnings and command lines, and ninja nothing while a file
+    compiles. When the block fails, the end of the log is shown.
+    """
     stop, start = threading.Event(), time.monotonic()
+    sys.stdout.flush()
+    with log.open("wb") as file, os.fdopen(os.dup(1), "w") as screen:
+        before = [os.dup(1), os.dup(2)]
 
-    def watch() -> None:
-        while not stop.wait(every):
-            done = sum(1 for _ in build.rglob("*.o"))
-            print(f"flash-attn: {done} of {total} files, {time.monotonic() - start:.0f} s", flush=True)
+        def watch() -> None:
+            while not stop.wait(every):
+                steps = NINJA_STATUS.findall(log.read_text(errors="replace"))
+                done, total = steps[-1] if steps else ("0", "?")
+                spent = time.monotonic() - start
+                print(
+                    f"flash-attn: {done} of {total} steps, {spent:.0f} s", file=screen, flush=True
+                )
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            yield
+        except BaseException:
+            sys.stdout.flush()
+            lines = log.read_text(errors="replace").splitlines()
+            print("\n".join(line[:400] for line in lines[-60:]), file=screen, flush=True)
+            raise
+        finally:
+            stop.set()
+            thread.join()
+            sys.stdout.flush()
+            for number, saved in enumerate(before, start=1):
+                os.dup2(saved, number)
+                os.close(saved)
+
+
+def nvcc_version() -> str:
+    """``13.0.88`` of the nvcc that torch will call."""
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    argv = [os.path.join(CUDA_HOME or "/usr/local/cuda", "bin", "nvcc"), "--version"]
+    found = re.search(
+        r"V([\d.]+)", subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+    )
+    return found[1] if found else "unknown"
 
 
 def unpack(sdist: Path, into: Path) -> Path:
@@ -228,8 +270,10 @@ def build(sdist: Path, out: Path, work: Path, selection: Selection) -> Path:
     local = selection.local_version(
         f"{major}.{minor}", torch.version.cuda, torch._C._GLIBCXX_USE_CXX11_ABI
     )
-    # A directory for each kind of wheel: objects of other flags must never be linked together.
-    work = work / f"{local}-cp{sys.version_info.major}{sys.version_info.minor}"
+    # A directory for everything that decides what an object is: objects of another compiler, torch
+    # or selection must never be linked together.
+    python = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    work = work / f"{local}-{python}-torch{torch.__version__}-nvcc{nvcc_version()}"
     work.mkdir(parents=True, exist_ok=True)
     tree, out = unpack(sdist, work), out.absolute()
     out.mkdir(parents=True, exist_ok=True)
@@ -244,6 +288,9 @@ def build(sdist: Path, out: Path, work: Path, selection: Selection) -> Path:
         FLASH_ATTENTION_FORCE_BUILD="TRUE",  # never let setup.py guess a wheel by its name
         FLASH_ATTN_CUDA_ARCHS=";".join(map(str, selection.archs)),
         FLASH_ATTN_LOCAL_VERSION=local,
+        # The headers are those of the versions in the directory's name. Their times say nothing:
+        # every install of the same torch would compile every kernel again.
+        TORCH_EXTENSION_SKIP_NVCC_GEN_DEPENDENCIES="1",
         MAX_JOBS=os.environ.get("MAX_JOBS")
         or str(jobs(len(os.sched_getaffinity(0)), usable_memory())),
         NVCC_THREADS=os.environ.get("NVCC_THREADS", "1"),
@@ -252,12 +299,14 @@ def build(sdist: Path, out: Path, work: Path, selection: Selection) -> Path:
         cpp_extension.CUDAExtension, selection, stub_file, standard((major, minor))
     )
     kernels = [p.name for p in (tree / "csrc/flash_attn/src").glob("flash_*_sm80.cu")]
-    total = len([*filter(selection.has, kernels)]) + 1 + bool(stub_file)
-    print(f"flash-attn: {total} files, {os.environ['MAX_JOBS']} at a time, {local}", flush=True)
+    chosen = len([*filter(selection.has, kernels)])
+    print(
+        f"flash-attn {local}: {chosen} kernel files, {os.environ['MAX_JOBS']} at a time", flush=True
+    )
     os.chdir(tree)
     sys.argv = ["setup.py", "-q", "bdist_wheel", "-d", os.fspath(out)]
     sys.path.insert(0, os.fspath(tree))
-    with progress(tree / "build", total):
+    with quietly(work / "build.log"):
         runpy.run_path("setup.py", run_name="__main__")
     (wheel,) = out.glob(f"flash_attn-*+{local}-*.whl")
     return wheel

@@ -1,0 +1,136 @@
+"""What the facts mean for a build: decided from them alone."""
+
+from __future__ import annotations
+
+from packaging.version import Version
+
+from imagegen.doctor.steps import Write, paste
+from imagegen.doctor.values import (
+    DATA,
+    MIN_BUILDX,
+    MIN_CLIENT,
+    MIN_COMPOSE,
+    MIN_DISK,
+    MIN_ENGINE,
+    MIN_MEMORY,
+    OTHERS_CONFIG,
+    Facts,
+    Finding,
+)
+
+
+def findings(facts: Facts) -> tuple[Finding, ...]:
+    """What the facts mean for a build."""
+    mend, engine = "imagegen doctor --fix", facts.engine
+    found = [_engine_finding(facts)]
+    if engine is not None:
+        old = too_old(engine.version, MIN_ENGINE)
+        detail = f"{engine.version or 'unreadable'}, needed {MIN_ENGINE}"
+        found.append(
+            Finding(
+                name="engine version",
+                ok=not old,
+                detail=detail,
+                fix=f"upgrade it to {MIN_ENGINE} or newer" if old else "",
+            )
+        )
+        found.append(
+            Finding(
+                name="containerd image store",
+                ok=engine.store,
+                detail="on" if engine.store else "off: the engine cannot export what it builds",
+                fix="" if engine.store else store_lines(facts),
+            )
+        )
+    missing = lacking(facts)
+    for name, have, need in _clients(facts):
+        good, optional = name not in missing, name == "compose"
+        detail = f"{have or 'not installed'}, needed {need}"
+        if optional and not good:
+            detail = f"{have or 'not installed'}; building does not need it"
+        found.append(
+            Finding(name=name, ok=good or optional, detail=detail, fix="" if good else mend)
+        )
+    found.append(
+        Finding(
+            name="mmdebstrap",
+            ok=True,  # an image that starts from a registry's base builds without it
+            detail="installed" if facts.mmdebstrap else "not installed; only bootstraps a base",
+            fix="" if facts.mmdebstrap else mend,
+        )
+    )
+    return (*found, *_resources(facts))
+
+
+def _engine_finding(facts: Facts) -> Finding:
+    if facts.engine is not None:
+        return Finding(name="engine", ok=True, detail=f"Docker Engine answers at {facts.endpoint}")
+    detail = f"none answers at {facts.endpoint}"
+    if facts.daemon is not None:
+        detail += f"; Docker Engine {facts.daemon} is installed, not running"
+    if facts.silence:
+        detail += f" ({facts.silence})"
+    return Finding(name="engine", ok=False, detail=detail, fix="imagegen doctor --fix")
+
+
+def _clients(facts: Facts) -> tuple[tuple[str, Version | None, Version], ...]:
+    """The programs on the client's side: name, version found, version needed."""
+    return (
+        ("docker client", facts.client, MIN_CLIENT),
+        ("buildx", facts.buildx, MIN_BUILDX),
+        ("compose", facts.compose, MIN_COMPOSE),
+    )
+
+
+def lacking(facts: Facts) -> tuple[str, ...]:
+    """The programs on the client's side that are missing or too old."""
+    return tuple(name for name, have, need in _clients(facts) if have is None or have < need)
+
+
+def _resources(facts: Facts) -> tuple[Finding, ...]:
+    enough = facts.disk is None or facts.disk >= MIN_DISK
+    free = "the engine is on another machine" if facts.disk is None else f"{gib(facts.disk)} free"
+    where = facts.engine.root if facts.engine else DATA[0]
+    memory = facts.memory >= MIN_MEMORY
+    return (
+        Finding(
+            name="disk",
+            ok=enough,
+            detail=f"{free}, needed {gib(MIN_DISK)}",
+            fix="" if enough else f"make room under {where}",
+        ),
+        Finding(
+            name="memory",
+            ok=memory,
+            detail=f"{gib(facts.memory)}, needed {gib(MIN_MEMORY)}",
+            fix="" if memory else "build on a larger machine, or with --builder",
+        ),
+        Finding(name="cores", ok=True, detail=str(facts.cores)),
+    )
+
+
+def too_old(have: Version | None, need: Version) -> bool:
+    """Whether it is known to be too old; a version that does not read as one gets its chance."""
+    return have is not None and have < need
+
+
+def store_lines(facts: Facts) -> str:
+    """What a person can paste to turn the containerd image store on."""
+    restart = "systemctl restart docker" if facts.systemd else "# then restart that engine"
+    return paste(
+        "on the engine's machine, as root (its images so far are hidden until it is turned back)",
+        (*store_shell(facts), restart),
+    )
+
+
+def store_shell(facts: Facts) -> tuple[str, ...]:
+    """Lines that turn the containerd image store on in a configuration that is not ours."""
+    feature = '"features": {"containerd-snapshotter": true}'
+    if facts.others_config and facts.others_config.strip():
+        return (f"# in {OTHERS_CONFIG}, beside what is there: {feature}",)
+    return (Write(what="", path=OTHERS_CONFIG, text=f"{{{feature}}}\n").shell(),)
+
+
+def gib(size: int) -> str:
+    """Bytes as a person reads them."""
+    return f"{size / 2**30:.1f} GiB"

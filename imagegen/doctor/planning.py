@@ -1,0 +1,316 @@
+"""The steps from the facts to a machine that builds: decided from them alone."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from packaging.version import Version
+
+from imagegen.doctor.judging import gib, lacking, store_lines, store_shell, too_old
+from imagegen.doctor.recipes import ELSEWHERE, RECIPES, Recipe
+from imagegen.doctor.steps import Command, Daemon, Install, Step, Write, commands, paste
+from imagegen.doctor.values import (
+    CONFIG,
+    DATA,
+    DEFAULT,
+    DROP_IN,
+    INSTALL_DISK,
+    LOG,
+    MIN_ENGINE,
+    OTHERS_CONFIG,
+    PIN,
+    SOURCE,
+    Engine,
+    Facts,
+)
+from imagegen.errors import EngineError
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+def plan(facts: Facts) -> tuple[Step, ...]:
+    """The steps from these facts to a machine that builds; () when it does. Ignores ``root``.
+
+    Raises:
+        EngineError: there are no steps that doctor may take here; the hint says what a person can.
+    """
+    if facts.engine is not None:
+        accept(facts, facts.engine)
+        return _packages(facts, starting=False)
+    _startable(facts)
+    return (*_settings(facts), *_packages(facts, starting=True), *_starting(facts))
+
+
+def accept(facts: Facts, engine: Engine) -> None:
+    """Raise where an engine that answers cannot be used: it is another's, so it stays as it is."""
+    if too_old(engine.version, MIN_ENGINE):
+        raise _needs_upgrade(facts, engine.version)
+    if not engine.store:
+        raise EngineError(
+            f"the engine at {facts.endpoint} runs without the containerd image store, "
+            "and imagegen does not change another engine's configuration",
+            hint=store_lines(facts),
+        )
+
+
+def _startable(facts: Facts) -> None:
+    """Raise where no engine answers, and starting one here is not ours or would not help."""
+    if "permission denied" in facts.silence.lower():
+        raise EngineError(
+            f"an engine is there, but this user may not use it: {facts.silence}",
+            hint="run as root, or have root run: usermod -aG docker USER (and log in anew)",
+        )
+    if facts.endpoint not in (DEFAULT, "unix:///run/docker.sock"):
+        raise EngineError(
+            f"the docker client is set to {facts.endpoint}, where no engine answers",
+            hint="start that engine, or go back to this machine's own: "
+            "unset DOCKER_HOST DOCKER_CONTEXT; docker context use default",
+        )
+    if facts.daemon_path is None:
+        if _recipe(facts) is None:
+            raise _unknown(facts)
+    elif too_old(facts.daemon, MIN_ENGINE):
+        raise _needs_upgrade(facts, facts.daemon)
+    elif facts.systemd and DROP_IN not in facts.files:
+        raise EngineError(
+            f"Docker Engine {facts.daemon} is installed but not running; imagegen did not install "
+            "it, and leaves its service alone",
+            hint=paste("start it as root, then try again", ("systemctl start docker",)),
+        )
+    if facts.disk is not None and facts.disk < INSTALL_DISK:
+        raise EngineError(f"not enough disk: {gib(facts.disk)} free, needed {gib(INSTALL_DISK)}")
+
+
+def _settings(facts: Facts) -> tuple[Step, ...]:
+    """Our own files, before anything can start by them."""
+    writes = [
+        Write(
+            what="set the containerd image store in a settings file of our own",
+            path=CONFIG,
+            text=_config(facts.others_config),
+            undo=(f"rm -f {CONFIG}", f"rmdir --ignore-fail-on-non-empty {CONFIG.parent}"),
+        )
+    ]
+    if facts.systemd:
+        command = f"{_dockerd(facts)} -H fd:// --containerd=/run/containerd/containerd.sock"
+        writes.append(
+            Write(
+                what="have the engine's service read that file",
+                path=DROP_IN,
+                # an empty ExecStart clears the unit's own: Ubuntu's has no variable for options
+                text=f"[Service]\nExecStart=\nExecStart={command} --config-file={CONFIG}\n",
+                undo=(
+                    f"rm -f {DROP_IN}",
+                    f"rmdir --ignore-fail-on-non-empty {DROP_IN.parent}",
+                    "systemctl daemon-reload",
+                ),
+            )
+        )
+    return _unwritten(facts, writes)
+
+
+def _config(others: str | None) -> str:
+    """Our settings file: what the machine's own sets (proxies, mirrors, data-root), and the store.
+
+    Raises:
+        EngineError: the machine's own file is not a JSON object.
+    """
+    try:
+        settings = json.loads(others) if others and others.strip() else {}
+        features = {**settings.get("features", {}), "containerd-snapshotter": True}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise EngineError(
+            f"{OTHERS_CONFIG} does not read as engine settings: {error}",
+            hint="repair it or move it away; imagegen does not change it",
+        ) from error
+    # these name and tune the store that is replaced here
+    kept = {k: v for k, v in settings.items() if k not in ("storage-driver", "storage-opts")}
+    return json.dumps({**kept, "features": features}, indent=2) + "\n"
+
+
+def _packages(facts: Facts, *, starting: bool) -> tuple[Step, ...]:
+    """Install what is missing: always the client's side, the engine only when one is to start.
+
+    Building needs no compose: it comes along where that is no trouble, and no lack of it refuses.
+    """
+    recipe = _recipe(facts)
+    install_engine = starting and facts.daemon_path is None
+    lacks = lacking(facts)
+    needed = [name for name in lacks if name != "compose"]
+    if recipe is None:
+        if needed:
+            raise _unknown(facts, *lacks)
+        return ()
+    # on Ubuntu even the plugins' packages depend on the engine's, and would bring a second engine
+    tied = not recipe.client and not install_engine and "docker.io" not in facts.packages
+    if needed and tied:
+        raise EngineError(
+            f"missing or too old: {', '.join(lacks)}; this distribution's packages of it need its "
+            "own engine, and another one is here",
+            hint="install it from where that engine came from",
+        )
+    compose = "compose" in lacks and not tied and recipe.compose not in facts.packages
+    plugins = (
+        *(recipe.client if facts.client is None else ()),
+        *((recipe.buildx,) if "buildx" in lacks else ()),
+        *((recipe.compose,) if compose else ()),
+    )
+    stale = [name for name in plugins if name in facts.packages]
+    if stale:
+        raise EngineError(
+            f"installed, but too old: {', '.join(stale)}; imagegen does not upgrade packages "
+            "that it did not install",
+            hint=paste("as root", commands(_install(facts, recipe, plugins))),
+        )
+    # an engine of ours gets its own client, whatever stray one is first on the path
+    engine = (*recipe.engine, *recipe.client) if install_engine else ()
+    names = [name for name in dict.fromkeys((*engine, *plugins)) if name not in facts.packages]
+    own = [] if facts.mmdebstrap else ["mmdebstrap"]
+    if install_engine and "iptables" not in facts.packages:
+        own.append("iptables")  # named, so that it comes from the machine's own release
+    return _install(facts, recipe, names, own)
+
+
+def _install(
+    facts: Facts, recipe: Recipe, names: Iterable[str], own: Iterable[str] = ()
+) -> tuple[Step, ...]:
+    """Have ``names`` installed from the recipe's release, ``own`` from the machine's."""
+    names, own = tuple(names), tuple(own)
+    if not names and not own:
+        return ()
+    foreign = bool(names) and bool(recipe.release)
+    sources = _source(facts, recipe) if foreign else ()
+    wanted = (*(f"{name}/{recipe.release}" if recipe.release else name for name in names), *own)
+    return (
+        *sources,
+        Command(
+            what="read the package lists",
+            argv=("apt-get", "update", "-oAcquire::Retries=1", "-oAcquire::http::Timeout=20"),
+            may_fail=True,  # an unrelated source that is down fails it all; the install decides
+        ),
+        Install(
+            what=f"install {' '.join(wanted)}",
+            packages=wanted,
+            never=recipe.release_version if foreign else "",
+            # Debian's purge also empties /var/lib/docker, which here holds what was there before
+            verb="remove" if facts.data else "purge",
+        ),
+    )
+
+
+def _source(facts: Facts, recipe: Recipe) -> tuple[Step, ...]:
+    """Make apt read the recipe's release, below everything that it reads already."""
+    if recipe.release in facts.releases and SOURCE not in facts.files:
+        return ()  # the machine's own doing, with preferences of its own
+    if recipe.home not in facts.releases:
+        raise EngineError(
+            f"apt reads no source of {recipe.home}, so there is no address to take "
+            f"{recipe.release} from",
+            hint="add the distribution's own archive to /etc/apt/sources.list.d and run apt-get "
+            "update, then try again",
+        )
+    source = {
+        "Types": "deb",
+        "URIs": facts.releases[recipe.home],
+        "Suites": recipe.release,
+        "Components": "main",
+        "Signed-By": str(KEYRING),
+    }
+    # 100 is below the 500 of every other source: a package comes from here only when asked for by
+    # release, or when nobody else has it. First, so that the source never works without it.
+    pin = {"Package": "*", "Pin": f"release n={recipe.release}", "Pin-Priority": "100"}
+    return _unwritten(
+        facts,
+        (
+            Write(
+                what=f"pin {recipe.release} below {recipe.home}, so that nothing else moves",
+                path=PIN,
+                text=_stanza(pin),
+                undo=(f"rm -f {PIN}",),
+            ),
+            Write(
+                what=f"add {recipe.release} to the package sources",
+                path=SOURCE,
+                text=_stanza(source),
+                undo=(f"rm -f {SOURCE}", "apt-get update"),
+            ),
+        ),
+    )
+
+
+def _starting(facts: Facts) -> tuple[Step, ...]:
+    """Start the engine: by the service manager where there is one."""
+    theirs = "containerd" in facts.packages
+    made = tuple(p for p in DATA if p not in facts.data and not (theirs and p == DATA[1]))
+    gone = (f"rm -rf {shlex.join(map(str, made))}  # images, containers, volumes",) if made else ()
+    if facts.systemd:
+        units = ("docker.socket", "docker.service", *(() if theirs else ("containerd.service",)))
+        return (
+            Command(what="read the services anew", argv=("systemctl", "daemon-reload")),
+            Command(
+                what="start the engine",
+                argv=("systemctl", "start", "docker.service"),
+                awaits=True,
+                undo=(shlex.join(("systemctl", "stop", *units)), *gone),
+            ),
+        )
+    pid = "/var/run/docker.pid"
+    wait = f"timeout 60 sh -c 'while [ -e {pid} ]; do sleep 0.2; done'"
+    return (
+        Daemon(
+            what=f"start the engine, logging to {LOG}",
+            argv=(_dockerd(facts), f"--config-file={CONFIG}"),
+            undo=(f'kill "$(cat {pid})" && {wait}', *gone, f"rm -f {LOG}"),
+        ),
+    )
+
+
+def _recipe(facts: Facts) -> Recipe | None:
+    return RECIPES.get((facts.os, facts.os_version))
+
+
+def _dockerd(facts: Facts) -> str:
+    """Where it is, or will be; in full, since root's path may lack /usr/sbin (``su`` keeps it)."""
+    recipe = _recipe(facts)
+    return str(facts.daemon_path or (recipe.daemon if recipe else "dockerd"))
+
+
+def _unwritten(facts: Facts, writes: Iterable[Write]) -> tuple[Step, ...]:
+    return tuple(write for write in writes if facts.files.get(write.path) != write.text)
+
+
+def _needs_upgrade(facts: Facts, have: Version | None) -> EngineError:
+    recipe = _recipe(facts)
+    hint = "upgrade it the way it was installed"
+    if recipe is not None and "docker.io" in facts.packages:
+        names = (*recipe.engine, *recipe.client, recipe.buildx, recipe.compose)
+        hint = paste("upgrade it as root", commands(_install(facts, recipe, names)))
+    return EngineError(
+        f"Docker Engine {have} is too old: {MIN_ENGINE} or newer is needed, and imagegen does not "
+        "upgrade an engine that it did not install",
+        hint=hint,
+    )
+
+
+def _unknown(facts: Facts, *lacks: str) -> EngineError:
+    what = ", ".join(lacks) or f"a Docker Engine {MIN_ENGINE} or newer, buildx and compose"
+    line = f"# with this distribution's package manager: {what}"
+    lines: tuple[str, ...] = (line,)
+    if not lacks:
+        line = ELSEWHERE.get(facts.os, line)
+        if facts.systemd:
+            lines = (line, *store_shell(facts), "systemctl enable --now docker")
+        else:
+            lines = (line, *commands((*_settings(facts), *_starting(facts))))
+    return EngineError(
+        f"missing: {what}; imagegen does not know how to install it on "
+        f"{facts.os} {facts.os_version}".rstrip(),
+        hint=paste("as root", lines),
+    )
+
+
+def _stanza(fields: Mapping[str, str]) -> str:
+    return "".join(f"{name}: {value}\n" for name, value in fields.items())

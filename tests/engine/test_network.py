@@ -1,0 +1,321 @@
+"""Closed networks: every setting reaches the build, none stays in the image, faults say why."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trustme
+
+from imagegen import bake, base, flow, plan, proc, render
+from imagegen.base import Base
+from imagegen.engine import Docker
+from imagegen.errors import BuildError
+from imagegen.model import Image
+
+from .conftest import NETWORK, ROOT
+from .servers import Answer, index, mirror, served
+
+UBUNTU = "ubuntu24.04-cuda13.0-torch2.11-py3.12-demo"
+DEVEL = "ubuntu24.04-cuda12.9-torch2.9-py3.12-devel"
+SLIM_12 = "ubuntu24.04-cuda12.9-torch2.9-py3.12-slim"
+
+
+@pytest.fixture(scope="module")
+def gateway(engine: Docker) -> str:
+    """This machine's address as build steps see it."""
+    (row,) = json.loads(proc.run("docker", "network", "inspect", "bridge", timeout=30))
+    return str(row["IPAM"]["Config"][0]["Gateway"])
+
+
+@pytest.fixture(scope="module")
+def tools(setup: flow.Setup, demo_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheels of a lock's tools.txt, fetched by hash with this machine's own settings."""
+    (it,) = setup.resolution.select([demo_id])
+    lock = plan.lock_name(it.torch.version, it.cuda.version, it.os.python)
+    wheels = tmp_path_factory.mktemp("wheels")
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "uv", "run", "--no-project", "--with", "pip", "python"),
+            *("-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
+            *("--dest", wheels, "-r", setup.workspace.locks / lock / "tools.txt"),
+        ],
+        check=True,
+    )
+    return wheels
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def tls(authority: trustme.CA, gateway: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(gateway).configure_cert(context)
+    return context
+
+
+def an_image(setup: flow.Setup, id_: str, override: str = "") -> Image:
+    (it,) = setup.resolution.select([id_])
+    recipe = plan.recipe(it, setup.resolution, setup.workspace)
+    rendered = render.files(recipe)
+    assert not render.drift(setup.workspace.folder, rendered)
+    return plan.image(recipe, rendered, setup.workspace, base_override=override)
+
+
+def bake_stage(
+    engine: Docker,
+    image: Image,
+    network: bake.Network,
+    stage: str,
+    name: str,
+    *,
+    anew: tuple[str, ...] = (),
+) -> None:
+    """Build the committed Dockerfile up to ``stage`` and keep it as ``name``."""
+    document = bake.document([image], ROOT / "dockerfiles", plan.context_image(), network)
+    target = document["target"][bake.name(image.target)]  # type: ignore[index]
+    target |= {
+        "target": stage,
+        "output": [f"type=image,name={name},unpack=true"],
+        "no-cache-filter": list(anew),
+    }
+    engine.bake(document, network.secrets, print)
+
+
+def archives() -> dict[str, str]:
+    """The distribution's archives that this machine uses: first part of the path -> URL."""
+    rows = proc.run("apt-get", "indextargets", "--format", base.INDEX_TARGETS, timeout=60)
+    urls = {row.split("|")[0] for row in rows.splitlines()}
+    return {url.rstrip("/").rpartition("/")[2]: url for url in urls}
+
+
+@pytest.fixture
+def kept(engine: Docker) -> Iterator[str]:
+    name = "imagegen-test/stage:1"
+    yield name
+    engine.remove(name)
+
+
+def test_every_setting_reaches_the_build_and_none_stays_in_it(
+    engine: Docker,
+    local_base: Base,
+    open_registry: str,
+    setup: flow.Setup,
+    gateway: str,
+    tools: Path,
+    authority: trustme.CA,
+    tls: ssl.SSLContext,
+    tmp_path: Path,
+    kept: str,
+) -> None:
+    """Base from a registry of one's own, apt from a mirror, pip from an index behind a private CA."""
+    image = an_image(setup, "debian12*-demo")
+    repository, _, tag = image.base.rpartition(":")
+    assert "@" not in tag, "a pinned base cannot be stood in for through a registry"
+    engine.push(local_base.reference, f"{open_registry}/{repository}", tag, print)
+    bundle = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    with (
+        served(gateway, mirror(archives())) as apt,
+        served(gateway, index(tools), tls) as pypi,
+    ):
+        network = bake.Network(
+            ca=str(bundle),
+            pypi_index=f"{pypi.url}/simple/",
+            apt_mirror=apt.url,
+            registry=open_registry,
+        )
+        bake_stage(engine, image, network, "tools", kept, anew=("system", "tools"))
+    assert any(path.endswith(".deb") for path in apt.asked)
+    assert any(path.startswith("/files/uv-") for path in pypi.asked)
+
+    traces = [pypi.url, apt.url, bundle.read_text().splitlines()[1]]
+    history = proc.run("docker", "history", "--no-trunc", kept, timeout=60)
+    config = proc.run("docker", "image", "inspect", kept, timeout=60)
+    look = "cd /; for d in etc opt root tmp usr var run; do grep -rlF -e {} /$d; done; true"
+    for trace in traces:
+        assert trace not in history + config
+        found = engine.run(kept, ["sh", "-c", look.format(f"'{trace}'")], timeout=300)
+        assert found.out.strip() == ""
+
+
+def test_without_its_ca_the_index_is_refused_with_a_hint(
+    engine: Docker,
+    local_base: Base,
+    setup: flow.Setup,
+    gateway: str,
+    tools: Path,
+    tls: ssl.SSLContext,
+    kept: str,
+) -> None:
+    image = an_image(setup, "debian12*-demo", local_base.reference)
+    with served(gateway, index(tools), tls) as pypi, pytest.raises(BuildError) as failed:
+        network = bake.Network(pypi_index=f"{pypi.url}/simple/")
+        bake_stage(engine, image, network, "tools", kept, anew=("tools",))
+    assert "--ca FILE" in failed.value.hint
+    assert engine.local(kept) is None
+
+
+def no_such_page(path: str) -> Answer:
+    return 404
+
+
+def broken(tools: Path) -> object:
+    whole = index(tools)
+    return lambda path: None if path.startswith("/files/") else whole(path)
+
+
+@pytest.mark.parametrize("fault", ["404", "drops"])
+def test_an_index_that_does_not_deliver(
+    engine: Docker,
+    local_base: Base,
+    setup: flow.Setup,
+    gateway: str,
+    tools: Path,
+    fault: str,
+    kept: str,
+) -> None:
+    image = an_image(setup, "debian12*-demo", local_base.reference)
+    answer = no_such_page if fault == "404" else broken(tools)
+    with (
+        served(gateway, answer) as pypi,  # type: ignore[arg-type]
+        pytest.raises(BuildError) as failed,
+    ):
+        url = f"{pypi.url.replace('http://', 'http://')}/simple/"
+        bake_stage(engine, image, bake.Network(pypi_index=url), "tools", kept, anew=("tools",))
+    assert "--pypi-index" in failed.value.hint
+    assert pypi.asked
+    assert engine.local(kept) is None
+
+
+# --- the Ubuntu Dockerfiles' own text -------------------------------------------------------------
+
+
+def test_the_ubuntu_text_builds_whole_on_a_stand_in(
+    engine: Docker, local_base: Base, demo: object, setup: flow.Setup
+) -> None:
+    """FROM ubuntu:24.04 swapped for this machine's base: every line runs, to the last COPY.
+
+    The stand-in's Python is another one; a lock holds the hashes of every Python's wheels.
+    """
+    image = replace(
+        an_image(setup, UBUNTU, local_base.reference), repository="imagegen-test/ubuntu"
+    )
+    document = bake.document([image], ROOT / "dockerfiles", plan.context_image(), NETWORK)
+    digests = engine.bake(document, NETWORK.secrets, print)
+    try:
+        built = engine.local(image.ref)
+        assert built is not None
+        assert digests[bake.name(image.target)] == built.digest
+        show = "nvcc --version && python -c 'import torch, flash_attn_2_cuda; print(torch.__version__)'"
+        ran = engine.run(image.ref, ["bash", "-c", show], timeout=120)
+        assert "release 13.0" in ran.out
+        assert "2.11.0" in ran.out
+        env = dict(row.split("=", 1) for row in built.env)
+        assert env["NVIDIA_REQUIRE_CUDA"] == "cuda>=13.0"
+    finally:
+        engine.remove(image.ref)
+
+
+@pytest.fixture
+def stand_in(
+    request: pytest.FixtureRequest, engine: Docker, local_base: Base, tmp_path: Path
+) -> Iterator[str]:
+    """A base with an apt source of its own that has NVIDIA's three packages, empty ones."""
+    name = "imagegen-test/nvidia:1"
+    build = "; ".join(
+        f"mkdir -p /p/{p}/DEBIAN && printf 'Package: {p}\\nVersion: 12.9\\nArchitecture: all\\n"
+        f"Maintainer: test <t@example.com>\\nDescription: stand-in\\n' > /p/{p}/DEBIAN/control"
+        f" && mkdir -p /p/{p}/usr/local/cuda/include && touch /p/{p}/usr/local/cuda/include/{p}.h"
+        f" && dpkg-deb -b /p/{p} /repo >/dev/null"
+        for p in ("cuda-nvcc-12-9", "cuda-cudart-dev-12-9", "cuda-nvrtc-dev-12-9")
+    )
+    packages = (
+        'for f in /repo/*.deb; do dpkg-deb -f "$f"; echo "Filename: ./${f##*/}";'
+        ' echo "Size: $(stat -c %s "$f")"; echo "SHA256: $(sha256sum "$f" | cut -d" " -f1)"; echo; done'
+    )
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM {local_base.reference}\nRUN mkdir /repo; {build}; ({packages}) > /repo/Packages\n"
+        "RUN echo 'deb [trusted=yes] file:/repo ./' > /etc/apt/sources.list.d/cuda.list\n"
+    )
+    engine.bake(
+        {
+            "target": {
+                "default": {
+                    "context": str(tmp_path),
+                    "output": [f"type=image,name={name},unpack=true"],
+                    "attest": ["type=provenance,disabled=true"],
+                }
+            }
+        },
+        {},
+        print,
+    )
+    yield name
+    engine.remove(name)
+
+
+def fake_wheel(folder: Path, name: str, version: str) -> None:
+    """A wheel that says it is ``name``; the CUDA libraries' wheels have headers like NVIDIA's."""
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}/__init__.py", f"__version__ = {version!r}\n")
+        wheel.writestr("nvidia/cublas/include/cublas_v2.h", "// stand-in\n")
+        wheel.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+@pytest.mark.parametrize("id_", [DEVEL, SLIM_12])
+def test_the_text_of_cuda_12_builds_as_far_as_torch_with_stand_ins(
+    engine: Docker,
+    setup: flow.Setup,
+    stand_in: str,
+    gateway: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    kept: str,
+    id_: str,
+) -> None:
+    """NVIDIA's base, NVIDIA's apt repository and PyTorch's index, each stood in for."""
+    wheels = tmp_path_factory.mktemp("torch")
+    fake_wheel(wheels, "torch", "2.9.1+cu129")
+    fake_wheel(wheels, "torchvision", "0.24.1+cu129")
+    with served(gateway, lambda path: index(wheels)(path.removeprefix("/cu129"))) as torch:
+        network = replace(NETWORK, torch_index=f"{torch.url}/{{backend}}/simple/")
+        bake_stage(engine, an_image(setup, id_, stand_in), network, "torch", kept, anew=("torch",))
+    assert any("/cu129/simple/torch/" in path for path in torch.asked)
+    show = "python -c 'import torch; print(torch.__version__)'; ls /usr/local/cuda/include"
+    ran = engine.run(kept, ["bash", "-c", show], timeout=60)
+    assert "2.9.1+cu129" in ran.out
+    assert "cublas_v2.h" in ran.out
+    assert ("cuda-nvcc-12-9.h" in ran.out) == (id_ == SLIM_12)
+
+
+def test_a_login_in_an_index_url_is_not_in_the_output(
+    engine: Docker,
+    local_base: Base,
+    setup: flow.Setup,
+    gateway: str,
+    kept: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    secret = base64.b16encode(b"password").decode()
+    image = an_image(setup, "debian12*-demo", local_base.reference)
+    with served(gateway, no_such_page) as pypi, pytest.raises(BuildError) as failed:
+        url = pypi.url.replace("http://", f"http://user:{secret}@") + "/simple/"
+        bake_stage(engine, image, bake.Network(pypi_index=url), "tools", kept, anew=("tools",))
+    heard = capsys.readouterr()
+    assert secret not in heard.out + heard.err + str(failed.value)

@@ -1,0 +1,165 @@
+"""What a checking program says is believed only where its lines and its exit status agree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagegen import checks
+from imagegen.engine import Docker, Ran
+from imagegen.model import Check
+from imagegen.proc import Say
+
+from .values import DEMO, DIGEST, built, report
+
+
+def row(name: str = "nvcc", status: str = "pass", **more: object) -> str:
+    return json.dumps({"name": name, "status": status, "detail": "13.0", "seconds": 0.5, **more})
+
+
+def heard(*lines: str) -> tuple[list[Check], list[str]]:
+    said: list[str] = []
+    found, listen = checks._listener(said.append)
+    for line in lines:
+        listen(line)
+    return found, said
+
+
+def settled(*statuses: str, code: int) -> list[tuple[str, str]]:
+    found, _ = heard(*(row(f"check {i}", status) for i, status in enumerate(statuses)))
+    ran = Ran(code=code, out="", err="Traceback\nSegmentation fault\n")
+    return [(check.name, check.status) for check in checks._settled("smoke", found, ran)]
+
+
+def test_json_lines_are_checks_and_other_lines_are_passed_on() -> None:
+    found, said = heard("loading torch", row(guards="a bug"), "", row("ssh", "fail"))
+    assert found == [
+        Check(name="nvcc", status="pass", detail="13.0", seconds=0.5, guards="a bug"),
+        Check(name="ssh", status="fail", detail="13.0", seconds=0.5, guards=""),
+    ]
+    assert said[0] == "loading torch"
+    assert said[1] == "pass nvcc (0.5 s) 13.0"
+    assert said[3].startswith("fail ssh")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "{}",
+        "[]",
+        "null",
+        "3",
+        '"text"',
+        row(status="PASS"),
+        row(status="error"),
+        row(seconds="soon"),
+        row(seconds=None),
+        json.dumps({"name": "x", "status": ["pass"], "detail": "", "seconds": 1}),
+        json.dumps({"name": "x", "status": "pass", "seconds": 1}),
+        json.dumps({"name": "x", "status": "pass", "detail": ""}),
+    ],
+)
+def test_a_line_that_is_no_check_is_none(line: str) -> None:
+    found, said = heard(line)
+    assert not found
+    assert said == [line]
+
+
+@given(st.text())
+def test_no_line_stops_the_listener(line: str) -> None:
+    found, said = heard(line)
+    assert not found
+    assert said == [line]
+
+
+@pytest.mark.parametrize("code", [0, 1, 137])
+def test_a_program_that_says_nothing_failed(code: int) -> None:
+    ((name, status),) = settled(code=code)
+    assert (name, status) == ("smoke", "fail")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [
+        (("pass", "pass"), 1),  # it died after its last line
+        (("pass", "skip"), 139),
+        (("pass", "fail"), 0),  # it says that all is well, and its lines do not
+        (("skip",), 2),
+    ],
+)
+def test_lines_and_an_exit_status_that_disagree_are_a_failure(
+    statuses: tuple[str, ...], code: int
+) -> None:
+    assert settled(*statuses, code=code)[len(statuses) :] == [("smoke", "fail")]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [(("pass", "pass"), 0), (("pass", "skip"), 0), (("pass", "fail"), 1), (("fail",), 3)],
+)
+def test_lines_and_an_exit_status_that_agree_are_all(statuses: tuple[str, ...], code: int) -> None:
+    assert [status for _, status in settled(*statuses, code=code)] == list(statuses)
+
+
+def test_the_failure_says_how_it_ended() -> None:
+    found, _ = heard(row())
+    ran = Ran(code=139, out="", err="x" * 1000 + "Segmentation fault\n")
+    detail = checks._settled("smoke", found, ran)[-1].detail
+    assert detail.startswith("smoke exited 139 after 1 checks: x")
+    assert detail.endswith("Segmentation fault")
+    assert len(detail) < 500
+
+
+# --- inside, with a stand-in for the engine -------------------------------------------------------
+
+
+class Engine:
+    """Answers a run with lines and an exit status."""
+
+    def __init__(self, *lines: str, code: int = 0) -> None:
+        self.lines, self.code = lines, code
+        self.runs: list[dict[str, Any]] = []
+
+    def run(
+        self, ref: str, argv: Sequence[str], *, env: Mapping[str, str], say: Say, **options: object
+    ) -> Ran:
+        self.runs.append({"ref": ref, "argv": list(argv), "env": env, **options})
+        for line in self.lines:
+            say(line)
+        return Ran(code=self.code, out="\n".join(self.lines), err="")
+
+
+def inside(engine: Engine, *, gpu: bool = False) -> tuple[Check, ...]:
+    return checks.inside(cast(Docker, engine), built(), print, gpu=gpu)
+
+
+def test_the_promise_is_the_targets_and_the_image_is_taken_by_digest() -> None:
+    engine = Engine(row())
+    (check,) = inside(engine)
+    assert check.status == "pass"
+    (run,) = engine.runs
+    assert run["ref"] == DIGEST
+    assert json.loads(run["env"]["IMAGEGEN_PROMISE"]) == DEMO.promise
+    assert run["argv"][-2:] == ["--level", "cpu"]
+    assert not run["gpus"]
+    assert run["timeout"] > 0
+
+
+def test_with_a_gpu_the_checks_of_a_gpu_run() -> None:
+    engine = Engine(row())
+    inside(engine, gpu=True)
+    assert engine.runs[0]["argv"][-2:] == ["--level", "gpu"]
+    assert engine.runs[0]["gpus"]
+
+
+def test_an_image_without_checks_does_not_pass() -> None:
+    found = inside(Engine("bash: /opt/venv/bin/python: No such file or directory", code=127))
+    assert [check.status for check in found] == ["fail"]
+    assert "exited 127 after 0 checks" in found[0].detail
+    assert not report(*(check.status for check in found)).passed

@@ -1,0 +1,296 @@
+"""The command line: what it offers, how light it starts, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from imagegen import __main__, __version__, cli, errors, flow
+from imagegen.errors import ImagegenError
+
+from .values import FILE, RESOLUTION, ROOT
+
+NETWORK = ("--base", "--fresh-base", "--ca", "--pypi-index", "--torch-index", "--apt-mirror")
+BUILD = ("--builder", "--registry", "--attest", "--repository", "--matrix", "--format", *NETWORK)
+OPTIONS = {
+    "list": ("--excluded", "--matrix", "--format"),
+    "render": ("--check", "--matrix", "--format"),
+    "lock": ("--matrix", "--format"),
+    "build": ("--print", "--keep-going", *BUILD),
+    "test": ("--gpu", "--again", "--keep-going", *BUILD),
+    "push": ("--gpu", "--again", *BUILD),
+    "template runpod": ("--base", "--repository", "--matrix"),
+    "template vast": ("--base", "--repository", "--matrix"),
+    "doctor": ("--fix", "--dry-run", "--format"),
+    "demo": ("--fresh-base", "--ca", "--pypi-index", "--apt-mirror", "--registry", "--matrix"),
+}
+HEAVY = {"docker", "jinja2", "pydantic", "requests", "rich.console"}
+
+
+def commands(command: Any = None, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command with its words."""
+    command = command or typer.main.get_command(cli.app)
+    for word, child in getattr(command, "commands", {}).items():
+        yield from commands(child, f"{name} {word}".strip())
+    if not hasattr(command, "commands"):
+        yield name, command
+
+
+COMMANDS = dict(commands())
+
+
+def invoke(*words: str) -> tuple[int, str]:
+    done = CliRunner().invoke(cli.app, list(words), env={"COLUMNS": "200", "NO_COLOR": "1"})
+    return done.exit_code, done.output
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Runs ``imagegen WORDS`` in this process, through the boundary; gives the exit status."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("IMAGEGEN_DEBUG", raising=False)
+    monkeypatch.delenv("IMAGEGEN_MATRIX", raising=False)
+
+    def run(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["imagegen", *words])
+        with pytest.raises(SystemExit) as caught:
+            __main__.main()
+        return int(caught.value.code or 0)
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+# --- help -----------------------------------------------------------------------------------------
+
+
+def test_the_commands_are_these() -> None:
+    assert set(COMMANDS) == set(OPTIONS)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_help_mentions_every_option(name: str) -> None:
+    code, text = invoke(*name.split(), "--help")
+    assert code == 0
+    declared = {option for param in COMMANDS[name].params for option in param.opts}
+    declared = {option for option in declared if option.startswith("--")}
+    for option in {*declared, *OPTIONS[name]}:
+        assert re.search(rf"(?<![\w-]){option}(?![\w-])", text), option
+    assert declared - {"--help"} >= set(OPTIONS[name])
+    assert all(param.help for param in COMMANDS[name].params if param.name != "help")
+
+
+@pytest.mark.parametrize("words", [("--help",), ("-h",), ("template", "--help")])
+def test_help_of_a_group_lists_its_commands(words: tuple[str, ...]) -> None:
+    code, text = invoke(*words)
+    assert code == 0
+    for name in OPTIONS:
+        if (name.split()[0] == words[0]) or words[0] != "template":
+            assert name.split()[-1 if words[0] == "template" else 0] in text
+
+
+def test_the_version() -> None:
+    assert invoke("--version") == (0, f"imagegen {__version__}\n")
+
+
+def test_an_option_that_does_not_exist_is_a_matter_of_usage(line: Any) -> None:
+    assert line("build", "--nonsense") == errors.UsageError.exit_code == 2
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def kinds(kind: type[ImagegenError] = ImagegenError) -> list[type[ImagegenError]]:
+    found = [kind]
+    for child in kind.__subclasses__():
+        found += kinds(child)
+    return [k for k in found if k.__module__.startswith("imagegen")]
+
+
+def test_every_kind_of_failure_has_its_own_exit_status_and_the_help_names_it() -> None:
+    found = [kind for kind in kinds() if kind is not ImagegenError]
+    codes = [kind.exit_code for kind in found]
+    assert len(found) >= 8
+    assert len(set(codes)) == len(codes)
+    assert not set(codes) & {0, 1, 126, 127, 128, 130}
+    _, text = invoke("--help")
+    epilog = " ".join(text[text.index("Exit codes:") :].split())
+    assert {int(code) for code in re.findall(r"\b(\d+) [a-z]", epilog)} == {*codes, 130}
+
+
+@pytest.mark.parametrize("kind", kinds(), ids=lambda k: k.__name__)
+def test_a_failure_is_a_message_a_hint_and_a_status(
+    kind: type[ImagegenError],
+    line: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_matrix: Path) -> None:
+        raise kind("it broke", hint="mend it")
+
+    monkeypatch.setattr(flow, "setup", fail)
+    assert line("list") == kind.exit_code
+    out, err = capsys.readouterr()
+    assert err == "error: it broke\n  hint: mend it\n"
+    assert out == ""
+
+
+def test_a_failure_without_hint_has_none(
+    line: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_matrix: Path) -> None:
+        raise errors.BuildError("it broke")
+
+    monkeypatch.setattr(flow, "setup", fail)
+    assert line("list") == 6
+    assert capsys.readouterr().err == "error: it broke\n"
+    monkeypatch.setenv("IMAGEGEN_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["imagegen", "list"])
+    with pytest.raises(errors.BuildError):
+        __main__.main()
+
+
+def test_an_interrupt_is_130_and_a_sentence(
+    line: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_matrix: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(flow, "setup", interrupt)
+    assert line("list") == 130
+    assert capsys.readouterr().err.startswith("interrupted: ")
+
+
+def test_sigterm_is_an_interrupt(
+    line: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(flow, "setup", lambda _matrix: signal.raise_signal(signal.SIGTERM))
+    assert line("list") == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def test_list_as_text_as_json_and_for_a_workflow() -> None:
+    ids = [target.id for target in RESOLUTION.targets]
+    code, text = invoke("list", "--matrix", str(FILE))
+    assert code == 0
+    assert [row.split()[0] for row in text.splitlines()] == ["TARGET", *ids]
+    rows = json.loads(invoke("list", "*-demo", "--matrix", str(FILE), "--format", "json")[1])
+    assert [row["id"] for row in rows] == [id_ for id_ in ids if id_.endswith("-demo")]
+    github = json.loads(invoke("list", "--matrix", str(FILE), "--format", "github")[1])
+    assert github == {"include": [{"id": t.id, "tag": t.tag} for t in RESOLUTION.targets]}
+    assert len(ids) <= 256, "a workflow's matrix takes no more"
+
+
+def test_what_is_left_out_has_a_reason_for_each() -> None:
+    words = ("list", "--excluded", "--matrix", str(FILE), "--format")
+    rows = json.loads(invoke(*words, "json")[1])
+    assert len(rows) == len(RESOLUTION.left_out)
+    assert all(row["reason"] and row["source"] for row in rows)
+    assert rows[0]["reason"] in invoke(*words, "text")[1]
+
+
+def test_a_select_without_a_match_is_4(line: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert line("list", "ubuntu24.04-cuda13.0-torch2.6-*") == 4
+    assert "is left out: torch 2.6.0 has no build for CUDA 13.0" in capsys.readouterr().err
+
+
+def test_a_matrix_that_is_not_there_is_3(line: Any, tmp_path: Path) -> None:
+    assert line("list", "--matrix", str(tmp_path / "matrix.toml")) == 3
+
+
+def fresh(folder: Path) -> Path:
+    """A copy of the workspace; its matrix."""
+    shutil.copytree(FILE.parent, folder / "dockerfiles")
+    return folder / "dockerfiles/matrix.toml"
+
+
+def test_rendered_files_that_are_right_are_0_and_stale_ones_10(
+    line: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("render", "--matrix", str(fresh(tmp_path)))
+    assert line(*words) == 0
+    assert line(*words, "--check") == 0
+    assert "match the matrix" in capsys.readouterr().out
+    folder = tmp_path / "dockerfiles" / RESOLUTION.targets[0].id
+    before = (folder / "Dockerfile").read_text()
+    (folder / "Dockerfile").write_text(before + "# by hand\n")
+    folder.with_name("of-old").mkdir()
+    (folder.with_name("of-old") / "Dockerfile").touch()
+    assert line(*words, "--check") == 10
+    err = capsys.readouterr().err
+    assert f"{folder}/Dockerfile differs" in err
+    assert "of-old has no target in the matrix" in err
+    assert "hint: imagegen render" in err
+    assert line(*words) == 0
+    assert (folder / "Dockerfile").read_text() == before
+    assert "of-old has no target" in capsys.readouterr().out
+
+
+def test_build_print_is_the_definition_and_needs_no_engine(line: Any, tmp_path: Path) -> None:
+    file = fresh(tmp_path)
+    assert line("render", "--matrix", str(file)) == 0
+    code, text = invoke("build", "*-demo", "--print", "--ca", "", "--matrix", str(file))
+    assert code == 0
+    document = json.loads(text)
+    demos = [t for t in RESOLUTION.targets if t.profile == "demo"]
+    assert len(document["target"]) == len(demos)
+    assert line("build", "--print", "--ca", str(tmp_path / "none.pem")) == 2
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.process
+def test_the_command_line_imports_nothing_heavy() -> None:
+    code = "import sys, imagegen.cli; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    assert "imagegen.cli" in done.stdout.split()
+    assert not HEAVY & set(done.stdout.split())
+
+
+@pytest.mark.process
+def test_as_a_program_it_ends_as_it_should() -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "imagegen", *words]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("IMAGEGEN_")}
+        return subprocess.run(
+            argv, check=False, capture_output=True, text=True, cwd=ROOT, env=environment
+        )
+
+    done = run("list", "nonsense")
+    assert done.returncode == 4
+    assert done.stderr.startswith("error: no target matches 'nonsense'\n  hint: ")
+    assert done.stdout == ""
+    assert run().returncode == 2
+    assert run("list").returncode == 0
+
+
+@pytest.mark.process
+def test_a_reader_that_leaves_is_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = [sys.executable, "-m", "imagegen", "list"]
+    done = subprocess.run(
+        argv, check=False, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    os.close(writer)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,314 @@
+"""The wheel's recipe: which kernels it holds, and that what it lacks can never answer wrongly."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+import time
+from dataclasses import replace
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.version import Version
+
+from imagegen.image.wheel import flash_attn_wheel as recipe
+from imagegen.image.wheel.flash_attn_wheel import DTYPES, FEATURES, HEAD_DIMS, Selection
+
+KINDS = ("fwd", "fwd_split", "bwd")
+KERNELS = [
+    f"csrc/flash_attn/src/flash_{kind}_hdim{dim}_{dtype}{causal}_sm80.cu"
+    for kind, dim, dtype, causal in product(KINDS, HEAD_DIMS, DTYPES, ("", "_causal"))
+]
+SOURCES = ["csrc/flash_attn/flash_api.cpp", *KERNELS]
+FULL = Selection((80,))
+LLAMA = Selection((80,), (128,), ("bf16",), ("backward",))
+GB = 10**9
+
+
+def part(values: tuple[Any, ...], least: int = 1) -> st.SearchStrategy[tuple[Any, ...]]:
+    """A part of ``values`` in their order, as the command line makes them."""
+    chosen = st.sets(st.sampled_from(values), min_size=least)
+    return chosen.map(lambda found: tuple(v for v in values if v in found))
+
+
+@st.composite
+def selections(draw: st.DrawFn) -> Selection:
+    dims = draw(part(HEAD_DIMS))
+    features = set(draw(part(tuple(FEATURES), 0))) | ({"uneven_k"} if 192 in dims else set())
+    return Selection(
+        archs=draw(part((80, 90, 100, 120))),
+        head_dims=dims,
+        dtypes=draw(part(tuple(DTYPES))),
+        features=tuple(name for name in FEATURES if name in features),
+    )
+
+
+# --- what can be selected -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"head_dims": (128, 160)}, r"head_dims: \[160\] not in"),
+        ({"dtypes": ("fp8", "bf16")}, r"dtypes: \['fp8'\] not in"),
+        ({"features": ("dropuot",)}, r"features: \['dropuot'\] not in"),
+        ({"archs": ()}, "archs: empty"),
+        ({"head_dims": ()}, "head_dims: empty"),
+        ({"dtypes": ()}, "dtypes: empty"),
+        ({"features": ("backward",)}, "192 needs the feature uneven_k"),
+        ({"head_dims": (64, 192), "features": ()}, "192 needs the feature uneven_k"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        replace(FULL, **values)
+
+
+def test_without_features_the_other_head_dimensions_are_fine() -> None:
+    assert Selection((80,), (32, 64, 96, 128, 256), features=()).features == ()
+
+
+def test_there_are_72_kernels_and_all_is_all() -> None:
+    assert len(set(KERNELS)) == 72
+    assert all(map(FULL.has, SOURCES))
+
+
+def test_six_kernels_train_a_llama_and_four_run_it() -> None:
+    held = [name for name in KERNELS if LLAMA.has(name)]
+    assert len(held) == 6
+    assert all("hdim128_bf16" in name for name in held)
+    assert len([n for n in KERNELS if replace(LLAMA, features=()).has(n)]) == 4
+
+
+def test_a_file_without_kernel_is_always_there() -> None:
+    assert LLAMA.has("csrc/flash_attn/flash_api.cpp")
+    assert LLAMA.has("csrc/flash_attn/src/flash_fwd_kernel.h")
+
+
+@given(selections())
+def test_how_many_kernels_a_selection_holds(selection: Selection) -> None:
+    kinds = 3 if "backward" in selection.features else 2
+    held = sum(map(selection.has, KERNELS))
+    assert held == len(selection.head_dims) * len(selection.dtypes) * 2 * kinds
+
+
+# --- the stub -------------------------------------------------------------------------------------
+
+
+FUNCTION = re.compile(
+    r"^template <> void (run_mha_\w+)<(cutlass::\w+), (\d+), (true|false)>"
+    r"\((Flash_\w+_params) &, cudaStream_t\) \{$",
+    re.MULTILINE,
+)
+NAMES = {
+    "run_mha_fwd_": ("fwd", "Flash_fwd_params"),
+    "run_mha_fwd_splitkv_dispatch": ("fwd_split", "Flash_fwd_params"),
+    "run_mha_bwd_": ("bwd", "Flash_bwd_params"),
+}
+
+
+@given(selections())
+def test_the_stub_is_exactly_what_the_kernels_are_not(selection: Selection) -> None:
+    ctypes = {ctype: dtype for dtype, ctype in DTYPES.items()}
+    found = []
+    for function, ctype, dim, causal, params in FUNCTION.findall(recipe.stub(selection)):
+        kind, wanted = NAMES[function]
+        assert params == wanted
+        causal = "_causal" if causal == "true" else ""
+        found.append(
+            f"csrc/flash_attn/src/flash_{kind}_hdim{dim}_{ctypes[ctype]}{causal}_sm80.cu"
+        )
+    assert len(found) == len(set(found))
+    assert set(found) == {name for name in KERNELS if not selection.has(name)}
+
+
+def test_the_stub_of_everything_defines_nothing() -> None:
+    assert "TORCH_CHECK" not in recipe.stub(FULL)
+
+
+@given(selections())
+def test_every_stub_raises_and_says_what_is_there(selection: Selection) -> None:
+    text = recipe.stub(selection)
+    checks = [line for line in text.splitlines() if "TORCH_CHECK(false" in line]
+    assert len(checks) == len(FUNCTION.findall(text))
+    for line in checks:
+        assert re.fullmatch(r'    TORCH_CHECK\(false, "[^"\\]+"\);', line)
+        assert f"head dimensions {', '.join(map(str, selection.head_dims))};" in line
+    assert text.count("{") == text.count("}")
+
+
+# --- the compilers --------------------------------------------------------------------------------
+
+
+def extension(
+    selection: Selection, stub: str = "stub.cpp", std: str = "c++17", **changes: Any
+) -> dict[str, Any]:
+    """What upstream's setup.py would hand to CUDAExtension, after the narrowing."""
+    given: dict[str, Any] = {
+        "name": "flash_attn_2_cuda",
+        "sources": SOURCES,
+        "extra_compile_args": {
+            "cxx": ["-O3", "-std=c++17"],
+            "nvcc": ["-O3", "-std=c++17", "-U__CUDA_NO_HALF_OPERATORS__"],
+        },
+        "include_dirs": ["include"],
+    }
+    make = recipe.narrowed(lambda **rest: rest, selection, stub, std)
+    made = make(**(given | changes))
+    assert isinstance(made, dict)
+    return made
+
+
+@given(selections())
+def test_both_compilers_see_the_same_macros(selection: Selection) -> None:
+    """With nvcc alone, flash_api.cpp would not refuse what the kernels leave out."""
+    flags = extension(selection)["extra_compile_args"]
+    macros = {
+        compiler: [flag for flag in args if flag.startswith("-DFLASHATTENTION_DISABLE_")]
+        for compiler, args in flags.items()
+    }
+    assert macros["cxx"] == macros["nvcc"] == selection.macros
+    left_out = set(FEATURES) - set(selection.features)
+    assert macros["cxx"] == [f"-D{FEATURES[name]}" for name in FEATURES if name in left_out]
+    assert {"-O3", "-U__CUDA_NO_HALF_OPERATORS__"} <= set(flags["nvcc"])
+
+
+def test_the_selected_sources_and_the_stub_are_compiled() -> None:
+    made = extension(LLAMA)
+    assert made["sources"][0] == SOURCES[0]
+    assert made["sources"][-1] == "stub.cpp"
+    assert len(made["sources"]) == 1 + 6 + 1
+    assert made["include_dirs"] == ["include"]
+    assert extension(FULL, stub="")["sources"] == SOURCES
+
+
+def test_a_newer_torch_gets_a_newer_standard() -> None:
+    for compiler in ("cxx", "nvcc"):
+        flags = extension(FULL, std="c++20")["extra_compile_args"][compiler]
+        assert [flag for flag in flags if flag.startswith("-std=")] == ["-std=c++20"]
+
+
+@pytest.mark.parametrize(
+    ("torch", "std"),
+    [((2, 6), "c++17"), ((2, 13), "c++17"), ((2, 14), "c++20"), ((3, 0), "c++20")],
+)
+def test_the_standard_of_a_torch(torch: tuple[int, int], std: str) -> None:
+    assert recipe.standard(torch) == std
+
+
+def test_sources_that_are_not_known_stop_the_build() -> None:
+    with pytest.raises(SystemExit, match="71 kernel files, expected 72"):
+        extension(FULL, sources=SOURCES[:-1])
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+@given(selections(), st.booleans())
+def test_a_local_version_is_one(selection: Selection, abi: bool) -> None:
+    local = selection.local_version("2.11", "13.0", abi)
+    version = Version(f"2.8.3.post2+{local}")
+    assert version.local == local, "it is its own normal form, as a wheel's name has it"
+    assert version.public == "2.8.3.post2"
+
+
+def parts(values: tuple[Any, ...], least: int = 1) -> list[tuple[Any, ...]]:
+    return [p for n in range(least, len(values) + 1) for p in combinations(values, n)]
+
+
+def test_two_selections_never_share_a_version() -> None:
+    every = [
+        Selection(archs, dims, dtypes, features)
+        for archs in ((80,), (90,), (80, 90))
+        for dims, dtypes in product(parts(HEAD_DIMS), parts(tuple(DTYPES)))
+        for features in parts(tuple(FEATURES), 0)
+        if 192 not in dims or "uneven_k" in features
+    ]
+    names = {selection.local_version("2.11", "13.0", True) for selection in every}
+    assert len(names) == len(every) > 20_000
+
+
+def test_torch_cuda_and_abi_tell_wheels_apart() -> None:
+    names = {
+        FULL.local_version(torch, cuda, abi)
+        for torch in ("2.1", "2.11", "2.10")
+        for cuda in ("12.1", "12.10", "13.0")
+        for abi in (True, False)
+    }
+    assert len(names) == 18
+    assert FULL.local_version("2.11", "13.0", True) == "cu130torch2.11cxx11abitrue.sm80"
+
+
+def test_the_demos_version_says_what_is_inside() -> None:
+    assert LLAMA.local_version("2.11", "13.0", True) == (
+        "cu130torch2.11cxx11abitrue.sm80.hdim128.bf16"
+        ".nodropout.noalibi.nosoftcap.nolocal.nounevenk"
+    )
+
+
+# --- the machine ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "jobs"),
+    [
+        (2, 16 * GB, 2),
+        (16, 16 * GB, 3),
+        (16, 128 * GB, 16),
+        (64, 128 * GB, 25),
+        (8, 4 * GB, 1),
+        (1, 0, 1),
+    ],
+)
+def test_as_many_compilers_as_cores_and_memory_allow(cores: int, memory: int, jobs: int) -> None:
+    assert recipe.jobs(cores, memory) == jobs
+
+
+@given(st.integers(1, 1000), st.integers(0, 4000 * GB))
+def test_there_is_always_one_and_never_too_many(cores: int, memory: int) -> None:
+    jobs = recipe.jobs(cores, memory)
+    assert 1 <= jobs <= cores
+    assert jobs == 1 or jobs * recipe.GIGABYTES_PER_JOB * GB <= memory
+
+
+def test_some_memory_is_usable() -> None:
+    assert recipe.usable_memory() > 10**6
+
+
+def test_words_are_in_order_without_repeats() -> None:
+    assert recipe.words(int, HEAD_DIMS)("128,64,128") == (64, 128)
+    assert recipe.words(str, DTYPES)("bf16,fp16") == ("fp16", "bf16")
+    assert recipe.words(str, FEATURES)("") == ()
+    assert recipe.words(str, DTYPES)("fp8") == ("fp8",)  # Selection refuses it by name
+    with pytest.raises(ValueError, match="x"):
+        recipe.words(int, HEAD_DIMS)("x")
+
+
+def test_a_source_is_unpacked_once(tmp_path: Path) -> None:
+    sdist = tmp_path / "flash_attn-1.0.tar.gz"
+    with tarfile.open(sdist, "w:gz") as tar:
+        info = tarfile.TarInfo("flash_attn-1.0/setup.py")
+        info.size = 1
+        tar.addfile(info, io.BytesIO(b"#"))
+    tree = recipe.unpack(sdist, tmp_path / "work")
+    assert (tree / "setup.py").read_text() == "#"
+    (tree / "setup.py").write_text("# an object that a build has left")
+    assert recipe.unpack(sdist, tmp_path / "work") == tree
+    assert (tree / "setup.py").read_text().startswith("# an object")
+
+
+def test_a_long_build_says_how_far_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one.o").touch()
+    with recipe.progress(tmp_path, 7, every=0.01):
+        until = time.monotonic() + 10
+        out = ""
+        while not out and time.monotonic() < until:
+            out += capsys.readouterr().out
+    assert re.match(r"flash-attn: 1 of 7 files, \d+ s\n", out)

@@ -1,0 +1,218 @@
+"""Locks: how a resolution is split into parts, and what the committed ones promise."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.version import Version
+
+from imagegen import lock, plan
+from imagegen.errors import EngineError, UsageError
+from imagegen.plan import PARTS
+
+from .values import DEMO, RESOLUTION, WORKSPACE
+
+HASH = "    --hash=sha256:" + "a" * 64
+FOLDERS = sorted(p for p in WORKSPACE.locks.iterdir() if p.is_dir())
+FILES = [file for folder in FOLDERS for file in sorted(folder.glob("*.txt"))]
+REQUIREMENT = re.compile(
+    r"[a-z0-9][a-z0-9.-]*==[^\s\\]+( ; [^\\\n]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+\n"
+)
+
+PACKAGES = {
+    "accelerate": "apps",
+    "cuda-bindings": "cuda",
+    "cuda-toolkit": "cuda",
+    "einops": "torch",
+    "filelock": "torch",
+    "ninja": "build",
+    "nvidia-cublas": "cuda",
+    "nvidia-cuda-cccl": "nvcc",
+    "nvidia-cuda-nvcc": "nvcc",
+    "pip": "tools",
+    "setuptools": "torch",
+    "torch": "torch",
+    "torchvision": "torch",
+    "transformers": "apps",
+    "triton": "torch",
+    "uv": "tools",
+    "wheel": "build",
+}
+FOR_TORCH = ("filelock", "setuptools", "torch", "torchvision", "triton", "nvidia-cublas")
+
+
+def compiled(*names: str) -> str:
+    return "".join(f"{name}==1.0 \\\n{HASH} \\\n{HASH}\n" for name in names)
+
+
+# --- splitting ------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.sampled_from(sorted(PACKAGES)), unique=True))
+def test_entries_are_the_text_taken_apart(names: list[str]) -> None:
+    text = compiled(*names)
+    found = lock._entries("# a comment\n" + text)
+    assert list(found) == names
+    assert "".join(found.values()) == text
+
+
+def test_a_marker_stays_with_its_requirement() -> None:
+    row = f"colorama==0.4.6 ; sys_platform == 'win32' \\\n{HASH}\n"
+    assert lock._entries(row) == {"colorama": row}
+
+
+@pytest.mark.parametrize(("name", "part"), PACKAGES.items())
+def test_a_package_has_one_step_to_be_installed_in(name: str, part: str) -> None:
+    assert lock._part(name, FOR_TORCH) == part
+    assert part in PARTS
+
+
+# --- lock, with a stand-in for uv -----------------------------------------------------------------
+
+
+class Uv:
+    """Answers as ``uv pip compile`` does."""
+
+    def __init__(self, names: tuple[str, ...] = tuple(PACKAGES)) -> None:
+        self.names = names
+        self.calls: list[tuple[list[str], str]] = []
+        self.held: list[str] = []
+
+    def run(self, *argv: str | Path, timeout: float, stdin: str) -> str:
+        words = [str(word) for word in argv]
+        self.calls.append((words, stdin))
+        if "--output-file" not in words:
+            return compiled(*FOR_TORCH)
+        whole = Path(words[words.index("--output-file") + 1])
+        self.held.append(whole.read_text())
+        whole.write_text(compiled(*self.names))
+        return ""
+
+
+@pytest.fixture
+def uv(monkeypatch: pytest.MonkeyPatch) -> Uv:
+    stand_in = Uv()
+    monkeypatch.setattr(lock.proc, "run", stand_in.run)
+    return stand_in
+
+
+def test_a_lock_holds_everything_once_in_its_part(tmp_path: Path, uv: Uv) -> None:
+    folder = tmp_path / "torch2.11.0-cu130-py3.11"
+    said: list[str] = []
+    lock.lock(DEMO, Version("13.0.2"), folder, said.append)
+    found = {
+        name: part
+        for part in PARTS
+        for name in lock._entries((folder / f"{part}.txt").read_text())
+    }
+    assert found == PACKAGES
+    assert said[-1] == f"lock {folder.name}: {len(PACKAGES)} packages"
+    texts = [(folder / f"{part}.txt").read_text() for part in PARTS]
+    assert all(re.match(r"# \w+ of torch2.11.0-cu130-py3.11\. Written by", t) for t in texts)
+
+
+def test_what_is_asked_for(tmp_path: Path, uv: Uv) -> None:
+    lock.lock(DEMO, Version("13.0.2"), tmp_path / "x", print)
+    (words, everything), (_, torch) = uv.calls
+    assert torch.splitlines() == ["torch==2.11.0", "torchvision==0.26.0"]
+    wanted = {*torch.splitlines(), *DEMO.packages, "einops", "pip", "uv", "ninja"}
+    assert wanted < set(everything.splitlines())
+    assert "cuda-toolkit[nvcc,nvvm,crt,cudart,cccl]==13.0.2" in everything.splitlines()
+    assert words[words.index("--python-version") + 1] == "3.11"
+    for option in ("--generate-hashes", "--no-emit-index-url", "--no-emit-find-links"):
+        assert option in words
+
+
+def test_without_wheels_of_nvcc_no_toolkit_is_asked_for(tmp_path: Path, uv: Uv) -> None:
+    lock.lock(DEMO, None, tmp_path / "x", print)
+    assert "cuda-toolkit" not in uv.calls[0][1]
+
+
+def test_what_a_lock_held_is_where_the_next_one_starts(tmp_path: Path, uv: Uv) -> None:
+    for _ in range(2):
+        lock.lock(DEMO, Version("13.0.2"), tmp_path / "x", print)
+    first, second = uv.held
+    assert first == ""
+    assert set(lock._entries(second)) == set(PACKAGES)
+
+
+def test_uv_that_is_not_there_is_a_matter_of_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_argv: object, **_options: object) -> str:
+        raise EngineError("uv is not installed")
+
+    monkeypatch.setattr(lock.proc, "run", missing)
+    with pytest.raises(UsageError) as caught:
+        lock.lock(DEMO, None, Path("x"), print)
+    assert caught.value.hint == "pip install uv"
+
+
+def test_an_index_that_does_not_answer_leaves_the_lock_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*_argv: object, **_options: object) -> str:
+        raise EngineError("uv pip compile exited 2\nno route")
+
+    monkeypatch.setattr(lock.proc, "run", down)
+    (tmp_path / "torch.txt").write_text("torch==1.0\n")
+    with pytest.raises(EngineError, match="no route"):
+        lock.lock(DEMO, None, tmp_path, print)
+    assert [p.name for p in tmp_path.iterdir()] == ["torch.txt"]
+    assert (tmp_path / "torch.txt").read_text() == "torch==1.0\n"
+
+
+# --- the committed locks --------------------------------------------------------------------------
+
+
+def names(file: Path) -> set[str]:
+    return set(lock._entries(file.read_text()))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f"{f.parent.name}/{f.stem}")
+def test_every_requirement_has_a_hash_and_no_file_names_a_host(file: Path) -> None:
+    text = file.read_text()
+    head, _, rest = text.partition("\n")
+    assert head == f"# {file.stem} of {file.parent.name}. Written by imagegen lock; never edited."
+    blocks = list(lock._entries(text).values())
+    assert "".join(blocks) == rest, "something that is no requirement"
+    assert blocks or file.stem == "nvcc"
+    for block in blocks:
+        assert REQUIREMENT.fullmatch(block), block
+    assert "://" not in text
+    assert not re.search(r"(?i)\b[\w-]+\.(com|org|net|io|dev|ai)\b|--(extra-)?index|--find-l", text)
+    assert list(lock._entries(text)) == sorted(lock._entries(text))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+def test_a_lock_is_whole(folder: Path) -> None:
+    assert sorted(p.name for p in folder.iterdir()) == sorted(f"{part}.txt" for part in PARTS)
+    parts = {part: names(folder / f"{part}.txt") for part in PARTS}
+    everything = [name for part in parts.values() for name in part]
+    assert len(everything) == len(set(everything)), "installed by two steps"
+    assert parts["tools"] == {"pip", "uv"}
+    assert {"torch", "torchvision", "einops"} <= parts["torch"]
+    assert set(WORKSPACE.matrix.packages) <= parts["apps"]
+    assert {"ninja", "packaging", "psutil", "wheel"} <= parts["build"]
+    assert "setuptools" in parts["build"] | parts["torch"]
+    found = re.search(r"^torch==(\S+) \\$", (folder / "torch.txt").read_text(), re.MULTILINE)
+    assert found
+    assert folder.name.startswith(f"torch{found[1]}-cu")
+    if "-cu13" in folder.name:
+        assert parts["nvcc"] == set(lock.NVCC)
+
+
+def test_each_lock_has_a_target_and_each_lockable_target_its_lock() -> None:
+    wanted = {
+        plan.lock_name(it.torch.version, it.cuda.version, it.os.python)
+        for it in RESOLUTION.combinations
+        if plan.lockable(it)
+    }
+    assert {folder.name for folder in FOLDERS} == wanted
+
+
+def test_the_name_of_a_lock() -> None:
+    name = plan.lock_name(Version("2.10.0"), Version("12.8.1"), Version("3.12"))
+    assert name == "torch2.10.0-cu128-py3.12"

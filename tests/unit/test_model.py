@@ -1,0 +1,101 @@
+"""What cannot be expressed: an untested image that is pushed, an unpushed one that has a template."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import typing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.version import Version
+
+from imagegen import model, pods, publish
+from imagegen.errors import ChecksFailed
+from imagegen.model import Pushed, Status
+
+from .values import DEMO, KEY, RESOLUTION, built, image, pushed, report
+
+
+@pytest.mark.parametrize(
+    "statuses", [(), ("skip",), ("skip", "skip"), ("fail",), ("pass", "fail"), ("fail", "skip")]
+)
+def test_tested_takes_no_failed_empty_or_skipped_report(statuses: tuple[Status, ...]) -> None:
+    with pytest.raises(ChecksFailed) as caught:
+        model.Tested(report=report(*statuses))
+    assert DEMO.id in str(caught.value)
+    assert built().image.ref in caught.value.hint
+    for i, status in enumerate(statuses):
+        assert (f"check {i}: detail {i}" in str(caught.value)) == (status == "fail")
+    if "fail" not in statuses:
+        assert "no check ran" in str(caught.value)
+
+
+@given(st.lists(st.sampled_from(("pass", "fail", "skip"))))
+def test_a_report_passed_when_something_passed_and_nothing_failed(statuses: list[Status]) -> None:
+    one = report(*statuses)
+    assert one.passed == ("pass" in statuses and "fail" not in statuses)
+    if one.passed:
+        assert model.Tested(report=one).report is one
+    else:
+        with pytest.raises(ChecksFailed):
+            model.Tested(report=one)
+
+
+def test_an_unknown_status_is_no_pass() -> None:
+    one = report("pass", typing.cast(Status, "error"))
+    assert not one.passed
+
+
+def test_pushed_needs_tested_and_templates_need_pushed() -> None:
+    assert typing.get_type_hints(Pushed)["tested"] is model.Tested
+    values = {f.name: getattr(pushed(), f.name) for f in dataclasses.fields(Pushed)}
+    with pytest.raises(TypeError, match="tested"):
+        Pushed(**{name: value for name, value in values.items() if name != "tested"})
+    for function, name, kind in (
+        (publish.push, "tested", "Tested"),
+        (publish.find, "tested", "Tested"),
+        (pods.template, "pushed", "Pushed"),
+        (pods.runpod, "pushed", "Pushed"),
+        (pods.vast, "pushed", "Pushed"),
+    ):
+        assert inspect.signature(function).parameters[name].annotation == kind
+
+
+def test_values_are_frozen() -> None:
+    kinds = [
+        kind
+        for _, kind in inspect.getmembers(model, inspect.isclass)
+        if dataclasses.is_dataclass(kind) and kind.__module__ == "imagegen.model"
+    ]
+    assert len(kinds) >= 10
+    for kind in kinds:
+        assert kind.__dataclass_params__.frozen, kind
+        assert "__slots__" in vars(kind), kind
+        assert not any(str(f.type).startswith("list") for f in dataclasses.fields(kind)), kind
+
+
+def test_a_ref_holds_the_key_and_a_pin_the_digest() -> None:
+    one = pushed()
+    assert image().ref == f"registry.example/me/finetune:{DEMO.tag}-{KEY[:12]}"
+    assert image(key="f" * 64).ref != image().ref
+    assert one.pinned == f"{one.refs[0]}@{one.digest}"
+    assert one.compressed == 2_850_000_000
+
+
+def test_minor_keeps_two_digits() -> None:
+    assert model.minor(Version("13.0.2")) == "13.0"
+    assert model.minor(Version("12.10.1")) == "12.10"
+    assert model.minor(Version("2")) == "2.0"
+
+
+def test_a_promise_is_json_and_tells_targets_apart() -> None:
+    promises = [json.dumps(t.promise, sort_keys=True) for t in RESOLUTION.targets]
+    assert len(set(promises)) == len(promises)
+    one = json.loads(json.dumps(DEMO.promise))
+    assert one == DEMO.promise
+    assert one["torch_cuda"] == "13.0"
+    assert one["os"] == {"id": "debian", "version": "12"}
+    assert one["flash_attn"]["archs"] == [80]

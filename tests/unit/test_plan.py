@@ -1,0 +1,201 @@
+"""The key of an image: everything that decides its bytes, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from packaging.version import Version
+
+from imagegen import bake, flow, plan, render
+from imagegen.errors import FactsError
+from imagegen.matrix import Workspace
+from imagegen.model import Image, minor
+from imagegen.resolve import Combination
+
+from .values import DEMO, RESOLUTION, ROOT, SETUP, WORKSPACE
+
+IT = next(it for it in RESOLUTION.combinations if it.id == DEMO.id)
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of imagegen/image that the plan reads in place of it."""
+    shutil.copytree(
+        ROOT / "imagegen/image",
+        tmp_path / "package/image",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    stand_in = SimpleNamespace(files=lambda _package: tmp_path / "package")
+    monkeypatch.setattr(plan, "resources", stand_in)
+    return tmp_path / "package/image"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """The workspace, with a copy of the locks."""
+    shutil.copytree(WORKSPACE.locks, tmp_path / "dockerfiles/locks")
+    return replace(WORKSPACE, folder=tmp_path / "dockerfiles")
+
+
+def made(it: Combination = IT, workspace: Workspace = WORKSPACE, **settings: str) -> Image:
+    recipe = plan.recipe(it, RESOLUTION, workspace)
+    return plan.image(recipe, render.files(recipe), workspace, **settings)
+
+
+def test_the_same_files_are_the_same_key(copied: Path, workspace: Workspace) -> None:
+    assert made().key == made(workspace=workspace).key
+    assert len(made().key) == 64
+
+
+def test_every_copied_file_decides_the_key(copied: Path) -> None:
+    before = made().key
+    files = sorted(p for p in copied.rglob("*") if p.is_file())
+    assert {"with-network", "flash_attn_wheel.py", "start"} <= {p.name for p in files}
+    keys = []
+    for file in files:
+        text = file.read_bytes()
+        file.write_bytes(text + b"\n# changed\n")
+        keys.append(made().key)
+        file.write_bytes(text)
+    assert len({before, *keys}) == 1 + len(files)
+    assert made().key == before
+
+
+def test_a_new_file_and_a_new_name_change_the_key_and_a_cache_does_not(copied: Path) -> None:
+    before = made().key
+    (copied / "__pycache__").mkdir()
+    (copied / "__pycache__/smoke.pyc").write_bytes(b"x")
+    assert made().key == before
+    (copied / "more").write_text("x")
+    more = made().key
+    (copied / "more").rename(copied / "other")
+    assert len({before, more, made().key}) == 3
+
+
+def test_every_file_of_the_lock_decides_the_key(workspace: Workspace) -> None:
+    recipe = plan.recipe(IT, RESOLUTION, workspace)
+    before = made(workspace=workspace).key
+    keys = []
+    for part in plan.PARTS:
+        file = workspace.locks / recipe.lock / f"{part}.txt"
+        text = file.read_text()
+        file.write_text(text + "# changed\n")
+        keys.append(made(workspace=workspace).key)
+        file.write_text(text)
+    assert len({before, *keys}) == 1 + len(plan.PARTS)
+
+
+def test_another_lock_does_not(workspace: Workspace) -> None:
+    recipe = plan.recipe(IT, RESOLUTION, workspace)
+    before = made(workspace=workspace).key
+    for folder in workspace.locks.iterdir():
+        if folder.name not in (recipe.lock, recipe.tools_lock):
+            (folder / "torch.txt").write_text("changed")
+    assert made(workspace=workspace).key == before
+
+
+def test_the_rendered_text_decides_the_key() -> None:
+    recipe = plan.recipe(IT, RESOLUTION, WORKSPACE)
+    files = render.files(recipe)
+    keys = {plan.image(recipe, files, WORKSPACE).key}
+    for name, text in files.items():
+        keys.add(plan.image(recipe, files | {name: text + "#"}, WORKSPACE).key)
+    assert len(keys) == 1 + len(files)
+
+
+def test_the_base_in_use_decides_the_key() -> None:
+    digests = ["sha256:" + digit * 64 for digit in "123"]
+    override = "imagegen/base:debian12"
+    keys = {made(base_override=override, base_digest=d).key for d in digests}
+    assert len(keys | {made().key}) == 4
+
+
+def test_network_settings_do_not(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = replace(SETUP, workspace=workspace)
+    flow.render_files(setup, [DEMO.id], check=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    ca = tmp_path / "ca.pem"
+    ca.write_text("-----BEGIN CERTIFICATE-----\n")
+    closed = bake.Network(
+        ca=str(ca),
+        pypi_index="https://pypi.example.com/simple",
+        torch_index="https://torch.example.com/{backend}",
+        apt_mirror="https://apt.example.com",
+        registry="registry.example.com",
+    )
+    options = flow.Options(base="bootstrap")
+    say: Callable[[str], None] = print
+    plain = flow.images(setup, None, [DEMO.id], options, say)
+    there = flow.images(setup, None, [DEMO.id], replace(options, network=closed), say)
+    assert plain == there
+    assert flow.document(
+        setup, plain, options) != flow.document(
+        SETUP, there, replace(options, network=closed)
+    )
+
+
+def test_no_two_targets_share_a_key() -> None:
+    keys = [made(it).key for it in RESOLUTION.combinations]
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_repository_decides_no_key() -> None:
+    other = made(repository="registry.example/other/name")
+    assert other.key == made().key
+    assert other.repository == "registry.example/other/name"
+    assert made().repository == WORKSPACE.matrix.publish.repository
+
+
+def test_labels_say_what_the_image_is() -> None:
+    one = made(base_override="imagegen/base:debian12", base_digest="sha256:" + "1" * 64)
+    assert json.loads(one.labels["imagegen.target"]) == DEMO.promise
+    assert one.labels["imagegen.key"] == one.key
+    assert one.labels["org.opencontainers.image.base.name"] == "imagegen/base:debian12"
+    assert one.labels["org.opencontainers.image.base.digest"] == "sha256:" + "1" * 64
+    assert all(one.labels.values()), "an empty label says nothing"
+    assert "org.opencontainers.image.base.digest" not in made().labels  # debian has none yet
+
+
+@pytest.mark.parametrize("it", RESOLUTION.combinations, ids=lambda it: it.id)
+def test_a_recipe_says_where_each_piece_comes_from(it: Combination) -> None:
+    recipe = plan.recipe(it, RESOLUTION, WORKSPACE)
+    target = recipe.target
+    cuda13 = target.cuda.major >= 13
+    assert recipe.nvcc == ("base" if it.kind == "devel" else "wheels" if cuda13 else "apt")
+    assert recipe.require_cuda == f"cuda>={target.cuda.major}.0"
+    assert recipe.torch_backend == f"cu{target.cuda.major}{target.cuda.minor}"
+    assert (recipe.nvcc == "wheels") == (not recipe.from_tag.startswith("nvidia/cuda:"))
+    assert (WORKSPACE.locks / recipe.tools_lock).is_dir()
+    assert recipe.tools_lock.endswith(f"-py{minor(target.python)}")
+    assert recipe.lock in (recipe.tools_lock, "")
+    # Whatever PyPI alone can lock is locked.
+    assert bool(recipe.lock) == plan.lockable(it)
+
+
+def test_the_tools_of_an_unlocked_torch_are_those_of_the_newest(workspace: Workspace) -> None:
+    """The newest by version: torch 2.9 is not newer than 2.10."""
+    for folder in workspace.locks.iterdir():
+        if not folder.name.startswith(("torch2.9.", "torch2.10.")):
+            shutil.rmtree(folder)
+    it = next(
+        it
+        for it in RESOLUTION.combinations
+        if minor(it.torch.version) == "2.6" and it.os.python == Version("3.12")
+    )
+    assert plan.recipe(it, RESOLUTION, workspace).tools_lock == "torch2.10.0-cu128-py3.12"
+
+
+def test_a_python_without_any_lock_says_how_to_make_one(workspace: Workspace) -> None:
+    for folder in workspace.locks.glob("*py3.11"):
+        shutil.rmtree(folder)
+    with pytest.raises(FactsError, match="no lock for Python 3.11") as caught:
+        plan.recipe(IT, RESOLUTION, workspace)
+    assert caught.value.hint == "imagegen lock '*py3.11*'"

@@ -1,0 +1,252 @@
+"""The committed Dockerfiles are the golden files; and what every one of them must hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import pytest
+
+from imagegen import plan, render
+from imagegen.model import Target
+from imagegen.plan import Recipe
+from imagegen.resolve import Combination
+
+from .values import RESOLUTION, WORKSPACE
+
+SECRETS = ("ca", "pypi_index", "torch_index", "apt_mirror")
+STAYS = re.compile(
+    r"/opt/venv/bin/python -m venv|python3 -m venv /opt/venv$"
+    r"|/build/cuda-links$|/build/torch-constraints > \S+$"
+    r"|python /wheel/flash_attn_wheel\.py "
+    r"|uv pip install .* --offline "
+    r"|mkdir -p |ln -s|install -|sed -i |printf |echo "
+)
+"""Commands that ask nothing of a network. What is not here goes through with-network."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    recipe: Recipe
+    text: str
+
+    @property
+    def target(self) -> Target:
+        return self.recipe.target
+
+    @property
+    def instructions(self) -> list[str]:
+        """Instructions without comments, each on one line."""
+        lines = [line for line in self.text.splitlines() if line and line[0] != "#"]
+        joined = re.sub(r"\s*\\\n\s*", " ", "\n".join(lines))
+        return joined.splitlines()
+
+    def runs(self) -> Iterator[tuple[list[str], list[str]]]:
+        """Of each RUN its --mount options and its commands."""
+        for line in self.instructions:
+            if line.startswith("RUN "):
+                words = line.split()[1:]
+                mounts = [word for word in words if word.startswith("--mount=")]
+                rest = " ".join(word for word in words if not word.startswith("--mount="))
+                yield mounts, rest.split(" && ")
+
+
+def rendered(it: Combination) -> Rendered:
+    recipe = plan.recipe(it, RESOLUTION, WORKSPACE)
+    return Rendered(recipe, render.files(recipe)[f"{recipe.target.id}/Dockerfile"])
+
+
+EVERY = [rendered(it) for it in RESOLUTION.combinations]
+every = pytest.mark.parametrize("one", EVERY, ids=lambda one: one.target.id)
+
+
+@every
+def test_the_committed_files_are_the_rendering(one: Rendered) -> None:
+    for name, text in render.files(one.recipe).items():
+        path = WORKSPACE.folder / name
+        assert path.is_file(), f"{path} is missing: imagegen render"
+        assert path.read_text() == text, f"{path} differs: imagegen render"
+
+
+def test_no_folder_is_without_target() -> None:
+    assert render.strays(WORKSPACE.folder, (t.id for t in RESOLUTION.targets)) == []
+
+
+@every
+def test_no_address_no_secret_and_no_certificate_is_written_down(one: Rendered) -> None:
+    assert "://" not in one.text
+    assert not re.search(r"(?i)password|token|BEGIN |api.?key|\bPEM\b", one.text)
+    assert not re.search(r"^(ARG|ENV) .*(CA|INDEX|MIRROR|PROXY|CERT)", one.text, re.MULTILINE)
+    args = [line for line in one.instructions if line.startswith("ARG ")]
+    assert args == ["ARG REGISTRY=docker.io"]
+
+
+@every
+def test_whatever_downloads_has_the_network_settings_and_leaves_nothing(one: Rendered) -> None:
+    downloads = 0
+    for mounts, commands in one.runs():
+        for command in commands:
+            if not command.startswith("/build/with-network "):
+                assert STAYS.match(command), command
+                continue
+            downloads += 1
+            for secret in SECRETS:
+                assert f"--mount=type=secret,id={secret}" in mounts, command
+            assert "--mount=type=bind,from=image,source=build,target=/build" in mounts
+    assert downloads >= 6
+
+
+@every
+def test_what_is_installed_is_installed_by_hash(one: Rendered) -> None:
+    for _, commands in one.runs():
+        for command in commands:
+            if "pip install" in command:
+                assert "--require-hashes" in command or "--offline" in command, command
+            if "torch-install" in command:
+                assert not one.recipe.lock
+                wanted = f"torch=={one.target.torch} torchvision=={one.target.torchvision}"
+                assert wanted in command
+    assert one.recipe.flash_attn_sha256 in one.text
+    assert ("# Not locked:" in one.text) == (not one.recipe.lock)
+
+
+@every
+def test_the_base_is_pinned_or_says_that_it_is_not(one: Rendered) -> None:
+    (first,) = (line for line in one.instructions if line.startswith("FROM ${REGISTRY}/"))
+    name = first.split()[1]
+    if one.recipe.from_digest:
+        assert name == f"${{REGISTRY}}/{one.recipe.from_tag}@{one.recipe.from_digest}"
+        assert re.search(r"@sha256:[0-9a-f]{64}$", name)
+        assert "is not pinned" not in one.text
+    else:
+        assert name == f"${{REGISTRY}}/{one.recipe.from_tag}"
+        said = f"# The base is not pinned: no source names a digest of {one.recipe.from_tag}."
+        assert said in one.text
+
+
+@every
+def test_stages_follow_one_another(one: Rendered) -> None:
+    known: list[str] = []
+    for line in one.instructions:
+        if line.startswith("FROM "):
+            words = line.split()
+            assert words[1] in known or (not known and words[1].startswith("${REGISTRY}/"))
+            known += words[3:]
+    assert known[0] == "system"
+    assert known[-1] == "flash-attn"
+    assert len(set(known)) == len(known)
+
+
+@every
+def test_what_the_container_runtime_is_told(one: Rendered) -> None:
+    floor = f'NVIDIA_REQUIRE_CUDA="cuda>={one.target.cuda.major}.0"'
+    assert one.text.count("NVIDIA_REQUIRE_CUDA") == 1
+    assert floor in one.text
+    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in one.text
+    assert one.instructions[-2:] == ["ENTRYPOINT []", 'CMD ["/opt/imagegen/start"]']
+    assert "EXPOSE 22 8888" in one.instructions
+
+
+@every
+def test_what_is_copied_exists(one: Rendered) -> None:
+    copies = [line.split()[1:] for line in one.instructions if line.startswith("COPY ")]
+    assert copies
+    for words in copies:
+        options = [word for word in words if word.startswith("--")]
+        *files, into = [word for word in words if not word.startswith("--")]
+        folder = plan.context_image() if "--from=image" in options else WORKSPACE.folder
+        assert into.startswith("/opt/imagegen/") or into.startswith("/etc/")
+        for file in files:
+            assert (folder / file).exists(), file
+    for mounts, _ in one.runs():
+        for mount in mounts:
+            if found := re.search(r"type=bind,source=(locks/[^,]+)", mount):
+                assert (WORKSPACE.folder / found[1]).is_dir()
+
+
+def test_every_file_for_the_pod_is_copied() -> None:
+    """What is in the context and is no build step's belongs into the image."""
+    copied = [
+        word.rstrip("/")
+        for line in EVERY[0].instructions
+        if line.startswith("COPY --from=image ")
+        for word in line.split()[2:-1]
+    ]
+    context = plan.context_image()
+    files = [path.relative_to(context) for path in context.rglob("*") if path.is_file()]
+    for file in files:
+        if file.parts[0] not in ("build", "wheel") and "__pycache__" not in file.parts:
+            assert {str(file), *map(str, file.parents)} & set(copied), f"{file} is not copied"
+
+
+@every
+def test_the_promise_in_the_image_is_the_target(one: Rendered) -> None:
+    files = render.files(one.recipe)
+    promise = files[f"{one.target.id}/target.json"]
+    assert json.loads(promise) == one.target.promise
+    assert promise.endswith("}\n")
+    assert len(files) == 2
+
+
+@every
+def test_the_kernels_asked_for_are_the_targets(one: Rendered) -> None:
+    kernels = one.target.flash_attn
+    (command,) = (c for _, cs in one.runs() for c in cs if "flash_attn_wheel.py" in c)
+    for option, values in (
+        ("--archs", kernels.archs),
+        ("--head-dims", kernels.head_dims),
+        ("--dtypes", kernels.dtypes),
+    ):
+        assert f"{option} {','.join(map(str, values))} " in command
+    assert command.endswith(f'--features "{",".join(kernels.features)}"')
+
+
+@every
+def test_nvcc_comes_from_one_place(one: Rendered) -> None:
+    text = " ".join(one.instructions)
+    assert ("cuda-nvcc-" in text) == (one.recipe.nvcc == "apt")
+    wheels = "/locks/nvcc.txt" in text or "cuda-toolkit[" in text
+    assert wheels == (one.recipe.nvcc == "wheels")
+    assert ("cudnn-devel" in text) == (one.recipe.nvcc == "base")
+
+
+# --- the functions --------------------------------------------------------------------------------
+
+
+def test_a_variable_that_nobody_gives_is_an_error() -> None:
+    with pytest.raises(jinja2.UndefinedError):
+        render._template().render()
+
+
+def test_nothing_is_left_of_the_template_language() -> None:
+    for one in EVERY:
+        assert "{{" not in one.text
+        assert "{%" not in one.text
+        assert one.text.endswith("]\n")
+        assert not re.search(r"[ \t]+$", one.text, re.MULTILINE)
+
+
+def test_rendering_is_pure() -> None:
+    recipe = EVERY[0].recipe
+    assert render.files(recipe) == render.files(recipe)
+
+
+def test_drift_sees_what_is_missing_and_what_differs(tmp_path: Path) -> None:
+    files = {"a/Dockerfile": "FROM x\n", "a/target.json": "{}\n", "b/Dockerfile": "FROM y\n"}
+    assert render.drift(tmp_path, files) == [tmp_path / name for name in files]
+    assert render.write(tmp_path, files) == [tmp_path / name for name in files]
+    assert render.drift(tmp_path, files) == []
+    assert render.write(tmp_path, files) == []
+    (tmp_path / "a/Dockerfile").write_text("FROM x \n")
+    (tmp_path / "b/Dockerfile").unlink()
+    assert render.drift(tmp_path, files) == [tmp_path / "a/Dockerfile", tmp_path / "b/Dockerfile"]
+    assert len(render.write(tmp_path, files)) == 2
+
+
+def test_a_folder_of_a_former_target_is_a_stray(tmp_path: Path) -> None:
+    render.write(tmp_path, {"a/Dockerfile": "", "b/Dockerfile": "", "locks/x/torch.txt": ""})
+    assert render.strays(tmp_path, ["a"]) == [tmp_path / "b"]

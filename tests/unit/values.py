@@ -1,0 +1,73 @@
+"""The values that the unit tests share: the committed matrix, and small ones made here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from imagegen import facts, flow, matrix, resolve
+from imagegen.model import Built, Check, Image, Layer, Pushed, Report, Status, Target, Tested
+
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "dockerfiles/matrix.toml"
+FACTS = facts.load()
+WORKSPACE = matrix.load(FILE, FACTS)
+MATRIX = WORKSPACE.matrix
+RESOLUTION = resolve.resolve(FACTS, MATRIX)
+SETUP = flow.Setup(facts=FACTS, workspace=WORKSPACE, resolution=RESOLUTION)
+DEMO = next(t for t in RESOLUTION.targets if t.profile == "demo")
+DIGEST = "sha256:" + "d" * 64
+KEY = "0123456789abcdef" * 4
+
+
+def image(target: Target = DEMO, **changes: Any) -> Image:
+    values: dict[str, Any] = {
+        "target": target,
+        "base": "library/debian:12-slim",
+        "base_override": "",
+        "repository": "registry.example/me/finetune",
+        "labels": {"imagegen.key": KEY},
+        "key": KEY,
+    }
+    return Image(**(values | changes))
+
+
+def built(target: Target = DEMO, **changes: Any) -> Built:
+    values: dict[str, Any] = {
+        "image": image(target),
+        "digest": DIGEST,
+        "unpacked": 7_000_000_000,
+        "seconds": 61.25,
+        "cached": "",
+    }
+    return Built(**(values | changes))
+
+
+def report(*statuses: Status, of: Built | None = None) -> Report:
+    checks = tuple(
+        Check(name=f"check {i}", status=status, detail=f"detail {i}", seconds=0.5, guards="a bug")
+        for i, status in enumerate(statuses)
+    )
+    return Report(built=of or built(), checks=checks, seconds=1.5)
+
+
+def pushed(target: Target = DEMO, **changes: Any) -> Pushed:
+    one = image(target)
+    values: dict[str, Any] = {
+        "tested": Tested(report=report("pass", "skip", of=built(target))),
+        "repository": one.repository,
+        "digest": DIGEST,
+        "refs": (f"{one.repository}:{target.tag}-{KEY[:12]}", f"{one.repository}:{target.tag}"),
+        "moved": (),
+        "sent": True,
+        "layers": (
+            Layer(digest="sha256:" + "1" * 64, compressed=2_000_000_000, created_by="ADD rootfs"),
+            Layer(
+                digest="sha256:" + "2" * 64,
+                compressed=850_000_000,
+                created_by="RUN /bin/sh -c /build/with-network /build/pip-install x # buildkit",
+            ),
+        ),
+        "seconds": 12.5,
+    }
+    return Pushed(**(values | changes))
