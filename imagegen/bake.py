@@ -85,7 +85,6 @@ def document(
     image_context: Path,
     network: Network | None = None,
     *,
-    attest: bool = False,
     load: bool = False,
 ) -> dict[str, object]:
     """The bake definition that builds ``images`` and puts them into the builder's image store.
@@ -96,9 +95,7 @@ def document(
     """
     network = network or Network()
     targets = {
-        name(image.target): _target(
-            image, context, image_context, network, attest=attest, load=load
-        )
+        name(image.target): _target(image, context, image_context, network, load=load)
         for image in images
     }
     return {"group": {"default": {"targets": sorted(targets)}}, "target": targets}
@@ -110,7 +107,6 @@ def _target(
     image_context: Path,
     network: Network,
     *,
-    attest: bool,
     load: bool,
 ) -> dict[str, object]:
     contexts = {"image": str(image_context)}
@@ -137,7 +133,7 @@ def _target(
         "platforms": ["linux/amd64"],
         "secret": secrets(network),
         "output": [",".join(f"{key}={value}" for key, value in options.items())],
-        "attest": ["type=provenance,mode=max" if attest else "type=provenance,disabled=true"],
+        "attest": ["type=provenance,disabled=true"],
     }
 
 

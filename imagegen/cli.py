@@ -114,13 +114,6 @@ Registry = Annotated[
         envvar="IMAGEGEN_REGISTRY",
     ),
 ]
-Attest = Annotated[
-    bool,
-    typer.Option(
-        "--attest/--no-attest",
-        help="Add a provenance attestation. Some consumers show it as unknown/unknown.",
-    ),
-]
 Gpu = Annotated[bool, typer.Option("--gpu", help="Run the checks that need a GPU, too.")]
 Again = Annotated[bool, typer.Option("--again", help="Repeat checks that these bytes passed.")]
 Repository = Annotated[
@@ -213,7 +206,6 @@ def build(
     torch_index: TorchIndex = "",
     apt_mirror: AptMirror = "",
     registry: Registry = "",
-    attest: Attest = False,
     repository: Repository = "",
     matrix: MatrixFile = MATRIX,
     fmt: Fmt = Output.text,
@@ -226,7 +218,7 @@ def build(
 
     options = _options(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
-        keep_going=keep_going, attest=attest, repository=repository,
+        keep_going=keep_going, repository=repository,
     )  # fmt: skip
     it, say = flow.setup(matrix), report.Progress()
     if print_:
@@ -252,7 +244,6 @@ def test(
     torch_index: TorchIndex = "",
     apt_mirror: AptMirror = "",
     registry: Registry = "",
-    attest: Attest = False,
     repository: Repository = "",
     matrix: MatrixFile = MATRIX,
     fmt: Fmt = Output.text,
@@ -263,7 +254,7 @@ def test(
 
     options = _options(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
-        keep_going=keep_going, attest=attest, repository=repository, gpu=gpu, again=again,
+        keep_going=keep_going, repository=repository, gpu=gpu, again=again,
     )  # fmt: skip
     found = flow.test(
         flow.setup(matrix), Docker.connect(), select or (), options, report.Progress()
@@ -285,7 +276,6 @@ def push(
     torch_index: TorchIndex = "",
     apt_mirror: AptMirror = "",
     registry: Registry = "",
-    attest: Attest = False,
     repository: Repository = "",
     matrix: MatrixFile = MATRIX,
     fmt: Fmt = Output.text,
@@ -296,7 +286,7 @@ def push(
 
     options = _options(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
-        attest=attest, repository=repository, gpu=gpu, again=again,
+        repository=repository, gpu=gpu, again=again,
     )  # fmt: skip
     done = flow.push(flow.setup(matrix), Docker.connect(), select or (), options, report.Progress())
     report.pushed(done, fmt.value)
@@ -397,7 +387,6 @@ def _options(
     builder: str,
     *,
     keep_going: bool = False,
-    attest: bool = False,
     repository: str = "",
     gpu: bool = False,
     again: bool = False,
@@ -417,7 +406,6 @@ def _options(
         fresh_base=fresh_base,
         builder=builder,
         keep_going=keep_going,
-        attest=attest,
         gpu=gpu,
         again=again,
         repository=repository,

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imagegen import base, doctor, flow
-from imagegen.errors import FactsError
+from imagegen import base, doctor, flow, resolve
+from imagegen.errors import UsageError
 from imagegen.model import Pushed, Tested
 from imagegen.proc import Say
 
@@ -23,16 +23,20 @@ class Demo:
     undo: tuple[str, ...]
 
 
-def demo_target(it: flow.Setup, os_release: str) -> tuple[str, flow.BaseFrom]:
-    """The demo target of this machine's distribution; of another, Debian's, its base pulled."""
+def demo_target(it: flow.Setup, os_release: str) -> resolve.Combination:
+    """The demo target of this machine's distribution.
+
+    Raises:
+        UsageError: the matrix has none for it.
+    """
     here, _ = base.host_os(os_release)
-    demos = [row for row in it.resolution.combinations if row.profile == "demo"]
-    if not demos:
-        raise FactsError("the matrix has no target with the profile demo")
-    for row in demos:
-        if row.os.os.name == here:
-            return row.id, "bootstrap"
-    return demos[0].id, "pull"
+    demos = {row.os.os.name: row for row in it.resolution.combinations if row.profile == "demo"}
+    if here not in demos:
+        raise UsageError(
+            f"the demo makes its base from this machine's packages, and has none for {here}",
+            hint=f"it runs on {', '.join(demos)}; imagegen build works wherever an engine is",
+        )
+    return demos[here]
 
 
 def demo(it: flow.Setup, options: flow.Options, say: Say) -> Demo:
@@ -46,35 +50,32 @@ def demo(it: flow.Setup, options: flow.Options, say: Say) -> Demo:
         yield why
         steps.append((name, time.monotonic() - start, " ".join(why)))
 
+    target = demo_target(it, Path("/etc/os-release").read_text())
+    os_ = target.os.os
     with step("engine") as why:
+        for finding in doctor.examine():
+            say(f"{'ok' if finding.ok else 'missing':8}{finding.name}: {finding.detail}")
         fixed = doctor.fix(say)
         why.append("installed or started" if fixed.did else "an engine already runs")
-    from imagegen import registry
+    from imagegen import publish, registry
     from imagegen.engine import Docker
 
-    id_, base_from = demo_target(it, Path("/etc/os-release").read_text())
-    engine = Docker.connect()
-    with contextlib.closing(engine):
-        options = replace(options, base=base_from, repository="")
+    with contextlib.closing(Docker.connect()) as engine:
         with step("base image") as why:
-            os_ = next(row.os.os for row in it.resolution.combinations if row.id == id_)
             had = base.known_digest(os_, flow.cache())
             made = base.bootstrap(os_, flow.cache(), say, fresh=options.fresh_base)
             engine.load(made.archive, made.reference, made.digest)
-            why.append("reused" if had == made.digest and not options.fresh_base else "made")
-            options = replace(options, fresh_base=False)
+            why.append("the same as before" if had == made.digest else "new")
         with step("build") as why:
-            (built,) = flow.build(it, engine, [id_], options, say)
+            options = replace(options, base="bootstrap", fresh_base=False)
+            (built,) = flow.build(it, engine, [target.id], options, say)
             why.append(built.cached)
         with step("test") as why:
             report = flow.checked(engine, built, options, say)
             tested = Tested(report=report)
             why.append(report.cached)
         with step("push") as why:
-            from imagegen import publish
-
             host = registry.start(engine, made, options.network, say)
-            repository = f"{host}/{built.image.repository}"
-            pushed = publish.push(engine, tested, repository, say)
+            pushed = publish.push(engine, tested, f"{host}/{built.image.repository}", say)
             why.append("" if pushed.sent else "already pushed: the registry has this digest")
     return Demo(steps=tuple(steps), pushed=pushed, undo=fixed.undo)

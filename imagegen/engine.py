@@ -42,12 +42,13 @@ HINTS = (
     ),
     ("no space left", "the disk is full: docker system df shows what takes the space"),
     (
-        "certificate|UnknownIssuer|self.signed",
+        "certificate.verify|UnknownIssuer|self.signed|unable to get local issuer",
         "behind a proxy that opens TLS, give its CA bundle: --ca FILE",
     ),
     (
         "do not match the hashes|hash mismatch|hash sum mismatch",
-        "the index served other bytes than the lock names: do not use that index",
+        "an index broke off or served other bytes than the lock names: run the command again, and "
+        "if it stays so do not use that index (--pypi-index names another)",
     ),
     (
         "no matching distribution|404 |not found|connection|incomplete|timed? ?out|"
@@ -477,10 +478,14 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
 
 
 def _build_error(last: Sequence[str]) -> BuildError:
-    """The part of a failed build's output that says why."""
-    text = "\n".join(last)
-    start = max((i for i, line in enumerate(last) if line == "------"), default=len(last) - 30)
-    first = max((i for i in range(start) if last[i] == "------"), default=start)
-    tail = "\n".join(last[first:][-45:])
+    """The part of a failed build's output that says why: the failed step's, and the last errors.
+
+    BuildKit repeats the step's end between two rules, then quotes the Dockerfile, then sums up.
+    """
+    rules = [i for i, line in enumerate(last) if line == "------"]
+    step = last[rules[-2] + 1 : rules[-1]] if len(rules) > 1 else []
+    errors = [line for line in last[-5:] if line.startswith("ERROR: ")]
+    said = [line[:500] for line in (*step[-40:], *(errors or last[-5:]))]
+    text = "\n".join(said)
     hint = next((hint for words, hint in HINTS if re.search(words, text, re.IGNORECASE)), "")
-    return BuildError(f"the build failed\n{tail}", hint=hint)
+    return BuildError(f"the build failed\n{text}", hint=hint)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from imagegen import bake, base, facts, lock, matrix, plan, render, resolve
 from imagegen.errors import BuildError, ChecksFailed, EngineError, RegistryError, StaleFiles
-from imagegen.model import Built, Check, Image, Pushed, Report, Tested
+from imagegen.model import Built, Check, Image, Os, Pushed, Report, Tested
 from imagegen.proc import Say
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ class Options:
     fresh_base: bool = False
     builder: str = ""
     keep_going: bool = False
-    attest: bool = False
     gpu: bool = False
     again: bool = False
     repository: str = ""
@@ -132,6 +131,7 @@ def images(
         StaleFiles: a Dockerfile on disk is not what the matrix renders to.
     """
     made = []
+    bases: dict[Os, tuple[str, str]] = {}
     for combination in it.resolution.select(select):
         recipe = plan.recipe(combination, it.resolution, it.workspace)
         rendered = render.files(recipe)
@@ -139,7 +139,10 @@ def images(
             raise StaleFiles(f"{stale[0]} is not what the matrix says", hint="imagegen render")
         override = digest = ""
         if options.base == "bootstrap":
-            override, digest = _bootstrapped(combination, engine, options, say)
+            os_ = combination.os.os
+            if combination.base or os_ not in bases:
+                bases[os_] = _bootstrapped(combination, engine, options, say)
+            override, digest = bases[os_]
         made.append(
             plan.image(
                 recipe,
@@ -176,7 +179,6 @@ def document(it: Setup, chosen: Sequence[Image], options: Options) -> dict[str, 
         it.workspace.folder.absolute(),
         plan.context_image(),
         options.network,
-        attest=options.attest,
         load=bool(options.builder),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from itertools import product
 from packaging.version import Version
 
 from imagegen.errors import FactsError, NothingSelected
-from imagegen.facts import BaseFact, CudaFact, Facts, FlashAttnFact, OsFact, TorchFact, nearest
+from imagegen.facts import BaseFact, CudaFact, Facts, FlashAttnFact, OsFact, TorchFact
 from imagegen.matrix import Exclude, Kernels, Matrix
 from imagegen.model import FlashAttn, Kind, LeftOut, Target, minor
 
@@ -236,8 +237,11 @@ def _excluded(it: Combination, excludes: Iterable[Exclude]) -> Reason | None:
 
 
 def _near(pattern: str, ids: Iterable[str], left_out: Iterable[LeftOut]) -> str:
+    """Why what the glob means is left out, or the ids that look like it."""
     for row in left_out:
         if fnmatch.fnmatch(row.id, pattern):
             return f"{row.id} is left out: {row.reason}"
-    near = nearest(pattern, ids).removeprefix("; ")
-    return near if near.startswith("did you mean") else "imagegen list shows every id"
+    ids = list(ids)
+    near = fnmatch.filter(ids, f"*{pattern.strip('*')}*")
+    near = near or difflib.get_close_matches(pattern, ids, n=3, cutoff=0.5)
+    return f"near: {', '.join(near[:3])}" if near else "imagegen list shows every id"

@@ -40,7 +40,7 @@ def local_base(engine: Docker, setup: flow.Setup) -> Base:
 
 @pytest.fixture(scope="session")
 def demo_id(setup: flow.Setup) -> str:
-    return demo_target(setup, Path("/etc/os-release").read_text())[0]
+    return demo_target(setup, Path("/etc/os-release").read_text()).id
 
 
 @pytest.fixture(scope="session")

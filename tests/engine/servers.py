@@ -42,7 +42,8 @@ def served(
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                if self.command == "GET":
+                    self.wfile.write(body)
             elif body is None:
                 self.send_response(200)
                 self.send_header("Content-Length", "1000000")
@@ -53,6 +54,8 @@ def served(
                 self.send_response(body)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+
+        do_HEAD = do_GET
 
         def log_message(self, *words: object) -> None:
             pass

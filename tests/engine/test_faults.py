@@ -139,7 +139,8 @@ def test_an_interrupted_build_leaves_nothing(
     # What is on disk must be what the matrix says: so the never-ending step is in the template.
     script = (
         "import imagegen.render as r; real = r.files\n"
-        f"def slow(x): return {{k: v + 'RUN {mark}\\n' * k.endswith('Dockerfile') for k, v in real(x).items()}}\n"
+        "def slow(x):\n"
+        f"    return {{k: v + 'RUN {mark}\\n' * k.endswith('file') for k, v in real(x).items()}}\n"
         "r.files = slow\n"
         "import sys; from imagegen.__main__ import main; sys.argv[0] = 'imagegen'; main()"
     )

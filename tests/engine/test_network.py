@@ -119,7 +119,7 @@ def test_every_setting_reaches_the_build_and_none_stays_in_it(
     tmp_path: Path,
     kept: str,
 ) -> None:
-    """Base from a registry of one's own, apt from a mirror, pip from an index behind a private CA."""
+    """A base from a registry, apt from a mirror, pip from an index behind a private CA."""
     image = an_image(setup, "debian12*-demo")
     repository, _, tag = image.base.rpartition(":")
     assert "@" not in tag, "a pinned base cannot be stood in for through a registry"
@@ -192,7 +192,7 @@ def test_an_index_that_does_not_deliver(
         served(gateway, answer) as pypi,  # type: ignore[arg-type]
         pytest.raises(BuildError) as failed,
     ):
-        url = f"{pypi.url.replace('http://', 'http://')}/simple/"
+        url = f"{pypi.url}/simple/"
         bake_stage(engine, image, bake.Network(pypi_index=url), "tools", kept, anew=("tools",))
     assert "--pypi-index" in failed.value.hint
     assert pypi.asked
@@ -218,7 +218,8 @@ def test_the_ubuntu_text_builds_whole_on_a_stand_in(
         built = engine.local(image.ref)
         assert built is not None
         assert digests[bake.name(image.target)] == built.digest
-        show = "nvcc --version && python -c 'import torch, flash_attn_2_cuda; print(torch.__version__)'"
+        load = "import torch, flash_attn_2_cuda; print(torch.__version__)"
+        show = f"nvcc --version && python -c '{load}'"
         ran = engine.run(image.ref, ["bash", "-c", show], timeout=120)
         assert "release 13.0" in ran.out
         assert "2.11.0" in ran.out
@@ -243,7 +244,8 @@ def stand_in(
     )
     packages = (
         'for f in /repo/*.deb; do dpkg-deb -f "$f"; echo "Filename: ./${f##*/}";'
-        ' echo "Size: $(stat -c %s "$f")"; echo "SHA256: $(sha256sum "$f" | cut -d" " -f1)"; echo; done'
+        ' echo "Size: $(stat -c %s "$f")";'
+        ' echo "SHA256: $(sha256sum "$f" | cut -d" " -f1)"; echo; done'
     )
     (tmp_path / "Dockerfile").write_text(
         f"FROM {local_base.reference}\nRUN mkdir /repo; {build}; ({packages}) > /repo/Packages\n"

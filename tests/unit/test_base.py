@@ -148,15 +148,15 @@ def test_the_archive_is_an_oci_image_whose_digests_are_true(tmp_path: Path) -> N
         if name.startswith("blobs/sha256/"):
             assert name.rpartition("/")[2] == hashlib.sha256(blob).hexdigest()
 
-    def blob(row: dict[str, object]) -> bytes:
+    def content_of(row: dict[str, object]) -> bytes:
         content = found[f"blobs/sha256/{str(row['digest']).removeprefix('sha256:')}"]
         assert row["size"] == len(content)
         return content
 
-    manifest = json.loads(blob(entry))
-    config = json.loads(blob(manifest["config"]))
+    manifest = json.loads(content_of(entry))
+    config = json.loads(content_of(manifest["config"]))
     (layer,) = manifest["layers"]
-    plain = gzip.decompress(blob(layer))
+    plain = gzip.decompress(content_of(layer))
     assert config["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(plain).hexdigest()}"]
     assert plain == rootfs(tmp_path, b"content\n").read_bytes()
     assert config["config"] == CONFIG

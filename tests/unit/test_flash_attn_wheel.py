@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import tarfile
 import time
@@ -120,9 +121,7 @@ def test_the_stub_is_exactly_what_the_kernels_are_not(selection: Selection) -> N
         kind, wanted = NAMES[function]
         assert params == wanted
         causal = "_causal" if causal == "true" else ""
-        found.append(
-            f"csrc/flash_attn/src/flash_{kind}_hdim{dim}_{ctypes[ctype]}{causal}_sm80.cu"
-        )
+        found.append(f"csrc/flash_attn/src/flash_{kind}_hdim{dim}_{ctypes[ctype]}{causal}_sm80.cu")
     assert len(found) == len(set(found))
     assert set(found) == {name for name in KERNELS if not selection.has(name)}
 
@@ -246,8 +245,7 @@ def test_torch_cuda_and_abi_tell_wheels_apart() -> None:
 
 def test_the_demos_version_says_what_is_inside() -> None:
     assert LLAMA.local_version("2.11", "13.0", True) == (
-        "cu130torch2.11cxx11abitrue.sm80.hdim128.bf16"
-        ".nodropout.noalibi.nosoftcap.nolocal.nounevenk"
+        "cu130torch2.11cxx11abitrue.sm80.hdim128.bf16.nodropout.noalibi.nosoftcap.nolocal.nounevenk"
     )
 
 
@@ -302,13 +300,30 @@ def test_a_source_is_unpacked_once(tmp_path: Path) -> None:
     assert (tree / "setup.py").read_text().startswith("# an object")
 
 
-def test_a_long_build_says_how_far_it_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_long_build_says_how_far_it_is_and_nothing_else(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "one.o").touch()
-    with recipe.progress(tmp_path, 7, every=0.01):
+    log, out = tmp_path / "log", ""
+    with recipe.quietly(log, every=0.01):
+        os.write(1, b"[1/8] nvcc one\nwarning: pages of it\n[3/8] nvcc two\n")
+        os.write(2, b"more warnings\n")
         until = time.monotonic() + 10
-        out = ""
-        while not out and time.monotonic() < until:
-            out += capsys.readouterr().out
-    assert re.match(r"flash-attn: 1 of 7 files, \d+ s\n", out)
+        while "3 of 8" not in out and time.monotonic() < until:
+            out += capfd.readouterr().out
+    os.write(1, b"after\n")
+    out, err = out + capfd.readouterr().out, capfd.readouterr().err
+    assert re.search(r"^flash-attn: 3 of 8 steps, \d+ s$", out, re.MULTILINE)
+    assert "warning" not in out + err
+    assert out.endswith("after\n")
+    assert "more warnings" in log.read_text()
+
+
+def test_a_build_that_fails_shows_the_end_of_its_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RuntimeError, match="ninja"), recipe.quietly(tmp_path / "log"):
+        os.write(1, b"line\n" * 1000 + b"error: no such header\n")
+        raise RuntimeError("ninja")
+    out = capfd.readouterr().out
+    assert out.endswith("line\nerror: no such header\n")
+    assert len(out.splitlines()) <= 60

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from imagegen import lock, plan
+from imagegen import lock, plan, proc
 from imagegen.errors import EngineError, UsageError
 from imagegen.plan import PARTS
 
@@ -83,6 +83,7 @@ class Uv:
         self.held: list[str] = []
 
     def run(self, *argv: str | Path, timeout: float, stdin: str) -> str:
+        assert timeout >= 60
         words = [str(word) for word in argv]
         self.calls.append((words, stdin))
         if "--output-file" not in words:
@@ -96,7 +97,7 @@ class Uv:
 @pytest.fixture
 def uv(monkeypatch: pytest.MonkeyPatch) -> Uv:
     stand_in = Uv()
-    monkeypatch.setattr(lock.proc, "run", stand_in.run)
+    monkeypatch.setattr(proc, "run", stand_in.run)
     return stand_in
 
 
@@ -105,9 +106,7 @@ def test_a_lock_holds_everything_once_in_its_part(tmp_path: Path, uv: Uv) -> Non
     said: list[str] = []
     lock.lock(DEMO, Version("13.0.2"), folder, said.append)
     found = {
-        name: part
-        for part in PARTS
-        for name in lock._entries((folder / f"{part}.txt").read_text())
+        name: part for part in PARTS for name in lock._entries((folder / f"{part}.txt").read_text())
     }
     assert found == PACKAGES
     assert said[-1] == f"lock {folder.name}: {len(PACKAGES)} packages"
@@ -144,7 +143,7 @@ def test_uv_that_is_not_there_is_a_matter_of_usage(monkeypatch: pytest.MonkeyPat
     def missing(*_argv: object, **_options: object) -> str:
         raise EngineError("uv is not installed")
 
-    monkeypatch.setattr(lock.proc, "run", missing)
+    monkeypatch.setattr(proc, "run", missing)
     with pytest.raises(UsageError) as caught:
         lock.lock(DEMO, None, Path("x"), print)
     assert caught.value.hint == "pip install uv"
@@ -156,7 +155,7 @@ def test_an_index_that_does_not_answer_leaves_the_lock_alone(
     def down(*_argv: object, **_options: object) -> str:
         raise EngineError("uv pip compile exited 2\nno route")
 
-    monkeypatch.setattr(lock.proc, "run", down)
+    monkeypatch.setattr(proc, "run", down)
     (tmp_path / "torch.txt").write_text("torch==1.0\n")
     with pytest.raises(EngineError, match="no route"):
         lock.lock(DEMO, None, tmp_path, print)

