@@ -32,7 +32,7 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != 130:  # Typer makes 130 of Ctrl-C, silently
             raise
-        print("interrupted: nothing was tagged or pushed by this run", file=sys.stderr)
+        print("interrupted: nothing unfinished was tagged or pushed", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -41,6 +41,8 @@ class Network:
                     f"{self.ca} is not a CA bundle in PEM form",
                     hint="give --ca FILE, or unset SSL_CERT_FILE",
                 )
+        if "," in self.ca:
+            raise UsageError(f"--ca {self.ca}: buildx takes no comma in the path of a secret")
         for item in fields(self):
             value = getattr(self, item.name)
             if item.name.endswith(("index", "mirror")) and value and "://" not in value:

@@ -30,7 +30,8 @@ SLIM = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/sha
 
 INCLUDE = ("ca-certificates",)
 
-INDEX_TARGETS = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(CREATED_BY)"
+INDEX_TARGETS = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(CREATED_BY)|$(ORIGIN)"
+ORIGINS = ("Debian", "Ubuntu")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,8 +54,10 @@ def sources(codename: str, index_targets: str) -> tuple[str, ...]:
     suites = {codename, f"{codename}-updates", f"{codename}-security"}
     found: dict[tuple[str, str], list[str]] = {}
     for row in index_targets.splitlines():
-        uri, suite, component, kind = row.split("|")
-        if kind == "Packages" and suite in suites:
+        uri, suite, component, kind, *origin = row.split("|")
+        # Other vendors name their suites after the distribution's, too.
+        own = not origin or origin[0] in ORIGINS
+        if kind == "Packages" and suite in suites and own:
             components = found.setdefault((uri, suite), [])
             components += [component] if component not in components else []
     if not any(suite == codename for _, suite in found):

@@ -176,7 +176,13 @@ def checked(model: type[Model], data: object, place: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_line(model, place, fault) for fault in error.errors()]
+        faults = error.errors()
+        deeper = {fault["loc"][:-1] for fault in faults}  # an empty list is their consequence
+        lines = [
+            _line(model, place, fault)
+            for fault in faults
+            if fault["type"] != "too_short" or fault["loc"] not in deeper
+        ]
         raise FactsError("\n".join(lines)) from error
 
 

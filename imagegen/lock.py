@@ -47,25 +47,28 @@ def lock(target: Target, toolkit: Version | None, folder: Path, say: Say) -> Non
         entries = _entries(whole.read_text())
         constraint.write_text("".join(entries.values()))
         for_torch = set(_entries(_compile(target, torch, "--constraint", constraint)))
-    parts = {name: _part(name, for_torch) for name in entries}
     folder.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
-        rows = [text for name, text in sorted(entries.items()) if parts[name] == part]
+        rows = [entries[name] for name in sorted(entries) if part in _parts(name, for_torch)]
         header = f"# {part} of {folder.name}. Written by imagegen lock; never edited.\n"
         (folder / f"{part}.txt").write_text(header + "".join(rows))
     say(f"lock {folder.name}: {len(entries)} packages")
 
 
-def _part(name: str, for_torch: Iterable[str]) -> str:
+def _parts(name: str, for_torch: Iterable[str]) -> set[str]:
+    """The files that a package belongs to. Build requirements are needed twice: by flash-attn's
+    stage, which the applications' step does not follow, and by applications or their users.
+    """
+    build = {"build"} if name in BUILD else set()
     if name in TOOLS:
-        return "tools"
+        return {"tools"}
     if name in NVCC:
-        return "nvcc"
+        return {"nvcc"}
     if name.startswith(("nvidia-", "cuda-")):
-        return "cuda"
-    if name in for_torch or name in ("einops",):
-        return "torch"
-    return "build" if name in BUILD else "apps"
+        return {"cuda"}
+    if name in for_torch or name == "einops":  # flash-attn's other requirement
+        return {"torch"} | build
+    return {"apps"} | build
 
 
 def _compile(target: Target, requirements: Iterable[str], *options: str | Path) -> str:

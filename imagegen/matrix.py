@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from packaging.version import Version
 from pydantic import Field
 
 from imagegen.errors import FactsError
@@ -102,41 +101,52 @@ def load(file: Path, facts: Facts) -> Workspace:
             f"{file}: {error.strerror}",
             hint="run imagegen in the folder that holds dockerfiles/, or give --matrix FILE",
         ) from error
-    matrix = checked(Matrix, parse_toml(text, str(file)), str(file))
-    faults = [f"{file}: {fault}" for fault in _faults(matrix, facts)]
+    raw = parse_toml(text, str(file))
+    faults = [f"{file}: {fault}" for fault in _faults(raw, facts)]
+    try:
+        matrix = checked(Matrix, raw, str(file))
+    except FactsError as error:
+        raise FactsError("\n".join([str(error), *faults])) from error
     if faults:
         raise FactsError("\n".join(faults))
     return Workspace(folder=file.parent, matrix=matrix)
 
 
-def _faults(matrix: Matrix, facts: Facts) -> Iterator[str]:
-    """Every name that refers to nothing, in every block."""
-    systems = [row.os.name for row in facts.os]
-    cudas = [minor(row.version) for row in facts.cuda]
-    torches = [minor(row.version) for row in facts.torch]
-    for name, profile in matrix.profile.items():
+def _faults(raw: dict[str, Any], facts: Facts) -> Iterator[str]:
+    """Every name that refers to nothing. Looks at the file as it is, so that one typo in a key does
+    not hide the others; what has the wrong form is told by the models.
+    """
+    kernels, profiles = _tables(raw, "flash_attn"), _tables(raw, "profile")
+    for name, profile in profiles.items():
         if not PROFILE.fullmatch(name):
             yield f"profile.{name}: a name is 1 to 32 of a-z, 0-9, - and _"
-        if profile.flash_attn not in matrix.flash_attn:
-            near = nearest(profile.flash_attn, matrix.flash_attn)
-            yield f"profile.{name}.flash_attn: no table flash_attn.{profile.flash_attn}{near}"
-    for name, kernels in matrix.flash_attn.items():
-        if facts.flash_attn_version(kernels.version) is None:
-            known = (str(row.version) for row in facts.flash_attn)
-            near = nearest(str(kernels.version), known)
-            yield f"flash_attn.{name}.version: unknown release {kernels.version}{near}"
-    blocks: list[tuple[str, Axes | Exclude]]
-    blocks = [(f"build.{i}", block) for i, block in enumerate(matrix.build)]
-    blocks += [(f"exclude.{i}", block) for i, block in enumerate(matrix.exclude)]
-    for place, block in blocks:
-        yield from _unknown(f"{place}.os", block.os, systems)
-        yield from _unknown(f"{place}.cuda", map(minor, block.cuda), cudas)
-        yield from _unknown(f"{place}.torch", map(minor, block.torch), torches)
-        yield from _unknown(f"{place}.profile", block.profile, matrix.profile)
-        for axis in ("cuda", "torch"):
-            for version in getattr(block, axis):
-                if version != Version(minor(version)):
-                    yield f"{place}.{axis}: {version}: give major.minor, {minor(version)}"
+        yield from _unknown(f"profile.{name}.flash_attn", _texts(profile, "flash_attn"), kernels)
+    releases = [str(row.version) for row in facts.flash_attn]
+    for name, table in kernels.items():
+        yield from _unknown(f"flash_attn.{name}.version", _texts(table, "version"), releases)
+    known = {
+        "os": [row.os.name for row in facts.os],
+        "cuda": [minor(row.version) for row in facts.cuda],
+        "torch": [minor(row.version) for row in facts.torch],
+        "profile": list(profiles),
+    }
+    for kind in ("build", "exclude"):
+        blocks = raw.get(kind)
+        for i, block in enumerate(blocks if isinstance(blocks, list) else []):
+            for axis, values in known.items():
+                yield from _unknown(f"{kind}.{i}.{axis}", _texts(block, axis), values)
+
+
+def _tables(raw: dict[str, Any], key: str) -> dict[str, object]:
+    found = raw.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _texts(table: object, key: str) -> list[str]:
+    """The strings under ``key``: of a list, or the one that it is."""
+    found = table.get(key) if isinstance(table, dict) else None
+    values = found if isinstance(found, list) else [found]
+    return [value for value in values if isinstance(value, str)]
 
 
 def _unknown(place: str, words: Iterable[str], known: Iterable[str]) -> Iterator[str]:

@@ -112,6 +112,8 @@ def stream(
             try:
                 line = lines.get(timeout=SILENCE)
             except queue.Empty:
+                if child.poll() is not None:  # something that it left behind holds its output
+                    return child.returncode, list(last)
                 say(f"... {doing}: still at work, {time.monotonic() - start:.0f} s")
                 continue
             if line is None:

@@ -73,7 +73,7 @@ _refused: frozenset[str] = frozenset()
 
 def _guard(event: str, args: tuple[object, ...]) -> None:
     """Python reports every process and every socket here, whoever asks for it and however."""
-    if event not in _refused:
+    if not _refused or event not in _refused:  # globals are None as the interpreter ends
         return
     if event == "socket.__new__" and args[1] == socket.AF_UNIX:
         return  # a socketpair, as asyncio makes one; connecting it to a path is an event of its own

@@ -26,8 +26,8 @@ URLS = {
 
 
 def target(network: Network | None = None, **changes: Any) -> dict[str, Any]:
-    options = {key: changes.pop(key) for key in ("attest", "load") if key in changes}
-    document = bake.document([image(**changes)], HERE, HERE / "image", network, **options)
+    load = changes.pop("load", False)
+    document = bake.document([image(**changes)], HERE, HERE / "image", network, load=load)
     (found,) = document["target"].values()  # type: ignore[attr-defined]
     assert isinstance(found, dict)
     return found
@@ -191,10 +191,6 @@ def test_a_builder_elsewhere_sends_the_image_here() -> None:
     (output,) = target(load=True)["output"]
     assert output.startswith(f"type=docker,name={image().ref},")
     assert "unpack" not in output
-
-
-def test_an_attestation_is_asked_for() -> None:
-    assert target(attest=True)["attest"] == ["type=provenance,mode=max"]
 
 
 def test_metadata_gives_a_digest_for_each_target() -> None:

@@ -29,7 +29,7 @@ http://other.example.com/repo|stable|main|Packages
 UBUNTU = """\
 http://archive.example.com/ubuntu|noble|main|Packages
 http://archive.example.com/ubuntu|noble|universe|Packages
-http://archive.example.com/ubuntu|noble|main|DEP-11
+http://archive.example.com/ubuntu|noble|restricted|DEP-11
 http://archive.example.com/ubuntu|noble-updates|main|Packages
 http://archive.example.com/ubuntu|noble-updates|universe|Packages
 http://security.example.com/ubuntu|noble-security|main|Packages

@@ -348,7 +348,7 @@ def test_cuda_12_headers_join_the_toolkit_that_is_there(linker: Stage) -> None:
 
 def test_the_toolkit_of_a_devel_image_keeps_its_nvcc(linker: Stage) -> None:
     """nvidia/cuda's /usr/local/cuda is a link to the toolkit; CUDA 13 wheels come without nvcc."""
-    linker.file("/usr/local/cuda-13.0/bin/nvcc", "nvcc")
+    linker.file("/usr/local/cuda-13.0/bin/nvcc", "nvcc").chmod(0o755)
     linker.file("/usr/local/cuda-13.0/include/cuda.h", "")
     (linker.root / "usr/local/cuda").symlink_to("cuda-13.0")
     wheels = {path: text for path, text in CUDA_13.items() if path != "cu13/bin/nvcc"}

@@ -23,7 +23,7 @@ from imagegen.errors import ImagegenError
 from .values import FILE, RESOLUTION, ROOT
 
 NETWORK = ("--base", "--fresh-base", "--ca", "--pypi-index", "--torch-index", "--apt-mirror")
-BUILD = ("--builder", "--registry", "--attest", "--repository", "--matrix", "--format", *NETWORK)
+BUILD = ("--builder", "--registry", "--repository", "--matrix", "--format", *NETWORK)
 OPTIONS = {
     "list": ("--excluded", "--matrix", "--format"),
     "render": ("--check", "--matrix", "--format"),

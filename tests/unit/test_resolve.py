@@ -365,9 +365,23 @@ def test_ids_select_themselves(chosen: tuple[str, ...]) -> None:
     assert {it.id for it in found} == set(chosen)
 
 
-def test_an_unknown_one_gives_the_nearest_id() -> None:
+def near(pattern: str) -> list[str]:
+    hint = refused(pattern).hint
+    assert hint.startswith("near: ")
+    return hint.removeprefix("near: ").split(", ")
+
+
+def test_an_unknown_one_gives_the_nearest_ids() -> None:
     wanted = RESOLUTION.targets[-1].id
-    assert refused(wanted.replace("torch", "troch")).hint == f"did you mean {wanted!r}?"
+    found = near(wanted.replace("torch", "troch"))
+    assert found[0] == wanted
+    assert len(found) <= 3
+    assert set(found) <= set(ids(RESOLUTION))
+
+
+def test_a_part_of_an_id_without_stars_gives_ids_that_hold_it() -> None:
+    assert near("py3.11-demo") == [id_ for id_ in ids(RESOLUTION) if "py3.11-demo" in id_]
+    assert all("cuda12.9" in id_ for id_ in near("cuda12.9"))
 
 
 def test_one_that_is_left_out_says_why() -> None:
