@@ -12,15 +12,16 @@ from imagegen.errors import ImagegenError
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt  # SIGTERM cleans up as Ctrl-C does
+    raise KeyboardInterrupt  # SIGTERM and a closed terminal clean up as Ctrl-C does
 
 
 def main() -> None:
     """Run the command line."""
-    from imagegen.cli import app
-
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
+        from imagegen.cli import app
+
         app(standalone_mode=True)
     except ImagegenError as error:
         if "IMAGEGEN_DEBUG" in os.environ:
@@ -36,6 +37,11 @@ def main() -> None:
         raise SystemExit(130) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except OSError as error:  # a folder that cannot be written, a file that cannot be read
+        if "IMAGEGEN_DEBUG" in os.environ:
+            raise
+        print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from imagegen.errors import UsageError
-from imagegen.model import Image, Target
+from imagegen.model import HOST, Image, Target
 
 COMPRESSION_LEVEL = 3
 """zstd: level 15 takes five to ten times as long for 5 to 10 % fewer bytes."""
@@ -36,7 +36,9 @@ class Network:
         """
         if self.ca:
             path = Path(self.ca)
-            if not path.is_file() or b"BEGIN CERTIFICATE" not in path.read_bytes():
+            if not path.is_file():
+                raise UsageError(f"{self.ca}: no such file", hint="--ca FILE, or SSL_CERT_FILE")
+            if b"BEGIN CERTIFICATE" not in path.read_bytes():
                 raise UsageError(
                     f"{self.ca} is not a CA bundle in PEM form",
                     hint="give --ca FILE, or unset SSL_CERT_FILE",
@@ -46,7 +48,13 @@ class Network:
         for item in fields(self):
             value = getattr(self, item.name)
             if item.name.endswith(("index", "mirror")) and value and "://" not in value:
-                raise UsageError(f"--{item.name.replace('_', '-')}: {value} is not a URL")
+                # The value may hold a password: it is not repeated.
+                raise UsageError(f"--{item.name.replace('_', '-')}: not a URL")
+        if self.registry and not re.fullmatch(rf"{HOST}(?:/[a-z0-9._/-]+)?", self.registry):
+            raise UsageError(
+                f"--registry: {self.registry} is not a registry",
+                hint="give host, host:port or host/path, without a scheme",
+            )
 
     @property
     def secrets(self) -> dict[str, str]:

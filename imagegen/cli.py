@@ -184,11 +184,19 @@ def render(
 
 
 @app.command()
-def lock(select: Select = None, matrix: MatrixFile = MATRIX, fmt: Fmt = Output.text) -> None:
+def lock(
+    select: Select = None,
+    ca: Ca = "",
+    pypi_index: PypiIndex = "",
+    matrix: MatrixFile = MATRIX,
+    fmt: Fmt = Output.text,
+) -> None:
     """Pin every Python package of the selected targets by hash. Asks the package index."""
-    from imagegen import flow, report
+    from imagegen import bake, flow, report
 
-    report.paths(flow.lock_files(flow.setup(matrix), select or (), report.Progress()), fmt.value)
+    network = bake.Network(ca=ca, pypi_index=pypi_index)
+    made = flow.lock_files(flow.setup(matrix), select or (), network, report.Progress())
+    report.paths(made, fmt.value)
 
 
 @app.command()

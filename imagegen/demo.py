@@ -56,6 +56,9 @@ def demo(it: flow.Setup, options: flow.Options, say: Say) -> Demo:
         for finding in doctor.examine():
             say(f"{'ok' if finding.ok else 'missing':8}{finding.name}: {finding.detail}")
         fixed = doctor.fix(say)
+        undo = remembered(flow.cache() / "undo", fixed.undo)
+        for line in fixed.undo:
+            say(f"to undo this: {line}")
         why.append("installed or started" if fixed.did else "an engine already runs")
     from imagegen import publish, registry
     from imagegen.engine import Docker
@@ -76,6 +79,22 @@ def demo(it: flow.Setup, options: flow.Options, say: Say) -> Demo:
             why.append(report.cached)
         with step("push") as why:
             host = registry.start(engine, made, options.network, say)
-            pushed = publish.push(engine, tested, f"{host}/{built.image.repository}", say)
+            to = f"{host}/{built.image.repository}"
+            (pushed,) = publish.push(engine, [(tested, to)], say)
             why.append("" if pushed.sent else "already pushed: the registry has this digest")
-    return Demo(steps=tuple(steps), pushed=pushed, undo=fixed.undo)
+    left = (
+        f"docker rm --force --volumes {registry.NAME}; docker volume rm {registry.NAME}",
+        f"docker rmi {built.image.ref} {registry.image(made)} {made.reference}",
+        "docker builder prune",
+        f"rm -r {flow.cache()}",
+    )
+    return Demo(steps=tuple(steps), pushed=pushed, undo=(*left, *undo))
+
+
+def remembered(file: Path, undo: tuple[str, ...]) -> tuple[str, ...]:
+    """The lines that undo what this run or an earlier one installed; kept in ``file``."""
+    if undo:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        before = file.read_text() if file.exists() else ""
+        file.write_text("".join(f"{line}\n" for line in undo) + before)
+    return tuple(file.read_text().splitlines()) if file.exists() else ()

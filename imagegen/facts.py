@@ -198,6 +198,12 @@ def _line(model: type[BaseModel], place: str, fault: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in path)
     if fault["type"] == "extra_forbidden":
         return f"{place}: unknown key {where}{nearest(str(path[-1]), _fields(model, path[:-1]))}"
+    if fault["type"] == "literal_error":
+        expected = str(fault["ctx"]["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
+        near = nearest(str(fault["input"]), expected)
+        return f"{place}: {where}: unknown value {fault['input']!r}{near}"
+    if fault["type"] == "is_instance_of":
+        return f"{place}: {where}: {fault['input']!r} is not a version in quotes"
     return f"{place}: {where}: {fault['msg'].removeprefix('Value error, ')}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,8 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from imagegen import bake, base, facts, lock, matrix, plan, render, resolve
-from imagegen.errors import BuildError, ChecksFailed, EngineError, RegistryError, StaleFiles
-from imagegen.model import Built, Check, Image, Os, Pushed, Report, Tested
+from imagegen.errors import (
+    BuildError,
+    ChecksFailed,
+    EngineError,
+    RegistryError,
+    StaleFiles,
+    UsageError,
+)
+from imagegen.model import REPOSITORY, Built, Check, Image, Os, Pushed, Report, Tested
 from imagegen.proc import Say
 
 if TYPE_CHECKING:
@@ -53,6 +61,18 @@ class Options:
     gpu: bool = False
     again: bool = False
     repository: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a repository that is none.
+
+        Raises:
+            UsageError: it has a tag, a digest, a scheme or capitals.
+        """
+        if self.repository and not re.fullmatch(REPOSITORY, self.repository):
+            raise UsageError(
+                f"--repository: {self.repository} is not the name of a repository",
+                hint="host/name in small letters, without tag: ghcr.io/me/finetune",
+            )
 
 
 def setup(file: Path) -> Setup:
@@ -98,11 +118,14 @@ def render_files(it: Setup, select: Sequence[str], *, check: bool) -> Rendered:
     if check and (changed or strays):
         lines = [f"  {path} differs" for path in changed]
         lines += [f"  {path} has no target in the matrix" for path in strays]
-        raise StaleFiles("\n".join(["not what the matrix says:", *lines]), hint="imagegen render")
+        hints = ["imagegen render"] * bool(changed) + [f"rm -r {path}" for path in strays]
+        raise StaleFiles("\n".join(["not what the matrix says:", *lines]), hint="; ".join(hints))
     return Rendered(targets=len(chosen), files=tuple(changed), strays=tuple(strays))
 
 
-def lock_files(it: Setup, select: Sequence[str], say: Say) -> tuple[Path, ...]:
+def lock_files(
+    it: Setup, select: Sequence[str], network: bake.Network, say: Say
+) -> tuple[Path, ...]:
     """Write the locks of the selected targets, one for each torch, CUDA and Python."""
     folders: dict[Path, resolve.Combination] = {}
     for combination in it.resolution.select(select):
@@ -115,7 +138,7 @@ def lock_files(it: Setup, select: Sequence[str], say: Say) -> tuple[Path, ...]:
             say(f"{name}: not on PyPI, so not locked here")
     for folder, combination in folders.items():
         target = combination.target(it.resolution.packages)
-        lock.lock(target, combination.torch.toolkit, folder, say)
+        lock.lock(target, combination.torch.toolkit, folder, network, say)
     return tuple(folders)
 
 
@@ -160,7 +183,7 @@ def _bootstrapped(
     combination: resolve.Combination, engine: Docker | None, options: Options, say: Say
 ) -> tuple[str, str]:
     if combination.base:
-        raise EngineError(
+        raise UsageError(
             f"{combination.id} stands on {combination.base.tag}, which cannot be bootstrapped",
             hint="--registry names a mirror of docker.io",
         )
@@ -270,13 +293,13 @@ def checked(engine: Docker, built: Built, options: Options, say: Say) -> Report:
     """The report of a built image: the one that these bytes already have, or a new one."""
     from imagegen import checks
 
-    file = _report_file(built, options)
-    if not options.again and (old := _old_report(file, built)):
+    if not options.again and (old := _old_report(built, gpu=options.gpu)):
         say(f"{built.image.target.id}: {old.cached}")
         return old
     say(f"{built.image.target.id}: checking {built.digest[:19]}")
     report = checks.smoke(engine, built, say, gpu=options.gpu)
     if report.passed:
+        file = _report_file(built, gpu=options.gpu)
         file.parent.mkdir(parents=True, exist_ok=True)
         rows = [asdict(check) for check in report.checks]
         text = json.dumps({"seconds": report.seconds, "at": time.time(), "checks": rows})
@@ -285,20 +308,28 @@ def checked(engine: Docker, built: Built, options: Options, say: Say) -> Report:
     return report
 
 
-def _report_file(built: Built, options: Options) -> Path:
-    level = "gpu" if options.gpu else "cpu"
-    return cache() / "reports" / f"{built.digest.removeprefix('sha256:')}-{level}.json"
+def _report_file(built: Built, *, gpu: bool) -> Path:
+    """By the image's bytes, the level, and the part of the checks that is not in the image."""
+    from imagegen import checks
+
+    digest, level = built.digest.removeprefix("sha256:"), "gpu" if gpu else "cpu"
+    return cache() / "reports" / f"{digest}-{level}-{checks.version()}.json"
 
 
-def _old_report(file: Path, built: Built) -> Report | None:
-    """A passing report of exactly these bytes, and so of exactly these checks."""
-    if not file.exists():
-        return None
-    data = json.loads(file.read_text())
-    at = time.strftime("%Y-%m-%d %H:%M", time.localtime(data["at"]))
-    found = tuple(Check(**row) for row in data["checks"])
-    why = f"already tested: {len(found)} checks of these bytes on {at} (--again repeats them)"
-    return Report(built=built, checks=found, seconds=data["seconds"], cached=why)
+def _old_report(built: Built, *, gpu: bool) -> Report | None:
+    """A passing report of these bytes by these checks; one with a GPU covers both levels."""
+    files = [_report_file(built, gpu=level) for level in ((True,) if gpu else (True, False))]
+    for file in files:
+        try:
+            data = json.loads(file.read_text())
+            found = tuple(Check(**row) for row in data["checks"])
+            at = time.strftime("%Y-%m-%d %H:%M", time.localtime(data["at"]))
+            seconds = float(data["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):  # none, or of another version
+            continue
+        why = f"already tested: {len(found)} checks of these bytes on {at} (--again repeats them)"
+        return Report(built=built, checks=found, seconds=seconds, cached=why)
+    return None
 
 
 @contextlib.contextmanager
@@ -322,11 +353,11 @@ def push(
     """
     from imagegen import publish
 
+    # said before hours of building, not after
+    publish.named(options.repository or it.workspace.matrix.publish.repository)
     reports = test(it, engine, select, options, say)
     tested = [Tested(report=report) for report in reports]
-    return tuple(
-        publish.push(engine, one, one.report.built.image.repository, say) for one in tested
-    )
+    return publish.push(engine, [(one, one.report.built.image.repository) for one in tested], say)
 
 
 def already_pushed(
@@ -345,7 +376,7 @@ def already_pushed(
         report = None
         if local:
             built = _built(engine, image, 0.0, cached=True)
-            report = _old_report(_report_file(built, options), built)
+            report = _old_report(built, gpu=False)
         if report is None:
             raise RegistryError(
                 f"{image.target.id} is not pushed from here as it is now",

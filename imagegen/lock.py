@@ -10,9 +10,10 @@ from pathlib import Path
 from packaging.version import Version
 
 from imagegen import proc
+from imagegen.bake import Network
 from imagegen.errors import EngineError, UsageError
 from imagegen.model import Target, minor
-from imagegen.plan import PARTS
+from imagegen.plan import ASKED, PARTS, TOOLKIT_EXTRAS, asked, for_the_torch
 from imagegen.proc import Say
 
 TOOLS = ("pip", "uv")
@@ -20,13 +21,10 @@ BUILD = ("ninja", "packaging", "psutil", "setuptools", "wheel")
 """What flash-attn's setup.py needs beside torch."""
 NVCC = ("nvidia-cuda-cccl", "nvidia-cuda-crt", "nvidia-cuda-nvcc", "nvidia-nvvm")
 """What turns the CUDA libraries that torch brings into a toolkit."""
-TOOLKIT_EXTRAS = "nvcc,nvvm,crt,cudart,cccl"
-"""All of them must be named: ``nvcc`` alone brings the newest nvvm and crt, which do not fit."""
-
 NAME = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==", re.MULTILINE)
 
 
-def lock(target: Target, toolkit: Version | None, folder: Path, say: Say) -> None:
+def lock(target: Target, toolkit: Version | None, folder: Path, network: Network, say: Say) -> None:
     """Resolve the target's packages once and write them to ``folder``, split by install step.
 
     Versions that the folder already holds are kept wherever they still fit. ``toolkit`` is the
@@ -35,7 +33,7 @@ def lock(target: Target, toolkit: Version | None, folder: Path, say: Say) -> Non
     Raises:
         UsageError: uv is missing. EngineError: the index did not answer or nothing fits.
     """
-    torch = [f"torch=={target.torch}", f"torchvision=={target.torchvision}"]
+    torch = list(for_the_torch(target))
     nvcc = [f"cuda-toolkit[{TOOLKIT_EXTRAS}]=={toolkit}"] if toolkit else []
     with tempfile.TemporaryDirectory() as work:
         whole, constraint = Path(work) / "whole.txt", Path(work) / "constraint.txt"
@@ -43,15 +41,16 @@ def lock(target: Target, toolkit: Version | None, folder: Path, say: Say) -> Non
         held = [p.read_text() for part in PARTS if (p := folder / f"{part}.txt").exists()]
         whole.write_text("\n".join(held))
         say(f"lock {folder.name}: resolving {len(everything)} requirements")
-        _compile(target, everything, "--output-file", whole)
+        _compile(target, everything, network, "--output-file", whole)
         entries = _entries(whole.read_text())
         constraint.write_text("".join(entries.values()))
-        for_torch = set(_entries(_compile(target, torch, "--constraint", constraint)))
+        for_torch = set(_entries(_compile(target, torch, network, "--constraint", constraint)))
     folder.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         rows = [entries[name] for name in sorted(entries) if part in _parts(name, for_torch)]
         header = f"# {part} of {folder.name}. Written by imagegen lock; never edited.\n"
         (folder / f"{part}.txt").write_text(header + "".join(rows))
+    (folder / ASKED).write_text("".join(f"{row}\n" for row in asked(target)))
     say(f"lock {folder.name}: {len(entries)} packages")
 
 
@@ -71,7 +70,11 @@ def _parts(name: str, for_torch: Iterable[str]) -> set[str]:
     return {"apps"} | build
 
 
-def _compile(target: Target, requirements: Iterable[str], *options: str | Path) -> str:
+def _compile(
+    target: Target, requirements: Iterable[str], network: Network, *options: str | Path
+) -> str:
+    env = {"UV_DEFAULT_INDEX": network.pypi_index} if network.pypi_index else {}
+    env |= {"SSL_CERT_FILE": network.ca} if network.ca else {}
     try:
         return proc.run(
             "uv",
@@ -82,6 +85,7 @@ def _compile(target: Target, requirements: Iterable[str], *options: str | Path) 
             "-",
             stdin="\n".join(requirements),
             timeout=600,
+            env=env,
         )
     except EngineError as error:
         if "not installed" in str(error):

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import Field
 
 from imagegen.errors import FactsError
 from imagegen.facts import Facts, Strict, Ver, checked, nearest, parse_toml
-from imagegen.model import Kind, minor
+from imagegen.model import REPOSITORY, Kind, minor
 
 FILE = Path("dockerfiles/matrix.toml")
 PROFILE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -22,7 +23,7 @@ PROFILE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 class Publish(Strict):
     """Where images go: ``repository`` is a name without tag, e.g. ghcr.io/me/finetune."""
 
-    repository: str = Field(pattern=r"^[a-z0-9][a-z0-9._:/-]*[a-z0-9]$")
+    repository: str = Field(pattern=f"^{REPOSITORY}$")
 
 
 class Kernels(Strict):
@@ -30,8 +31,10 @@ class Kernels(Strict):
 
     version: Ver
     archs: tuple[int, ...] = ()
-    head_dims: tuple[Literal[32, 64, 96, 128, 192, 256], ...] = (32, 64, 96, 128, 192, 256)
-    dtypes: tuple[Literal["fp16", "bf16"], ...] = ("fp16", "bf16")
+    head_dims: tuple[Literal[32, 64, 96, 128, 192, 256], ...] = Field(
+        (32, 64, 96, 128, 192, 256), min_length=1
+    )
+    dtypes: tuple[Literal["fp16", "bf16"], ...] = Field(("fp16", "bf16"), min_length=1)
     features: tuple[
         Literal["dropout", "alibi", "softcap", "local", "uneven_k", "backward"], ...
     ] = ("dropout", "alibi", "softcap", "local", "uneven_k", "backward")
@@ -95,12 +98,14 @@ def load(file: Path, facts: Facts) -> Workspace:
         FactsError: there is no such file, or it has faults: all of them, each with its place.
     """
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise FactsError(
             f"{file}: {error.strerror}",
             hint="run imagegen in the folder that holds dockerfiles/, or give --matrix FILE",
         ) from error
+    except UnicodeDecodeError as error:
+        raise FactsError(f"{file}: not UTF-8 at byte {error.start}") from error
     raw = parse_toml(text, str(file))
     faults = [f"{file}: {fault}" for fault in _faults(raw, facts)]
     try:
@@ -122,8 +127,19 @@ def _faults(raw: dict[str, Any], facts: Facts) -> Iterator[str]:
             yield f"profile.{name}: a name is 1 to 32 of a-z, 0-9, - and _"
         yield from _unknown(f"profile.{name}.flash_attn", _texts(profile, "flash_attn"), kernels)
     releases = [str(row.version) for row in facts.flash_attn]
+    able = {str(arch) for row in facts.flash_attn for arch in row.archs}
     for name, table in kernels.items():
         yield from _unknown(f"flash_attn.{name}.version", _texts(table, "version"), releases)
+        archs = table.get("archs", []) if isinstance(table, dict) else []
+        words = [str(arch) for arch in archs] if isinstance(archs, list) else []
+        yield from _unknown(f"flash_attn.{name}.archs", words, able)
+        if len(words) != len(set(words)):
+            yield f"flash_attn.{name}.archs: one of them is named twice"
+    for word in _texts(raw, "packages"):
+        try:
+            Requirement(word)
+        except InvalidRequirement:
+            yield f"packages: {word!r} is not a requirement such as 'peft' or 'peft>=0.17'"
     known = {
         "os": [row.os.name for row in facts.os],
         "cuda": [minor(row.version) for row in facts.cuda],

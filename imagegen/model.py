@@ -22,6 +22,11 @@ CUDA libraries."""
 
 Status = Literal["pass", "fail", "skip"]
 
+_WORD = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?"
+REPOSITORY = rf"(?:{HOST}/)?{_WORD}(?:/{_WORD})*"
+"""A repository's name: no tag, no digest, no scheme."""
+
 
 def minor(version: Version) -> str:
     """``13.0`` of 13.0.2."""
@@ -147,8 +152,8 @@ class Image:
 
     @property
     def ref(self) -> str:
-        """The local name: it holds the key, so that two versions never share one."""
-        return f"{self.repository}:{self.target.tag}-{self.key[:12]}"
+        """The local name, wherever it is pushed: with the key, so that no two images share one."""
+        return f"imagegen/built:{self.target.tag}-{self.key[:12]}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,10 +14,16 @@ from typing import Literal
 from packaging.version import Version
 
 from imagegen import __version__
-from imagegen.errors import FactsError
+from imagegen.errors import FactsError, StaleFiles
 from imagegen.matrix import Workspace
 from imagegen.model import Image, Target, minor
 from imagegen.resolve import Combination, Resolution
+
+TOOLKIT_EXTRAS = "nvcc,nvvm,crt,cudart,cccl"
+"""All of them must be named: ``nvcc`` alone brings the newest nvvm and crt, which do not fit."""
+
+ASKED = "requirements.in"
+"""The file of a lock that holds what was asked for, so that a package added later is noticed."""
 
 PARTS = ("tools", "nvcc", "cuda", "torch", "build", "apps")
 """The files of a lock, one for each install step of a Dockerfile."""
@@ -57,6 +63,7 @@ class Recipe:
     target: Target
     from_tag: str
     from_digest: str
+    from_guess: bool
     nvcc: Literal["base", "apt", "wheels"]
     require_cuda: str
     lock: str
@@ -69,6 +76,16 @@ class Recipe:
     def base(self) -> str:
         """The FROM reference without its registry."""
         return self.from_tag + (f"@{self.from_digest}" if self.from_digest else "")
+
+
+def for_the_torch(target: Target) -> tuple[str, ...]:
+    """torch and its partner, exactly."""
+    return (f"torch=={target.torch}", f"torchvision=={target.torchvision}")
+
+
+def asked(target: Target) -> tuple[str, ...]:
+    """What a lock for the target is asked for."""
+    return (*for_the_torch(target), *sorted(target.packages))
 
 
 def lock_name(torch: Version, cuda: Version, python: Version) -> str:
@@ -95,6 +112,7 @@ def recipe(it: Combination, resolution: Resolution, workspace: Workspace) -> Rec
         target=target,
         from_tag=base.tag if base else it.os.tag,
         from_digest=base.digest if base else it.os.digest,
+        from_guess=bool(base and base.confidence == "guess"),
         nvcc="wheels" if it.wheels else "base" if it.kind == "devel" else "apt",
         # The floor that minor-version compatibility really has, not the image's own minor, which
         # keeps GeForce cards with an older driver of the same major from starting at all.
@@ -111,17 +129,26 @@ def _tools_lock(target: Target, resolution: Resolution, workspace: Workspace) ->
     """The lock of the target, or else of the newest torch for the same Python.
 
     Raises:
-        FactsError: there is none.
+        FactsError: there is none. StaleFiles: it was made for other packages.
     """
     same = [it for it in resolution.combinations if it.os.python == target.python]
     same.sort(key=lambda it: (it.torch.version == target.torch, it.torch.version), reverse=True)
+    again = (
+        f"imagegen lock --matrix {workspace.folder / 'matrix.toml'} '*py{minor(target.python)}*'"
+    )
     for it in same:
         name = lock_name(it.torch.version, it.cuda.version, it.os.python)
-        if (workspace.locks / name).is_dir():
+        if (file := workspace.locks / name / ASKED).is_file():
+            missing = set(target.packages) ^ set(file.read_text().split("\n")[2:-1])
+            if missing:
+                raise StaleFiles(
+                    f"{file} and the matrix differ in {', '.join(sorted(missing))}", hint=again
+                )
             return name
     raise FactsError(
-        f"{target.id}: no lock for Python {minor(target.python)} in {workspace.locks}",
-        hint=f"imagegen lock '*py{minor(target.python)}*'",
+        f"{target.id}: no lock for Python {minor(target.python)} in {workspace.locks}; one torch "
+        "of that Python must be on PyPI (--excluded shows which are left out)",
+        hint=again,
     )
 
 

@@ -75,12 +75,13 @@ def stream(
     doing: str,
     env: Mapping[str, str] | None = None,
     keep: int = 4000,
+    grace: float = GRACE,
 ) -> tuple[int, list[str]]:
     """Run a long command, handing each line of its output (both streams) to ``say`` as it comes.
 
     After ``SILENCE`` seconds without a line, ``say`` hears ``doing`` and the seconds so far. When
-    this process is interrupted the command is interrupted too and waited for, so that nothing is
-    left running.
+    this process is interrupted the command is interrupted too and waited for ``grace`` seconds, so
+    that nothing is left running.
 
     Returns:
         The exit status and the last ``keep`` lines.
@@ -122,7 +123,7 @@ def stream(
             say(line)
     finally:
         if child.poll() is None:
-            _end(child)
+            _end(child, grace)
         reader.join(timeout=GRACE)  # ends with the last holder of the pipe
         if child.stdout and not reader.is_alive():
             child.stdout.close()
@@ -158,10 +159,18 @@ def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
     lines.put(None)
 
 
-def _end(child: subprocess.Popen[str]) -> None:
-    """Interrupt the child's whole session; when it ends or ``GRACE`` is over, kill what is left."""
-    for stop in (signal.SIGINT, signal.SIGKILL):
+def _end(child: subprocess.Popen[str], grace: float) -> None:
+    """Interrupt the child's whole session; when it ends or ``grace`` is over, kill what is left.
+
+    A second interrupt does not wait any longer.
+    """
+    try:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, stop)
+            os.killpg(child.pid, signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=grace)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(timeout=GRACE)

@@ -1,52 +1,93 @@
-"""Tested -> Pushed: push, read back from the registry, and only then move the name."""
+"""Tested -> Pushed: push, read back from the registry, and only then move the names."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imagegen.errors import RegistryError
-from imagegen.model import Image, Pushed, Tested
+from imagegen.errors import RegistryError, UsageError
+from imagegen.model import Pushed, Tested
 from imagegen.proc import Say
 
 if TYPE_CHECKING:
     from imagegen.engine import Docker
 
 
-def push(engine: Docker, tested: Tested, repository: str, say: Say) -> Pushed:
-    """Push the tested bytes under a tag of their own, compare, then point the target's tag to them.
+def push(engine: Docker, images: Sequence[tuple[Tested, str]], say: Say) -> tuple[Pushed, ...]:
+    """Push tested images, each to its repository, by the digest that was tested.
 
-    The first tag ends with the image's key and never means anything else. Where the registry
-    already has the digest under a name, that name is left alone.
+    First every image goes up under a tag that ends with its digest and never means anything else,
+    and is compared. Only when all are there, the targets' own tags are pointed to them. A name that
+    has the digest already is left alone.
 
     Raises:
-        RegistryError: the registry failed, or has other bytes than were tested. No name moved.
+        RegistryError: the registry failed, or has other bytes than were tested; the message says
+            which of the targets' tags were moved before, if any.
+        UsageError: a repository names no registry.
     """
+    for _, repository in images:
+        named(repository)
     start = time.monotonic()
-    built = tested.report.built
-    image, digest = built.image, built.digest
-    moved, sent = [], False
-    for tag in _tags(image):
-        ref = f"{repository}:{tag}"
-        before = engine.remote_digest(ref)
-        if before == digest:
-            say(f"{ref}: already there")
-            continue
-        say(f"pushing {ref}")
-        sent = True
-        engine.push(image.ref, repository, tag, say)
-        read = engine.remote_digest(ref)
-        if read != digest:
-            raise RegistryError(
-                f"{ref}: pushed {digest}, but the registry holds {read}",
-                hint="something between here and the registry rewrites images",
-            )
-        say(f"{ref}: {digest}, as built and tested")
-        if before:
-            moved.append(tag)
-    found = find(engine, tested, repository)
-    return replace(found, moved=tuple(moved), sent=sent, seconds=time.monotonic() - start)
+    sent = [_upload(engine, one, f"{to}:{_tags(one)[0]}", say) for one, to in images]
+    done: list[Pushed] = []
+    for (one, to), up in zip(images, sent, strict=True):
+        ref = f"{to}:{_tags(one)[1]}"
+        try:
+            before = _there(engine, ref)
+            moved = _upload(engine, one, ref, say)
+        except RegistryError as error:
+            names = ", ".join(pushed.refs[1] for pushed in done) or "none"
+            raise RegistryError(f"{error} (tags moved before: {names})", hint=error.hint) from error
+        found = find(engine, one, to)
+        again = (_tags(one)[1],) if moved and before else ()
+        seconds = time.monotonic() - start
+        done.append(replace(found, moved=again, sent=up or moved, seconds=seconds))
+    return tuple(done)
+
+
+def named(repository: str) -> None:
+    """Refuse a repository without a registry: docker would take it for one of Docker Hub's.
+
+    Raises:
+        UsageError: with the forms that do.
+    """
+    host, slash, _ = repository.partition("/")
+    if not slash or not (set(".:") & set(host) or host == "localhost"):
+        raise UsageError(
+            f"{repository} names no registry to push to",
+            hint="--repository ghcr.io/me/finetune, or docker.io/me/finetune for Docker Hub",
+        )
+
+
+def _upload(engine: Docker, tested: Tested, ref: str, say: Say) -> bool:
+    """Have ``ref`` be the tested digest in its registry; returns whether it was not already."""
+    digest = tested.report.built.digest
+    if _there(engine, ref) == digest:
+        say(f"{ref}: already there")
+        return False
+    say(f"pushing {ref}")
+    repository, _, tag = ref.rpartition(":")
+    engine.push(digest, repository, tag, say)
+    read = engine.remote_digest(ref)
+    if read != digest:
+        raise RegistryError(
+            f"{ref}: pushed {digest}, but the registry holds {read}",
+            hint="something between here and the registry rewrites images",
+        )
+    say(f"{ref}: {digest}, as built and tested")
+    return True
+
+
+def _there(engine: Docker, ref: str) -> str | None:
+    """The digest under ``ref`` before a push. Registries refuse to talk of a repository that the
+    first push would create, so a refusal here says nothing: the push itself decides.
+    """
+    try:
+        return engine.remote_digest(ref)
+    except RegistryError:
+        return None
 
 
 def find(engine: Docker, tested: Tested, repository: str) -> Pushed:
@@ -55,16 +96,16 @@ def find(engine: Docker, tested: Tested, repository: str) -> Pushed:
     Raises:
         RegistryError: it is not there, or there are other bytes.
     """
-    built = tested.report.built
-    tags = _tags(built.image)
+    digest = tested.report.built.digest
+    tags = _tags(tested)
     ref = f"{repository}:{tags[0]}"
     manifest = engine.manifest(ref)
-    if manifest.digest != built.digest:
-        raise RegistryError(f"{ref} is {manifest.digest}, not the tested {built.digest}")
+    if manifest.digest != digest:
+        raise RegistryError(f"{ref} is {manifest.digest}, not the tested {digest}")
     return Pushed(
         tested=tested,
         repository=repository,
-        digest=built.digest,
+        digest=digest,
         refs=tuple(f"{repository}:{tag}" for tag in tags),
         moved=(),
         sent=False,
@@ -73,6 +114,8 @@ def find(engine: Docker, tested: Tested, repository: str) -> Pushed:
     )
 
 
-def _tags(image: Image) -> tuple[str, str]:
+def _tags(tested: Tested) -> tuple[str, str]:
     """The tag that never means anything else, and the target's tag, which moves."""
-    return f"{image.target.tag}-{image.key[:12]}", image.target.tag
+    built = tested.report.built
+    own = built.digest.removeprefix("sha256:")[:12]
+    return f"{built.image.target.tag}-{own}", built.image.target.tag

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import jinja2
 
-from imagegen.lock import TOOLKIT_EXTRAS
-from imagegen.plan import Recipe
+from imagegen.plan import TOOLKIT_EXTRAS, Recipe
 
 
 @cache
@@ -33,7 +32,7 @@ def files(recipe: Recipe) -> dict[str, str]:
         target=target,
         flash_attn=target.flash_attn,
         base=recipe.base,
-        from_tag=recipe.from_tag,
+        from_guess=recipe.from_guess,
         from_digest=recipe.from_digest,
         nvcc=recipe.nvcc,
         cuda_apt=f"{target.cuda.major}-{target.cuda.minor}",

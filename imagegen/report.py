@@ -155,10 +155,13 @@ def demo(made: Demo, templates: Mapping[str, object], fmt: Format) -> None:
     print(table(("STEP", "SECONDS", ""), [*rows, total]))
     print(f"\n{_sizes(one)}; the largest layers:")
     print(table(("SIZE", "MADE BY"), map(_layer_row, _largest(one.layers))))
+    id_ = one.tested.report.built.image.target.id
     print(f"\ntested and pushed: {one.pinned}")
+    print("Only this machine can pull that. For pods, push the same image where they reach it:")
+    print(f"  imagegen push {id_} --base bootstrap --repository ghcr.io/YOU/finetune")
     print(f"try it: docker run --rm -it {one.tested.report.built.image.ref} bash")
     if made.undo:
-        print("\nto undo what was installed:\n" + "\n".join(f"  {line}" for line in made.undo))
+        print("\nto undo all of it:\n" + "\n".join(f"  {line}" for line in made.undo))
 
 
 def _built(one: Built) -> dict[str, object]:
@@ -226,8 +229,8 @@ def _largest(layers: Sequence[Layer]) -> list[Layer]:
 
 def _layer_row(layer: Layer) -> tuple[str, str]:
     command = " ".join(layer.created_by.split())
-    command = command.partition(" # buildkit")[0].rpartition("/build/")[2] or command
-    return size(layer.compressed), command[:90]
+    command = command.partition(" # buildkit")[0].replace("/build/with-network ", "")
+    return size(layer.compressed), command.rpartition(" -c ")[2][:90] or command[:90]
 
 
 # --- doctor ---------------------------------------------------------------------------------------

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import json
 import secrets
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagegen.model import Built, Check, Report, Status
+from imagegen.plan import context_image
 from imagegen.proc import Say
 
 if TYPE_CHECKING:
@@ -52,7 +56,7 @@ def inside(engine: Docker, built: Built, say: Say, *, gpu: bool = False) -> tupl
     env = {"IMAGEGEN_PROMISE": promise}
     found, heard = _listener(say)
     ran = engine.run(built.digest, argv, env=env, say=heard, timeout=TIMEOUT, gpus=gpu)
-    return _settled("smoke", found, ran)
+    return _settled("smoke", ("cpu", "gpu"), found, ran)
 
 
 def outside(engine: Docker, built: Built, say: Say) -> tuple[Check, ...]:
@@ -70,9 +74,9 @@ def outside(engine: Docker, built: Built, say: Say) -> tuple[Check, ...]:
     ):
         argv = ["bash", "-c", PEER]
         ran = engine.run(built.digest, argv, env=peer, say=heard, network=network, timeout=TIMEOUT)
-        checks = _settled("peer", found, ran)
+        checks = _settled("peer", ("peer",), found, ran)
         if any(check.status == "fail" for check in checks):
-            say("the pod's own output:\n" + box.logs(tail=30).decode(errors="replace"))
+            say("the pod's own output:\n" + engine.logs(box))
     return checks
 
 
@@ -99,10 +103,40 @@ def _listener(say: Say) -> tuple[list[Check], Callable[[str], None]]:
     return found, heard
 
 
-def _settled(program: str, found: list[Check], ran: Ran) -> tuple[Check, ...]:
-    """The checks, and one more that fails where the program itself did not end as it should."""
+def _settled(
+    program: str, modules: tuple[str, ...], found: list[Check], ran: Ran
+) -> tuple[Check, ...]:
+    """The checks, and one more that fails where the program did not do all that it has to.
+
+    The program comes out of the image under test. What it has to report is read from imagegen's own
+    files, so that an image whose checks were left out or cut short does not pass.
+    """
     failed = any(check.status == "fail" for check in found)
-    if found and (ran.code == 0) != failed:
+    missing = sorted(names(modules) - {check.name for check in found})
+    if not missing and (ran.code == 0) != failed:
         return tuple(found)
-    detail = f"{program} exited {ran.code} after {len(found)} checks: {ran.err.strip()[-400:]}"
+    lacks = f", without {', '.join(missing)}" if missing else ""
+    detail = f"{program} exited {ran.code} after {len(found)} checks{lacks}: "
+    detail += ran.err.strip()[-400:]
     return (*found, Check(name=program, status="fail", detail=detail, seconds=0.0))
+
+
+def names(modules: tuple[str, ...]) -> set[str]:
+    """The names of the checks in the in-image ``modules``, read without running them."""
+    found: set[str] = set()
+    for module in modules:
+        tree = ast.parse((context_image() / "pod" / f"{module}.py").read_text())
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and any(map(_marks, node.decorator_list)):
+                found.add(node.name)
+    return found
+
+
+def _marks(decorator: ast.expr) -> bool:
+    call = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return isinstance(call, ast.Name) and call.id == "check"
+
+
+def version() -> str:
+    """Changes with what is asked from outside; the checks inside are part of the image."""
+    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]

@@ -82,7 +82,8 @@ def _take(step: Step, say: Say) -> Fixed:
                 _await_engine()
         case Install():
             new, newer = _foresee(step)
-            status, last = stream(*step.argv(), say=say, doing="apt-get install")
+            # A dpkg that is killed leaves packages half installed: let it come to an end.
+            status, last = stream(*step.argv(), say=say, doing="apt-get install", grace=600)
             if status:
                 raise EngineError(_failed(step.what, status, last))
             undo = step.undo_of(new)

@@ -7,6 +7,7 @@ from packaging.version import Version
 from imagegen.doctor.steps import Write, paste
 from imagegen.doctor.values import (
     DATA,
+    DEFAULT,
     MIN_BUILDX,
     MIN_CLIENT,
     MIN_COMPOSE,
@@ -66,11 +67,17 @@ def _engine_finding(facts: Facts) -> Finding:
     if facts.engine is not None:
         return Finding(name="engine", ok=True, detail=f"Docker Engine answers at {facts.endpoint}")
     detail = f"none answers at {facts.endpoint}"
-    if facts.daemon is not None:
-        detail += f"; Docker Engine {facts.daemon} is installed, not running"
     if facts.silence:
         detail += f" ({facts.silence})"
-    return Finding(name="engine", ok=False, detail=detail, fix="imagegen doctor --fix")
+    if "permission denied" in facts.silence.lower():
+        fix = "run as root, or as a member of the group docker"
+    elif facts.endpoint != DEFAULT:
+        fix = "DOCKER_HOST or the docker context points there: start that engine, or unset it"
+    else:
+        fix = "imagegen doctor --fix"
+        if facts.daemon is not None:
+            detail += f"; Docker Engine {facts.daemon} is installed, not running"
+    return Finding(name="engine", ok=False, detail=detail, fix=fix)
 
 
 def _clients(facts: Facts) -> tuple[tuple[str, Version | None, Version], ...]:

@@ -14,10 +14,10 @@ WORKING_SPACE = 30
 """GB of disk beside the image: a model's weights, a data set, a few checkpoints."""
 
 ONSTART = """\
-# The launch script of ssh mode takes the place of the image's own start: run it from here.
+# The launch script of ssh mode takes the place of the image's own start: run it from here, once.
 mkdir -p /workspace
-pgrep -f /opt/imagegen/start >/dev/null \\
-    || setsid /opt/imagegen/start </dev/null >>/var/log/imagegen.log 2>&1 &
+setsid flock --nonblock /run/imagegen.lock /opt/imagegen/start \\
+    </dev/null >>/var/log/imagegen.log 2>&1 &
 """
 """vast.ai runs it at every boot of an instance: it returns, and a second run changes nothing."""
 
@@ -53,9 +53,12 @@ def runpod(pushed: Pushed, facts: Facts) -> dict[str, object]:
         "env": {},
         "startSsh": True,
         "startJupyter": True,
-        # An exact set, not a floor: every CUDA version a driver can report that runs this one.
+        # An exact set, not a floor. Minor-version compatibility would reach further down, but not
+        # for what nvcc compiles on the pod for an unknown card: older drivers refuse newer PTX.
         "allowedCudaVersions": [
-            minor(version) for version in facts.driver_cuda if version >= _floor(target.cuda)
+            minor(version)
+            for version in facts.driver_cuda
+            if version >= Version(minor(target.cuda))
         ],
         "public": False,
         "serverless": False,
@@ -85,14 +88,10 @@ def vast(pushed: Pushed) -> dict[str, object]:
         "docker_login_user": "",
         "docker_login_pass": "",
         "extra_filters": {
-            "cuda_max_good": {"gte": float(f"{target.cuda.major}.0")},
-            "compute_cap": {"gte": min(archs) * 10},
+            "cuda_max_good": {"gte": float(minor(target.cuda))},
+            # Kernels run on their own major version only, from their minor version up.
+            "compute_cap": {"gte": min(archs) * 10, "lt": (max(archs) // 10 + 1) * 100},
         },
         "recommended_disk_space": max(60, disk(pushed)),
         "private": True,
     }
-
-
-def _floor(cuda: Version) -> Version:
-    """The oldest CUDA that a driver may report: minor-version compatibility covers the major."""
-    return Version(f"{cuda.major}.0")

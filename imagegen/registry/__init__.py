@@ -47,7 +47,7 @@ def start(engine: Docker, base: Base, network: bake.Network, say: Say) -> str:
     """
     name = build(engine, base, network, say)
     port = engine.service_port(NAME, PORT)
-    if port is None:
+    if port is None:  # none, or not running
         port = _free_port()
         engine.service(NAME, name, port=PORT, host_port=port, volume=NAME)
         say(f"registry {NAME} at 127.0.0.1:{port} (docker rm -f {NAME} removes it)")

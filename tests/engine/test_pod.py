@@ -22,10 +22,10 @@ from .conftest import NETWORK
 
 DOCKERFILE = """\
 FROM {base}
-RUN --mount=type=bind,from=image,source=build,target=/build --mount=type=secret,id=ca \\
+RUN --mount=type=bind,from=image,source=build,target=/build --mount=type=secret,id=ca,mode=0444 \\
     /build/with-network /build/apt-install openssh-server openssh-client openssh-sftp-server \\
     python3 python3-venv procps iproute2 curl
-RUN --mount=type=bind,from=image,source=build,target=/build --mount=type=secret,id=ca \\
+RUN --mount=type=bind,from=image,source=build,target=/build --mount=type=secret,id=ca,mode=0444 \\
     python3 -m venv /opt/venv \\
  && /build/with-network /opt/venv/bin/pip install -q --no-compile jupyterlab
 COPY nvcc /usr/local/cuda/bin/

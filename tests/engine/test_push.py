@@ -12,10 +12,16 @@ import requests
 from imagegen import publish
 from imagegen.engine import Docker
 from imagegen.errors import RegistryError
+from imagegen.model import Pushed, Tested
 
 from .conftest import TinyImage
 
 ACCEPT = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
+
+
+def push(engine: Docker, tested: Tested, repository: str) -> Pushed:
+    (pushed,) = publish.push(engine, [(tested, repository)], print)
+    return pushed
 
 
 def read(host: str, repository: str, tag: str) -> requests.Response:
@@ -29,7 +35,7 @@ def test_what_is_pushed_is_what_was_tested(
 ) -> None:
     tested = tiny()
     image = tested.report.built.image
-    pushed = publish.push(engine, tested, f"{open_registry}/{image.repository}", print)
+    pushed = push(engine, tested, f"{open_registry}/{image.repository}")
     for ref in pushed.refs:
         answer = read(open_registry, image.repository, ref.rpartition(":")[2])
         assert answer.headers["Docker-Content-Digest"] == tested.report.built.digest
@@ -45,8 +51,8 @@ def test_a_second_push_sends_nothing_and_leaves_no_local_name(
 ) -> None:
     tested = tiny()
     repository = f"{open_registry}/{tested.report.built.image.repository}"
-    first = publish.push(engine, tested, repository, print)
-    again = publish.push(engine, tested, repository, print)
+    first = push(engine, tested, repository)
+    again = push(engine, tested, repository)
     assert not again.sent
     assert again.digest == first.digest
     assert not any(engine.local(ref) for ref in first.refs)
@@ -57,8 +63,8 @@ def test_a_newer_image_moves_the_tag_and_keeps_the_older_one(
 ) -> None:
     old, new = tiny(), tiny()
     repository = f"{open_registry}/imagegen-test/moved"
-    first = publish.push(engine, old, repository, print)
-    second = publish.push(engine, new, repository, print)
+    first = push(engine, old, repository)
+    second = push(engine, new, repository)
     assert second.moved == (new.report.built.image.target.tag,)
     assert engine.remote_digest(first.refs[0]) == first.digest
     assert engine.remote_digest(first.refs[1]) == second.digest
@@ -66,7 +72,7 @@ def test_a_newer_image_moves_the_tag_and_keeps_the_older_one(
 
 def test_a_registry_that_is_down(engine: Docker, tiny: TinyImage) -> None:
     with pytest.raises(RegistryError) as failed:
-        publish.push(engine, tiny(), "127.0.0.1:9/nobody/home", print)
+        push(engine, tiny(), "127.0.0.1:9/nobody/home")
     assert "127.0.0.1:9" in str(failed.value)
     assert failed.value.hint
 
@@ -75,7 +81,7 @@ def test_a_registry_that_refuses_the_login(
     engine: Docker, locked_registry: str, tiny: TinyImage
 ) -> None:
     with pytest.raises(RegistryError, match="refused the login") as failed:
-        publish.push(engine, tiny(), f"{locked_registry}/imagegen-test/x", print)
+        push(engine, tiny(), f"{locked_registry}/imagegen-test/x")
     assert failed.value.hint == f"docker login {locked_registry}"
 
 
@@ -91,7 +97,7 @@ def test_a_registry_that_takes_the_login(
     subprocess.run(login, input=b"secret", check=True, capture_output=True)
     fresh = Docker.connect()  # reads the login
     tested = tiny()
-    pushed = publish.push(fresh, tested, f"{locked_registry}/imagegen-test/x", print)
+    pushed = push(fresh, tested, f"{locked_registry}/imagegen-test/x")
     fresh.close()
     assert pushed.digest == tested.report.built.digest
 
@@ -103,10 +109,11 @@ def test_a_registry_that_dies_in_the_middle_moves_nothing(
     tested = tiny(megabytes=40)
     image = tested.report.built.image
     with Cut(open_registry, after=8_000_000) as cut, pytest.raises(RegistryError) as failed:
-        publish.push(engine, tested, f"{cut.host}/{image.repository}", print)
+        push(engine, tested, f"{cut.host}/{image.repository}")
     assert failed.value.hint
     assert cut.was_cut
-    for tag in (image.target.tag, f"{image.target.tag}-{image.key[:12]}"):
+    own = tested.report.built.digest.removeprefix("sha256:")[:12]
+    for tag in (image.target.tag, f"{image.target.tag}-{own}"):
         assert read(open_registry, image.repository, tag).status_code == 404
 
 
@@ -168,18 +175,43 @@ class Cut:
             sink.close()  # type: ignore[attr-defined]
 
 
+def test_the_image_stays_when_it_is_pushed_or_cannot_be(
+    engine: Docker, open_registry: str, tiny: TinyImage
+) -> None:
+    """A push gives the image another name for a moment, and must not take its own away."""
+    tested = tiny()
+    ref, digest = tested.report.built.image.ref, tested.report.built.digest
+    push(engine, tested, f"{open_registry}/imagegen-test/stays")
+    with pytest.raises(RegistryError):
+        push(engine, tested, "127.0.0.1:9/nobody/home")
+    assert engine.local(ref).digest == digest  # type: ignore[union-attr]
+
+
+def test_no_name_moves_unless_every_image_is_there(
+    engine: Docker, open_registry: str, tiny: TinyImage
+) -> None:
+    good, other = tiny(), tiny()
+    repository = f"{open_registry}/imagegen-test/together"
+    with pytest.raises(RegistryError):
+        publish.push(engine, [(good, repository), (other, "127.0.0.1:9/nobody/home")], print)
+    tag = good.report.built.image.target.tag
+    own = good.report.built.digest.removeprefix("sha256:")[:12]
+    assert engine.remote_digest(f"{repository}:{tag}-{own}") == good.report.built.digest
+    assert engine.remote_digest(f"{repository}:{tag}") is None
+
+
 def test_bytes_that_changed_on_the_way_are_noticed(
     engine: Docker, open_registry: str, tiny: TinyImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tested, other = tiny(), tiny()
     real = Docker.push
 
-    def swapped(self: Docker, ref: str, repository: str, tag: str, say: object) -> None:
-        real(self, other.report.built.image.ref, repository, tag, print)
+    def swapped(self: Docker, digest: str, repository: str, tag: str, say: object) -> None:
+        real(self, other.report.built.digest, repository, tag, print)
 
     monkeypatch.setattr(Docker, "push", swapped)
     repository = f"{open_registry}/imagegen-test/swapped-{time.monotonic_ns()}"
     with pytest.raises(RegistryError, match=r"pushed sha256:.*but the registry holds sha256:"):
-        publish.push(engine, tested, repository, print)
+        push(engine, tested, repository)
     # the second name, the one that people pull, was never touched
     assert engine.remote_digest(f"{repository}:{tested.report.built.image.target.tag}") is None

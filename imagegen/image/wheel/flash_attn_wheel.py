@@ -21,8 +21,10 @@ A call that needs something left out must raise, never answer wrongly:
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
+import platform
 import re
 import runpy
 import subprocess
@@ -33,6 +35,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from importlib import metadata
 from itertools import product
 from pathlib import Path
 
@@ -61,10 +64,10 @@ class Selection:
     features: tuple[str, ...] = tuple(FEATURES)
 
     def __post_init__(self) -> None:
-        """Refuse what upstream cannot build, or would build wrongly.
+        """Refuse what upstream has no kernels for.
 
         Raises:
-            ValueError: an unknown value; or ``uneven_k`` left out beside head dimension 192.
+            ValueError: an unknown value, or an axis without any.
         """
         for name, known in (("head_dims", HEAD_DIMS), ("dtypes", DTYPES), ("features", FEATURES)):
             unknown = set(getattr(self, name)) - set(known)
@@ -73,10 +76,6 @@ class Selection:
         for field in fields(self):
             if field.name != "features" and not getattr(self, field.name):
                 raise ValueError(f"{field.name}: empty")
-        if 192 in self.head_dims and "uneven_k" not in self.features:
-            # Upstream compares the head dimension with its multiple of 32 and so lets 160 pass,
-            # which then runs in the 192 kernel as if it were even: wrong without an error.
-            raise ValueError("head dimension 192 needs the feature uneven_k")
 
     def has(self, source: str) -> bool:
         """Whether the kernel file ``source`` is selected; files that hold no kernel always are."""
@@ -169,6 +168,11 @@ def narrowed(
             raise SystemExit(
                 f"unknown flash-attn sources: {len(kernels)} kernel files, expected 72"
             )
+        missing = [
+            a for a in selection.archs if f"code=sm_{a}" not in str(extra_compile_args["nvcc"])
+        ]
+        if missing:  # setup.py drops what it does not know, or nvcc is too old for, without a word
+            raise SystemExit(f"flash-attn's setup.py and this nvcc cannot build sm_{missing[0]}")
         sources = [*filter(selection.has, sources), *([stub_file] if stub_file else [])]
         flags = {
             compiler: [
@@ -239,15 +243,18 @@ def quietly(log: Path, every: float = 10.0) -> Iterator[None]:
                 os.close(saved)
 
 
-def nvcc_version() -> str:
-    """``13.0.88`` of the nvcc that torch will call."""
+def toolchain() -> str:
+    """A short hash of everything else that decides an object: both compilers, the C library, and
+    the CUDA packages, whose code generator and headers have versions of their own."""
     from torch.utils.cpp_extension import CUDA_HOME
 
-    argv = [os.path.join(CUDA_HOME or "/usr/local/cuda", "bin", "nvcc"), "--version"]
-    found = re.search(
-        r"V([\d.]+)", subprocess.run(argv, check=True, capture_output=True, text=True).stdout
-    )
-    return found[1] if found else "unknown"
+    nvcc = os.path.join(CUDA_HOME or "/usr/local/cuda", "bin", "nvcc")
+    commands = ([nvcc, "--version"], [os.environ.get("CXX", "c++"), "--version"])
+    parts = [subprocess.run(c, check=True, capture_output=True, text=True).stdout for c in commands]
+    parts += [" ".join(platform.libc_ver())]
+    packages = {(d.name or "", d.version) for d in metadata.distributions()}
+    parts += [f"{name} {version}" for name, version in sorted(packages) if "nvidia" in name]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def unpack(sdist: Path, into: Path) -> Path:
@@ -273,7 +280,7 @@ def build(sdist: Path, out: Path, work: Path, selection: Selection) -> Path:
     # A directory for everything that decides what an object is: objects of another compiler, torch
     # or selection must never be linked together.
     python = f"cp{sys.version_info.major}{sys.version_info.minor}"
-    work = work / f"{local}-{python}-torch{torch.__version__}-nvcc{nvcc_version()}"
+    work = work / f"{local}-{python}-torch{torch.__version__}-{toolchain()}"
     work.mkdir(parents=True, exist_ok=True)
     tree, out = unpack(sdist, work), out.absolute()
     out.mkdir(parents=True, exist_ok=True)
@@ -286,6 +293,7 @@ def build(sdist: Path, out: Path, work: Path, selection: Selection) -> Path:
 
     os.environ.update(
         FLASH_ATTENTION_FORCE_BUILD="TRUE",  # never let setup.py guess a wheel by its name
+        FLASH_ATTENTION_SKIP_CUDA_BUILD="FALSE",
         FLASH_ATTN_CUDA_ARCHS=";".join(map(str, selection.archs)),
         FLASH_ATTN_LOCAL_VERSION=local,
         # The headers are those of the versions in the directory's name. Their times say nothing:

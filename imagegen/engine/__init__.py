@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-import re
+import secrets
 import shutil
 import tempfile
 import threading
@@ -21,43 +21,17 @@ import docker
 import docker.errors
 import docker.models.containers
 import docker.models.networks
-import requests.exceptions
 
 from imagegen import bake, doctor, proc
-from imagegen.errors import BuildError, EngineError, RegistryError
+from imagegen.engine.failures import FOREIGN, build_error, reason, registry_errors, translated
+from imagegen.errors import EngineError, RegistryError
 from imagegen.model import Layer
 from imagegen.proc import Say
 
 OWN = "imagegen.run"
 """Label of every container, network and volume made here, so that strays can be found."""
 
-DENIED = ("unauthorized", "denied", "no basic auth", "authentication required")
 NOT_THERE = ("not found", "manifest unknown", "name unknown")
-
-HINTS = (
-    (
-        "failed to resolve source metadata",
-        "the base image could not be pulled: --registry names a mirror of docker.io, "
-        "--base bootstrap makes the base from this machine's own packages",
-    ),
-    ("no space left", "the disk is full: docker system df shows what takes the space"),
-    (
-        "certificate.verify|UnknownIssuer|self.signed|unable to get local issuer",
-        "behind a proxy that opens TLS, give its CA bundle: --ca FILE",
-    ),
-    (
-        "do not match the hashes|hash mismatch|hash sum mismatch",
-        "an index broke off or served other bytes than the lock names: run the command again, and "
-        "if it stays so do not use that index (--pypi-index names another)",
-    ),
-    (
-        "no matching distribution|404 |not found|connection|incomplete|timed? ?out|"
-        "failed to (download|fetch)|could not resolve|error sending request",
-        "an index did not deliver: run the command again, or name a mirror "
-        "(--pypi-index, --torch-index, --apt-mirror)",
-    ),
-)
-"""What a failed build's output says -> what to do. The first that matches counts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,12 +45,10 @@ class Ran:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Local:
-    """An image in the engine's store; ``size`` in bytes as the engine counts it."""
+    """An image in the engine's store."""
 
     digest: str
-    size: int
     labels: Mapping[str, str]
-    env: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +57,10 @@ class Manifest:
 
     digest: str
     layers: tuple[Layer, ...]
+
+
+PATIENCE = 600
+"""Seconds that the engine may take for an answer; a registry that is slow to answer it included."""
 
 
 class Docker:
@@ -100,26 +76,24 @@ class Docker:
         Raises:
             EngineError: none answers, it is too old, or it lacks the containerd image store.
         """
-        client = None
+        where = _endpoint()
         try:
-            client = docker.DockerClient(base_url=_endpoint(), timeout=120)
+            if "DOCKER_HOST" in os.environ:  # and the TLS settings that go with it
+                client = docker.from_env(timeout=10)
+            else:
+                client = docker.DockerClient(base_url=where, timeout=10)
             info, version = client.info(), client.version()["Version"]
-        except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        except FOREIGN as error:
             raise EngineError(
-                "no container engine answers",
-                hint="imagegen doctor says what is missing, imagegen doctor --fix installs it",
+                f"no container engine answers at {where}: {reason(error)}",
+                hint="imagegen doctor says what is wrong and what to do about it",
             ) from error
-        if (doctor.version(version) or doctor.MIN_ENGINE) < doctor.MIN_ENGINE:
-            raise EngineError(
-                f"Docker Engine {version} is too old: {doctor.MIN_ENGINE} or later is needed",
-                hint="imagegen doctor shows the commands that bring a newer one",
-            )
-        if ["driver-type", "io.containerd.snapshotter.v1"] not in (info.get("DriverStatus") or []):
-            raise EngineError(
-                "the engine does not use the containerd image store, without which the tested "
-                "bytes are not the pushed bytes",
-                hint="imagegen doctor shows the setting; it changes nothing of an engine that runs",
-            )
+        try:
+            _usable(info, version)
+        except EngineError:
+            client.close()
+            raise
+        client.api.timeout = PATIENCE
         return cls(client)
 
     def close(self) -> None:
@@ -130,7 +104,7 @@ class Docker:
 
     def local(self, ref: str) -> Local | None:
         """The image ``ref`` in the engine's store."""
-        with _translated(f"looking at {ref}"):
+        with translated(f"looking at {ref}"):
             try:
                 attrs = self._client.images.get(ref).attrs
             except docker.errors.ImageNotFound:
@@ -138,9 +112,7 @@ class Docker:
         config = attrs["Config"]
         return Local(
             digest=attrs["Id"],
-            size=attrs["Size"],
             labels=config.get("Labels") or {},
-            env=tuple(config.get("Env") or ()),
         )
 
     def load(self, archive: Path, ref: str, digest: str) -> None:
@@ -151,7 +123,7 @@ class Docker:
         """
         held = self.local(ref)
         if held is None or held.digest != digest:
-            with _translated(f"loading {archive}"), archive.open("rb") as file:
+            with translated(f"loading {archive}"), archive.open("rb") as file:
                 self._client.images.load(file)
             held = self.local(ref)
         if held is None or held.digest != digest:
@@ -160,12 +132,14 @@ class Docker:
     def bake(
         self,
         document: Mapping[str, object],
-        secrets: Mapping[str, str],
+        texts: Mapping[str, str],
         say: Say,
         *,
         builder: str = "",
     ) -> dict[str, str]:
         """Build every target of a bake definition; returns digest by bake target name.
+
+        ``texts`` are the secrets by id.
 
         Raises:
             BuildError: with the step that failed and the end of its output.
@@ -179,16 +153,20 @@ class Docker:
                 *("--file", definition, "--metadata-file", metadata),
                 say=say,
                 doing="building",
-                env={bake.secret_variable(name): value for name, value in secrets.items()}
-                | {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"},
+                env={bake.secret_variable(name): value for name, value in texts.items()}
+                | {
+                    "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
+                    # The definition is ours, and its files lie wherever imagegen and the CA do.
+                    "BUILDX_BAKE_ENTITLEMENTS_FS": "0",
+                },
             )
             if code:
-                raise _build_error(last)
+                raise build_error(last)
             return dict(bake.digests(json.loads(metadata.read_text())).digests)
 
     def remove(self, ref: str) -> None:
         """Remove the local name ``ref``, and the image when it was its last."""
-        with _translated(f"removing {ref}"), contextlib.suppress(docker.errors.ImageNotFound):
+        with translated(f"removing {ref}"), contextlib.suppress(docker.errors.ImageNotFound):
             self._client.images.remove(ref, force=True)
 
     def need_disk(self, needed: int) -> None:
@@ -197,7 +175,7 @@ class Docker:
         Raises:
             EngineError: fewer than ``needed`` bytes are free where the engine keeps images.
         """
-        with _translated("asking the engine"):
+        with translated("asking the engine"):
             root = Path(self._client.info()["DockerRootDir"])
         if root.is_dir() and (free := shutil.disk_usage(root).free) < needed:
             raise EngineError(
@@ -207,7 +185,7 @@ class Docker:
 
     def unpacked(self, ref: str) -> int:
         """Bytes of the file system of ``ref``, the sum over its layers."""
-        with _translated(f"history of {ref}"):
+        with translated(f"history of {ref}"):
             return sum(row["Size"] for row in self._client.images.get(ref).history())
 
     # --- containers -------------------------------------------------------------------------------
@@ -230,15 +208,14 @@ class Docker:
         Raises:
             EngineError: it ran past ``timeout`` seconds, or the engine refused.
         """
-        with self.container(ref, argv, env=env, network=network, gpus=gpus, start=False) as box:
+        with self.container(ref, argv, env=env, network=network, gpus=gpus) as box:
             out: list[str] = []
-            with _translated(f"running {argv[0]} in {ref}"), _limit(box, timeout) as over:
-                box.start()
+            with translated(f"running {argv[0]} in {ref}"), _limit(box, timeout) as over:
                 for line in _lines(box.logs(stdout=True, stderr=False, stream=True, follow=True)):
                     out.append(line)
                     if say:
                         say(line)
-                code = box.wait(timeout=60)["StatusCode"]
+                code = box.wait()["StatusCode"]
                 err = box.logs(stdout=False, stderr=True).decode(errors="replace")
             if over.is_set():
                 raise EngineError(f"{' '.join(argv[:3])} in {ref} ran past {timeout:.0f} s")
@@ -254,47 +231,51 @@ class Docker:
         network: str = "",
         alias: str = "",
         gpus: bool = False,
-        start: bool = True,
     ) -> Iterator[docker.models.containers.Container]:
         """A container that is gone when the block ends, however it ends."""
         gpu = [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else None
-        with _translated(f"starting {ref}"):
-            box = self._client.containers.create(
-                ref,
-                list(argv) or None,
-                environment=dict(env or {}),
-                network=network or None,
-                networking_config=(
-                    {network: self._client.api.create_endpoint_config(aliases=[alias])}
-                    if alias
-                    else None
-                ),
-                device_requests=gpu,
-                labels={OWN: "check"},
-            )
+        name = f"imagegen-{secrets.token_hex(6)}"  # known before it exists: nothing gets lost
         try:
-            if start:
-                with _translated(f"starting {ref}"):
-                    box.start()
+            with translated(f"starting {ref}"):
+                box = self._client.containers.create(
+                    ref,
+                    list(argv) or None,
+                    name=name,
+                    environment=dict(env or {}),
+                    network=network or None,
+                    networking_config=(
+                        {network: self._client.api.create_endpoint_config(aliases=[alias])}
+                        if alias
+                        else None
+                    ),
+                    device_requests=gpu,
+                    labels={OWN: "check"},
+                )
+                box.start()
             yield box
         finally:
-            with contextlib.suppress(docker.errors.NotFound):
-                box.remove(force=True, v=True)
+            with contextlib.suppress(*FOREIGN):
+                self._client.api.remove_container(name, force=True, v=True)
+
+    def logs(self, box: docker.models.containers.Container, lines: int = 30) -> str:
+        """The last lines that a container printed."""
+        with translated("reading a container's output"):
+            return str(box.logs(tail=lines).decode(errors="replace"))
 
     @contextmanager
     def network(self, name: str) -> Iterator[str]:
         """A bridge network that is gone when the block ends; yields its name."""
-        with _translated("creating a network"):
-            net = self._client.networks.create(name, labels={OWN: "check"})
         try:
+            with translated("creating a network"):
+                self._client.networks.create(name, labels={OWN: "check"})
             yield name
         finally:
-            with contextlib.suppress(docker.errors.NotFound):
-                net.remove()
+            with contextlib.suppress(*FOREIGN):
+                self._client.api.remove_network(name)
 
     def service(self, name: str, ref: str, *, port: int, host_port: int, volume: str) -> None:
         """Have a container ``name`` run for good, its ``port`` on 127.0.0.1:``host_port``."""
-        with _translated(f"starting {name}"):
+        with translated(f"starting {name}"):
             with contextlib.suppress(docker.errors.NotFound):
                 self._client.containers.get(name).remove(force=True)
             self._client.containers.run(
@@ -308,34 +289,33 @@ class Docker:
             )
 
     def service_port(self, name: str, port: int) -> int | None:
-        """The port of 127.0.0.1 that a running container's ``port`` is published on."""
-        with _translated(f"looking at {name}"):
+        """The port of 127.0.0.1 that a container's ``port`` is published on, if it is."""
+        with translated(f"looking at {name}"):
             try:
                 box = self._client.containers.get(name)
             except docker.errors.NotFound:
                 return None
-            if box.status != "running":
-                box.start()
-                box.reload()
             bound = (box.attrs["NetworkSettings"]["Ports"] or {}).get(f"{port}/tcp")
         return int(bound[0]["HostPort"]) if bound else None
 
     # --- registries -------------------------------------------------------------------------------
 
-    def push(self, ref: str, repository: str, tag: str, say: Say) -> None:
-        """Push the local image ``ref`` as ``repository:tag``; the local name is removed again.
+    def push(self, digest: str, repository: str, tag: str, say: Say) -> None:
+        """Push the local image ``digest`` as ``repository:tag``; leaves no new local name behind.
 
         Raises:
             RegistryError: it is down, refused the login, or broke off.
         """
         name = f"{repository}:{tag}"
-        with _registry_errors(name):
-            self._client.images.get(ref).tag(repository, tag)
+        held = self.local(name)
+        with registry_errors(name):
+            self._client.images.get(digest).tag(repository, tag)
             try:
                 _follow_push(self._client.api.push(repository, tag, stream=True, decode=True), say)
             finally:
-                with contextlib.suppress(docker.errors.APIError):
-                    self._client.images.remove(name, noprune=True)
+                if held is None:
+                    with contextlib.suppress(*FOREIGN):
+                        self._client.images.remove(name, noprune=True)
 
     def remote_digest(self, ref: str) -> str | None:
         """The digest that a registry has under ``ref``; None where it has none.
@@ -343,7 +323,7 @@ class Docker:
         Raises:
             RegistryError: the registry did not answer or refused the login.
         """
-        with _registry_errors(ref):
+        with registry_errors(ref):
             try:
                 return str(self._client.images.get_registry_data(ref).id)
             except docker.errors.APIError as error:
@@ -413,38 +393,18 @@ def _endpoint() -> str:
     return "unix:///var/run/docker.sock"
 
 
-@contextmanager
-def _translated(doing: str) -> Iterator[None]:
-    """docker-py's and requests' exceptions as ours, in one place."""
-    try:
-        yield
-    except docker.errors.APIError as error:
-        words = str(error.explanation or error)
-        no_gpu = "could not select device driver" in words
-        hint = "this engine has no NVIDIA runtime: run GPU checks on a GPU machine" * no_gpu
-        raise EngineError(f"{doing}: {words}", hint=hint) from error
-    except requests.exceptions.RequestException as error:
-        # wait(timeout=) raises requests' ConnectionError when the time is over
-        raise EngineError(f"{doing}: the engine did not answer in time") from error
-
-
-@contextmanager
-def _registry_errors(ref: str) -> Iterator[None]:
-    host = ref.split("/")[0]
-    try:
-        yield
-    except docker.errors.APIError as error:
-        words = str(error.explanation or error)
-        if any(word in words.lower() for word in DENIED):
-            raise RegistryError(
-                f"{host} refused the login for {ref}: {words}", hint=f"docker login {host}"
-            ) from error
-        raise RegistryError(
-            f"{ref}: {words}",
-            hint=f"is the registry at {host} up? Nothing was moved; run the command again",
-        ) from error
-    except requests.exceptions.RequestException as error:
-        raise RegistryError(f"{ref}: the engine did not answer") from error
+def _usable(info: Mapping[str, Any], version: str) -> None:
+    if (doctor.version(version) or doctor.MIN_ENGINE) < doctor.MIN_ENGINE:
+        raise EngineError(
+            f"Docker Engine {version} is too old: {doctor.MIN_ENGINE} or later is needed",
+            hint="imagegen doctor shows the commands that bring a newer one",
+        )
+    if ["driver-type", "io.containerd.snapshotter.v1"] not in (info.get("DriverStatus") or []):
+        raise EngineError(
+            "the engine does not use the containerd image store, without which the tested "
+            "bytes are not the pushed bytes",
+            hint="imagegen doctor shows the setting; it changes nothing of an engine that runs",
+        )
 
 
 def _follow_push(events: Iterator[Mapping[str, Any]], say: Say) -> None:
@@ -475,17 +435,3 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
             yield line.decode(errors="replace")
     if rest:
         yield rest.decode(errors="replace")
-
-
-def _build_error(last: Sequence[str]) -> BuildError:
-    """The part of a failed build's output that says why: the failed step's, and the last errors.
-
-    BuildKit repeats the step's end between two rules, then quotes the Dockerfile, then sums up.
-    """
-    rules = [i for i, line in enumerate(last) if line == "------"]
-    step = last[rules[-2] + 1 : rules[-1]] if len(rules) > 1 else []
-    errors = [line for line in last[-5:] if line.startswith("ERROR: ")]
-    said = [line[:500] for line in (*step[-40:], *(errors or last[-5:]))]
-    text = "\n".join(said)
-    hint = next((hint for words, hint in HINTS if re.search(words, text, re.IGNORECASE)), "")
-    return BuildError(f"the build failed\n{text}", hint=hint)
