@@ -18,7 +18,8 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 def main() -> None:
     """Run the command line."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, _interrupt)
     try:
         from imagegen.cli import app
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from functools import cache
 from importlib import resources
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from packaging.version import InvalidVersion, Version
 from pydantic import (
@@ -18,7 +18,6 @@ from pydantic import (
     Field,
     InstanceOf,
     ValidationError,
-    WithJsonSchema,
 )
 
 from imagegen.errors import FactsError
@@ -33,7 +32,7 @@ def _version(value: object) -> object:
 
 
 Model = TypeVar("Model", bound=BaseModel)
-Ver = Annotated[InstanceOf[Version], BeforeValidator(_version), WithJsonSchema({"type": "string"})]
+Ver = Annotated[InstanceOf[Version], BeforeValidator(_version)]
 
 
 class Strict(BaseModel):
@@ -208,17 +207,18 @@ def _line(model: type[BaseModel], place: str, fault: Mapping[str, Any]) -> str:
 
 
 def _fields(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
-    """The valid keys of the table at ``path``: follows pydantic's own schema."""
-    schema = model.model_json_schema()
-    node: dict[str, Any] = schema
+    """The valid keys of the table at ``path``."""
     for part in path:
-        if isinstance(part, int):
-            node = node.get("items", node)
-        else:
-            node = node.get("properties", {}).get(part) or node.get("additionalProperties", {})
-        for choice in [node, *node.get("anyOf", [])]:
-            if "$ref" in choice:
-                node = schema["$defs"][choice["$ref"].rpartition("/")[2]]
-    if "items" in node and "$ref" in node["items"]:
-        node = schema["$defs"][node["items"]["$ref"].rpartition("/")[2]]
-    return list(node.get("properties", {}))
+        field = model.model_fields.get(str(part))  # None: an index of a list, or a key of a dict
+        inner = _model_in(field.annotation) if field else model
+        if inner is None:
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """The model that an annotation such as ``dict[str, Profile]`` holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)

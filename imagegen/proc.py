@@ -125,8 +125,6 @@ def stream(
         if child.poll() is None:
             _end(child, grace)
         reader.join(timeout=GRACE)  # ends with the last holder of the pipe
-        if child.stdout and not reader.is_alive():
-            child.stdout.close()
 
 
 def start(*argv: str | Path, log_file: Path) -> int:
@@ -154,8 +152,9 @@ def start(*argv: str | Path, log_file: Path) -> int:
 
 def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
     assert child.stdout is not None
-    for line in child.stdout:
-        lines.put(line.rstrip("\n"))
+    with child.stdout:
+        for line in child.stdout:
+            lines.put(line.rstrip("\n"))
     lines.put(None)
 
 

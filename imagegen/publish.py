@@ -31,8 +31,9 @@ def push(engine: Docker, images: Sequence[tuple[Tested, str]], say: Say) -> tupl
         named(repository)
     start = time.monotonic()
     sent = [_upload(engine, one, f"{to}:{_tags(one)[0]}", say) for one, to in images]
+    found = [find(engine, one, to) for one, to in images]
     done: list[Pushed] = []
-    for (one, to), up in zip(images, sent, strict=True):
+    for (one, to), up, held in zip(images, sent, found, strict=True):
         ref = f"{to}:{_tags(one)[1]}"
         try:
             before = _there(engine, ref)
@@ -40,10 +41,9 @@ def push(engine: Docker, images: Sequence[tuple[Tested, str]], say: Say) -> tupl
         except RegistryError as error:
             names = ", ".join(pushed.refs[1] for pushed in done) or "none"
             raise RegistryError(f"{error} (tags moved before: {names})", hint=error.hint) from error
-        found = find(engine, one, to)
         again = (_tags(one)[1],) if moved and before else ()
         seconds = time.monotonic() - start
-        done.append(replace(found, moved=again, sent=up or moved, seconds=seconds))
+        done.append(replace(held, moved=again, sent=up or moved, seconds=seconds))
     return tuple(done)
 
 

@@ -6,14 +6,18 @@ import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-
-import jinja2
+from typing import TYPE_CHECKING
 
 from imagegen.plan import TOOLKIT_EXTRAS, Recipe
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 @cache
 def _template() -> jinja2.Template:
+    import jinja2  # a tenth of a second that only rendering needs to pay
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("imagegen"),
         undefined=jinja2.StrictUndefined,

@@ -35,7 +35,7 @@ HINTS = (
     ),
     ("no space left", "the disk is full: docker system df shows what takes the space"),
     (
-        "certificate.verify|UnknownIssuer|self.signed|unable to get local issuer",
+        "certificate.verif|UnknownIssuer|self.signed|unable to get local issuer",
         "behind a proxy that opens TLS, give its CA bundle: --ca FILE",
     ),
     (

@@ -9,17 +9,16 @@ import time
 import pytest
 import requests
 
-from imagegen import publish
+from imagegen import model, publish
 from imagegen.engine import Docker
 from imagegen.errors import RegistryError
-from imagegen.model import Pushed, Tested
 
 from .conftest import TinyImage
 
 ACCEPT = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
 
 
-def push(engine: Docker, tested: Tested, repository: str) -> Pushed:
+def push(engine: Docker, tested: model.Tested, repository: str) -> model.Pushed:
     (pushed,) = publish.push(engine, [(tested, repository)], print)
     return pushed
 

@@ -63,10 +63,10 @@ def test_every_text_of_the_definition_is_escaped(tmp_path: Path) -> None:
         [image(base_override="local/${base}", labels={"a": "${b}%{c}"})],
         Path("/a/${context}"),
         Path("/a/%{image}"),
-        Network(ca=str(ca), registry="${registry}"),
+        Network(ca=str(ca)),
     )
     text = json.dumps(document)
-    assert text.count("$${") >= 6
+    assert text.count("$${") >= 4
     assert not re.search(r"(?<!\$)\$\{|(?<!%)%\{", text)
 
 
@@ -150,20 +150,62 @@ def test_without_settings_there_is_no_secret_and_no_argument() -> None:
 
 @pytest.mark.parametrize("name", ["pypi_index", "torch_index", "apt_mirror"])
 def test_a_setting_that_is_no_url_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')}: mirror is not a URL"):
-        Network(**{name: "mirror"})
+    with pytest.raises(UsageError) as caught:
+        Network(**{name: "user:pass@mirror"})
+    assert str(caught.value) == f"--{name.replace('_', '-')}: not a URL"
+    assert "pass" not in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "registry",
+    [
+        *("mirror.example.com", "localhost:5000", "10.0.0.1:5000/docker.io"),
+        "mirror.example.com/a/b_c-d.e",
+    ],
+)
+def test_a_registry_is_a_host_a_port_and_a_path(registry: str) -> None:
+    assert target(Network(registry=registry))["args"] == {"REGISTRY": registry}
+
+
+@pytest.mark.parametrize(
+    "registry",
+    [
+        *("https://mirror.example.com", "mirror.example.com:port", "mirror.example.com/", "a b"),
+        *("user:pass@mirror.example.com", "mirror.example.com/x:tag", "${registry}", "/x", "a,b"),
+    ],
+)
+def test_a_registry_with_more_than_that_is_refused(registry: str) -> None:
+    with pytest.raises(UsageError, match=r"^--registry: .* is not a registry$") as caught:
+        Network(registry=registry)
+    assert "host:port" in caught.value.hint
 
 
 def test_a_ca_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
-    with pytest.raises(UsageError, match="not a CA bundle"):
+    with pytest.raises(UsageError, match=r"ca\.pem: no such file$") as caught:
         Network(ca=str(file))
+    assert "--ca FILE" in caught.value.hint
     file.write_bytes(b"\x30\x82")
     with pytest.raises(UsageError, match="not a CA bundle") as caught:
         Network(ca=str(file))
     assert "SSL_CERT_FILE" in caught.value.hint
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="no such file"):
         Network(ca=str(tmp_path))
+
+
+def test_a_comma_in_the_path_of_a_ca_is_refused(tmp_path: Path) -> None:
+    """It would end the value in buildx's comma-separated options, and begin another option."""
+    file = tmp_path / "ca,env=HOME.pem"
+    file.write_text("-----BEGIN CERTIFICATE-----\n")
+    with pytest.raises(UsageError, match="no comma"):
+        Network(ca=str(file))
+
+
+def test_the_ca_is_a_file_and_the_others_are_texts(tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_text("-----BEGIN CERTIFICATE-----\n")
+    assert Network(ca=str(ca)).secrets == {}
+    assert bake.secrets(Network(ca=str(ca))) == [f"type=file,id=ca,src={ca}"]
 
 
 # --- output ---------------------------------------------------------------------------------------

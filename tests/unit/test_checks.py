@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegen import checks
+from imagegen import checks, plan
 from imagegen.engine import Docker, Ran
 from imagegen.model import Check
 from imagegen.proc import Say
 
 from .values import DEMO, DIGEST, built, report
+
+INSIDE, PEER = ("cpu", "gpu"), ("peer",)
 
 
 def row(name: str = "nvcc", status: str = "pass", **more: object) -> str:
@@ -33,7 +37,12 @@ def heard(*lines: str) -> tuple[list[Check], list[str]]:
 def settled(*statuses: str, code: int) -> list[tuple[str, str]]:
     found, _ = heard(*(row(f"check {i}", status) for i, status in enumerate(statuses)))
     ran = Ran(code=code, out="", err="Traceback\nSegmentation fault\n")
-    return [(check.name, check.status) for check in checks._settled("smoke", found, ran)]
+    return [(check.name, check.status) for check in checks._settled("smoke", (), found, ran)]
+
+
+def every(modules: tuple[str, ...] = INSIDE, but: str = "") -> list[str]:
+    """A line for each check that imagegen's own files define."""
+    return [row(name) for name in sorted(checks.names(modules)) if name != but]
 
 
 def test_json_lines_are_checks_and_other_lines_are_passed_on() -> None:
@@ -80,8 +89,9 @@ def test_no_line_stops_the_listener(line: str) -> None:
 
 @pytest.mark.parametrize("code", [0, 1, 137])
 def test_a_program_that_says_nothing_failed(code: int) -> None:
-    ((name, status),) = settled(code=code)
-    assert (name, status) == ("smoke", "fail")
+    ran = Ran(code=code, out="", err="")
+    (check,) = checks._settled("smoke", INSIDE, [], ran)
+    assert (check.name, check.status) == ("smoke", "fail")
 
 
 @pytest.mark.parametrize(
@@ -110,10 +120,68 @@ def test_lines_and_an_exit_status_that_agree_are_all(statuses: tuple[str, ...], 
 def test_the_failure_says_how_it_ended() -> None:
     found, _ = heard(row())
     ran = Ran(code=139, out="", err="x" * 1000 + "Segmentation fault\n")
-    detail = checks._settled("smoke", found, ran)[-1].detail
+    detail = checks._settled("smoke", (), found, ran)[-1].detail
     assert detail.startswith("smoke exited 139 after 1 checks: x")
     assert detail.endswith("Segmentation fault")
     assert len(detail) < 500
+
+
+# --- what has to be reported ----------------------------------------------------------------------
+
+
+def test_the_names_are_those_of_our_own_files() -> None:
+    assert {"nvcc", "torch_version", "flash_attn_kernels", "packages_import"} <= checks.names(
+        ("cpu",)
+    )
+    assert {"flash_attn_forward_backward", "llama_trains"} <= checks.names(("gpu",))
+    assert {"key_logs_in", "environment_over_ssh"} <= checks.names(PEER)
+    assert checks.names(INSIDE) == checks.names(("cpu",)) | checks.names(("gpu",))
+    for module in (*INSIDE, *PEER):
+        text = (plan.context_image() / f"pod/{module}.py").read_text()
+        marked = re.findall(r"^@check\b(?:.|\n)*?^def (\w+)", text, re.MULTILINE)
+        assert checks.names((module,)) == set(marked)
+        assert len(marked) >= 5
+
+
+@pytest.mark.parametrize("modules", [INSIDE, PEER], ids=str)
+def test_all_of_them_are_enough(modules: tuple[str, ...]) -> None:
+    found, _ = heard(*every(modules), row("one more"))
+    ran = Ran(code=0, out="", err="")
+    assert checks._settled("smoke", modules, found, ran) == tuple(found)
+
+
+@pytest.mark.parametrize(
+    ("modules", "name"),
+    [(modules, name) for modules in (INSIDE, PEER) for name in sorted(checks.names(modules))],
+)
+def test_an_image_that_leaves_a_check_out_fails(modules: tuple[str, ...], name: str) -> None:
+    found, _ = heard(*every(modules, but=name))
+    *rest, last = checks._settled("smoke", modules, found, Ran(code=0, out="", err=""))
+    assert rest == found
+    assert (last.name, last.status) == ("smoke", "fail")
+    assert f"after {len(found)} checks, without {name}: " in last.detail
+
+
+def test_one_that_is_skipped_is_not_missing() -> None:
+    found, _ = heard(*every(but="llama_trains"), row("llama_trains", "skip"))
+    assert len(checks._settled("smoke", INSIDE, found, Ran(code=0, out="", err=""))) == len(found)
+
+
+def test_the_version_of_the_checks_is_short_and_stays() -> None:
+    assert re.fullmatch(r"[0-9a-f]{8}", checks.version())
+    assert checks.version() == checks.version()
+
+
+def test_the_version_changes_with_what_is_asked_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, text = checks.version(), Path(checks.__file__).read_text()
+    file = tmp_path / "checks.py"
+    monkeypatch.setattr(checks, "__file__", str(file))
+    file.write_text(text)
+    assert checks.version() == before
+    file.write_text(text.replace("umask 077", "umask 022"))
+    assert checks.version() != before
 
 
 # --- inside, with a stand-in for the engine -------------------------------------------------------
@@ -140,9 +208,10 @@ def inside(engine: Engine, *, gpu: bool = False) -> tuple[Check, ...]:
 
 
 def test_the_promise_is_the_targets_and_the_image_is_taken_by_digest() -> None:
-    engine = Engine(row())
-    (check,) = inside(engine)
-    assert check.status == "pass"
+    engine = Engine(*every())
+    found = inside(engine)
+    assert {check.status for check in found} == {"pass"}
+    assert {check.name for check in found} == checks.names(INSIDE)
     (run,) = engine.runs
     assert run["ref"] == DIGEST
     assert json.loads(run["env"]["IMAGEGEN_PROMISE"]) == DEMO.promise

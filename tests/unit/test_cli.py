@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -27,7 +28,7 @@ BUILD = ("--builder", "--registry", "--repository", "--matrix", "--format", *NET
 OPTIONS = {
     "list": ("--excluded", "--matrix", "--format"),
     "render": ("--check", "--matrix", "--format"),
-    "lock": ("--matrix", "--format"),
+    "lock": ("--ca", "--pypi-index", "--matrix", "--format"),
     "build": ("--print", "--keep-going", *BUILD),
     "test": ("--gpu", "--again", "--keep-going", *BUILD),
     "push": ("--gpu", "--again", *BUILD),
@@ -59,7 +60,8 @@ def invoke(*words: str) -> tuple[int, str]:
 @pytest.fixture
 def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Runs ``imagegen WORDS`` in this process, through the boundary; gives the exit status."""
-    before = signal.getsignal(signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("IMAGEGEN_DEBUG", raising=False)
     monkeypatch.delenv("IMAGEGEN_MATRIX", raising=False)
@@ -71,7 +73,8 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         return int(caught.value.code or 0)
 
     yield run
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 # --- help -----------------------------------------------------------------------------------------
@@ -174,12 +177,64 @@ def test_an_interrupt_is_130_and_a_sentence(
     assert capsys.readouterr().err.startswith("interrupted: ")
 
 
-def test_sigterm_is_an_interrupt(
-    line: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_us_is_an_interrupt(
+    number: signal.Signals,
+    line: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(flow, "setup", lambda _matrix: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(flow, "setup", lambda _matrix: signal.raise_signal(number))
     assert line("list") == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_nohup_is_kept(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang_up(matrix: Path) -> flow.Setup:
+        signal.raise_signal(signal.SIGHUP)
+        return setup(matrix)
+
+    setup = flow.setup
+    monkeypatch.setattr(flow, "setup", hang_up)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert line("list") == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EACCES, "Permission denied", "/cache/base"),
+        OSError(errno.ENOSPC, "No space left on device", "/cache/base"),
+        NotADirectoryError(errno.ENOTDIR, "Not a directory", "/cache/base"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_file_system_that_refuses_is_one_line(
+    error: OSError, line: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_matrix: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(flow, "setup", fail)
+    assert line("list") == 1
+    assert capsys.readouterr().err == f"error: {error}\n"
+    monkeypatch.setenv("IMAGEGEN_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["imagegen", "list"])
+    with pytest.raises(type(error)):
+        __main__.main()
+
+
+def test_a_folder_that_cannot_be_made_is_named(
+    line: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = fresh(tmp_path)
+    folder = file.parent / RESOLUTION.targets[0].id
+    shutil.rmtree(folder)
+    folder.touch()  # a file where the folder belongs; permissions would not stop root
+    assert line("render", "--matrix", str(file)) == 1
+    (text,) = capsys.readouterr().err.splitlines()
+    assert text.startswith("error: ")
+    assert str(folder) in text
 
 
 # --- commands -------------------------------------------------------------------------------------

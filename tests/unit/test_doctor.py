@@ -121,6 +121,42 @@ def test_a_machine_that_is_well_is_left_alone() -> None:
     assert all(finding.ok for finding in doctor.findings(WELL))
 
 
+def fix_of(facts: Facts) -> str:
+    (found,) = (finding for finding in doctor.findings(facts) if finding.name == "engine")
+    assert not found.ok
+    assert facts.silence in found.detail
+    return found.fix
+
+
+def test_an_engine_that_is_silent_is_mended_where_doctor_can() -> None:
+    assert fix_of(DEBIAN_12) == "imagegen doctor --fix"
+    stopped = dataclasses.replace(DEBIAN_12, daemon=Version("26.1.5"), silence="connection refused")
+    assert fix_of(stopped) == "imagegen doctor --fix"
+    (found, *_) = doctor.findings(stopped)
+    assert "Docker Engine 26.1.5 is installed, not running" in found.detail
+
+
+@pytest.mark.parametrize("endpoint", ["unix:///var/run/docker.sock", "ssh://builder.example"])
+def test_an_engine_that_refuses_this_user_is_not_installed_again(endpoint: str) -> None:
+    silence = "Permission denied while trying to connect to the Docker daemon socket"
+    facts = dataclasses.replace(
+        DEBIAN_12, daemon=Version("26.1.5"), silence=silence, endpoint=endpoint
+    )
+    assert "group docker" in fix_of(facts)
+    assert "--fix" not in fix_of(facts)
+    assert "not running" not in doctor.findings(facts)[0].detail
+
+
+@pytest.mark.parametrize("daemon", [None, Version("26.1.5")])
+def test_an_engine_elsewhere_is_started_there(daemon: Version | None) -> None:
+    facts = dataclasses.replace(DEBIAN_12, daemon=daemon, endpoint="tcp://builder.example:2375")
+    assert fix_of(facts).startswith("DOCKER_HOST or the docker context points there")
+    detail = doctor.findings(facts)[0].detail
+    assert detail == "none answers at tcp://builder.example:2375", (
+        "the one here says nothing of that one"
+    )
+
+
 def test_an_engine_that_answers_is_used_and_only_the_client_side_is_installed() -> None:
     facts = dataclasses.replace(DEBIAN_12, engine=GOOD, mmdebstrap=True)
     steps = doctor.plan(facts)
@@ -288,8 +324,8 @@ def test_compose_alone_refuses_nothing(facts: Facts) -> None:
 
 
 def test_a_client_set_to_an_engine_elsewhere_is_not_answered_with_a_new_one_here() -> None:
-    error = refused(dataclasses.replace(DEBIAN_12, endpoint="tcp://builder:2375"))
-    assert "tcp://builder:2375" in str(error)
+    error = refused(dataclasses.replace(DEBIAN_12, endpoint="tcp://builder.example:2375"))
+    assert "tcp://builder.example:2375" in str(error)
     assert "unset DOCKER_HOST" in error.hint
 
 

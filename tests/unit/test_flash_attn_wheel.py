@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
+import sys
 import tarfile
 import time
 from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,12 +43,12 @@ def part(values: tuple[Any, ...], least: int = 1) -> st.SearchStrategy[tuple[Any
 @st.composite
 def selections(draw: st.DrawFn) -> Selection:
     dims = draw(part(HEAD_DIMS))
-    features = set(draw(part(tuple(FEATURES), 0))) | ({"uneven_k"} if 192 in dims else set())
+    features = draw(part(tuple(FEATURES), 0))
     return Selection(
         archs=draw(part((80, 90, 100, 120))),
         head_dims=dims,
         dtypes=draw(part(tuple(DTYPES))),
-        features=tuple(name for name in FEATURES if name in features),
+        features=features,
     )
 
 
@@ -61,8 +64,6 @@ def selections(draw: st.DrawFn) -> Selection:
         ({"archs": ()}, "archs: empty"),
         ({"head_dims": ()}, "head_dims: empty"),
         ({"dtypes": ()}, "dtypes: empty"),
-        ({"features": ("backward",)}, "192 needs the feature uneven_k"),
-        ({"head_dims": (64, 192), "features": ()}, "192 needs the feature uneven_k"),
     ],
 )
 def test_what_cannot_be_built_is_refused(values: dict[str, Any], words: str) -> None:
@@ -70,8 +71,10 @@ def test_what_cannot_be_built_is_refused(values: dict[str, Any], words: str) -> 
         replace(FULL, **values)
 
 
-def test_without_features_the_other_head_dimensions_are_fine() -> None:
-    assert Selection((80,), (32, 64, 96, 128, 256), features=()).features == ()
+@pytest.mark.parametrize("dim", HEAD_DIMS)
+def test_no_head_dimension_needs_a_feature(dim: int) -> None:
+    assert Selection((80,), (dim,), features=()).features == ()
+    assert Selection((80,), (dim,), features=("backward",)).has(f"flash_bwd_hdim{dim}_bf16_sm80.cu")
 
 
 def test_there_are_72_kernels_and_all_is_all() -> None:
@@ -144,6 +147,12 @@ def test_every_stub_raises_and_says_what_is_there(selection: Selection) -> None:
 # --- the compilers --------------------------------------------------------------------------------
 
 
+def gencode(*archs: int) -> list[str]:
+    """The flags by which upstream's setup.py names architectures."""
+    flags = [f"arch=compute_{arch},code=sm_{arch}" for arch in archs or (80, 90, 100, 120)]
+    return [word for flag in flags for word in ("-gencode", flag)]
+
+
 def extension(
     selection: Selection, stub: str = "stub.cpp", std: str = "c++17", **changes: Any
 ) -> dict[str, Any]:
@@ -153,7 +162,7 @@ def extension(
         "sources": SOURCES,
         "extra_compile_args": {
             "cxx": ["-O3", "-std=c++17"],
-            "nvcc": ["-O3", "-std=c++17", "-U__CUDA_NO_HALF_OPERATORS__"],
+            "nvcc": ["-O3", "-std=c++17", "-U__CUDA_NO_HALF_OPERATORS__", *gencode()],
         },
         "include_dirs": ["include"],
     }
@@ -205,6 +214,25 @@ def test_sources_that_are_not_known_stop_the_build() -> None:
         extension(FULL, sources=SOURCES[:-1])
 
 
+@pytest.mark.parametrize(
+    ("archs", "known", "lacks"),
+    [
+        ((80, 120), (80, 90, 100), 120),
+        ((86,), (80, 90), 86),
+        ((80, 90), (90,), 80),
+    ],
+)
+def test_an_architecture_that_setup_py_drops_stops_the_build(
+    archs: tuple[int, ...], known: tuple[int, ...], lacks: int
+) -> None:
+    """Without a word of its own: the wheel would be built, and answer with `no kernel image`."""
+    flags = {"cxx": [], "nvcc": ["-O3", *gencode(*known)]}
+    with pytest.raises(SystemExit, match=f"cannot build sm_{lacks}$"):
+        extension(replace(FULL, archs=archs), extra_compile_args=flags)
+    kept = tuple(arch for arch in known if arch != lacks)
+    assert extension(replace(FULL, archs=kept), extra_compile_args=flags)["sources"]
+
+
 # --- names ----------------------------------------------------------------------------------------
 
 
@@ -226,7 +254,6 @@ def test_two_selections_never_share_a_version() -> None:
         for archs in ((80,), (90,), (80, 90))
         for dims, dtypes in product(parts(HEAD_DIMS), parts(tuple(DTYPES)))
         for features in parts(tuple(FEATURES), 0)
-        if 192 not in dims or "uneven_k" in features
     ]
     names = {selection.local_version("2.11", "13.0", True) for selection in every}
     assert len(names) == len(every) > 20_000
@@ -327,3 +354,138 @@ def test_a_build_that_fails_shows_the_end_of_its_log(
     out = capfd.readouterr().out
     assert out.endswith("line\nerror: no such header\n")
     assert len(out.splitlines()) <= 60
+
+
+@pytest.mark.parametrize("failure", [SystemExit("no"), KeyboardInterrupt(), None])
+def test_both_streams_are_what_they_were_however_a_build_ends(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], failure: BaseException | None
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with contextlib.suppress(SystemExit, KeyboardInterrupt), recipe.quietly(tmp_path / "log"):
+        os.write(1, b"inside\n")
+        if failure:
+            raise failure
+    os.write(1, b"after\n")
+    os.write(2, b"after, too\n")
+    out, err = capfd.readouterr()
+    assert out == ("inside\n" if failure else "") + "after\n"
+    assert err == "after, too\n"
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# --- the working directory ------------------------------------------------------------------------
+
+
+class Compilers:
+    """Answers as nvcc and c++ do when asked for their version."""
+
+    def __init__(self, **versions: str) -> None:
+        self.versions = versions
+        self.asked: list[str] = []
+
+    def run(self, argv: list[str], **_options: object) -> SimpleNamespace:
+        assert argv[1:] == ["--version"]
+        self.asked.append(argv[0])
+        return SimpleNamespace(stdout=self.versions["nvcc" if "nvcc" in argv[0] else "cxx"])
+
+
+@pytest.fixture
+def torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As much of torch as the recipe asks."""
+    extension = SimpleNamespace(CUDA_HOME="/cuda", CUDAExtension=lambda **rest: rest)
+    utils = SimpleNamespace(cpp_extension=extension)
+    stand_in = SimpleNamespace(
+        __version__="2.11.0+cu130",
+        version=SimpleNamespace(cuda="13.0"),
+        _C=SimpleNamespace(_GLIBCXX_USE_CXX11_ABI=True),
+        utils=utils,
+    )
+    for name, module in (
+        ("torch", stand_in),
+        ("torch.utils", utils),
+        ("torch.utils.cpp_extension", extension),
+    ):
+        monkeypatch.setitem(sys.modules, name, module)  # type: ignore[arg-type]
+
+
+def toolchain(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    nvcc: str = "V13.0.88",
+    cxx: str = "g++ 12",
+    libc: str = "2.36",
+    packages: tuple[tuple[str, str], ...] = (("nvidia-cuda-nvcc", "13.0.88"), ("pip", "1")),
+) -> str:
+    compilers = Compilers(nvcc=nvcc, cxx=cxx)
+    found = [SimpleNamespace(name=name, version=version) for name, version in packages]
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "subprocess", compilers)
+        patch.setattr(recipe.platform, "libc_ver", lambda: ("glibc", libc))
+        patch.setattr(recipe.metadata, "distributions", lambda: found)
+        name = recipe.toolchain()
+    assert compilers.asked[0] == "/cuda/bin/nvcc"
+    return name
+
+
+def test_whatever_else_decides_an_object_changes_the_toolchain(
+    torch: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [
+        toolchain(monkeypatch),
+        toolchain(monkeypatch, nvcc="V13.0.99"),
+        toolchain(monkeypatch, cxx="g++ 13"),
+        toolchain(monkeypatch, libc="2.39"),
+        toolchain(monkeypatch, packages=(("nvidia-cuda-nvcc", "13.0.99"), ("pip", "1"))),
+        toolchain(monkeypatch, packages=(("nvidia-nvvm", "13.0.88"), ("pip", "1"))),
+    ]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[0-9a-f]{12}", name) for name in names)
+
+
+def test_no_other_package_and_no_order_changes_the_toolchain(
+    torch: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = (("nvidia-a", "1"), ("nvidia-b", "2"))
+    names = {
+        toolchain(monkeypatch, packages=packages)
+        for packages in (two, two[::-1], (*two, ("pip", "2")), (*two, *two))
+    }
+    assert len(names) == 1
+
+
+SETUP = """
+import os, sys
+name = f"flash_attn-2.8.3+{os.environ['FLASH_ATTN_LOCAL_VERSION']}-cp311-linux_x86_64.whl"
+said = f"compiling {os.environ['FLASH_ATTN_CUDA_ARCHS']} {os.environ['MAX_JOBS']}"
+os.write(1, said.encode())
+open(os.path.join(sys.argv[-1], name), "w").close()
+"""
+
+
+def test_a_wheel_is_built_in_a_directory_for_everything_that_decides_it(
+    tmp_path: Path,
+    torch: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    sdist = tmp_path / "flash_attn-2.8.3.tar.gz"
+    with tarfile.open(sdist, "w:gz") as tar:
+        for name, text in (("setup.py", SETUP), ("csrc/flash_attn/flash_api.cpp", "")):
+            info = tarfile.TarInfo(f"flash_attn-2.8.3/{name}")
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+    monkeypatch.setattr(recipe, "toolchain", lambda: "0123456789ab")
+    monkeypatch.setattr(os, "environ", {**os.environ, "MAX_JOBS": "7"})
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    wheel = recipe.build(sdist, tmp_path / "wheels", tmp_path / "work", LLAMA)
+    local = LLAMA.local_version("2.11", "13.0", True)
+    assert wheel == tmp_path / f"wheels/flash_attn-2.8.3+{local}-cp311-linux_x86_64.whl"
+    (work,) = (tmp_path / "work").iterdir()
+    python = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert work.name == f"{local}-{python}-torch2.11.0+cu130-0123456789ab"
+    assert (work / "build.log").read_text() == "compiling 80 7"
+    stub = work / "flash_attn-2.8.3/csrc/flash_attn/imagegen_stub.cpp"
+    assert stub.read_text() == recipe.stub(LLAMA)
+    assert "compiling" not in capfd.readouterr().out

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,14 +13,18 @@ from hypothesis import strategies as st
 from packaging.version import Version
 
 from imagegen import lock, plan, proc
+from imagegen.bake import Network
 from imagegen.errors import EngineError, UsageError
-from imagegen.plan import PARTS
+from imagegen.plan import ASKED, PARTS
+from imagegen.resolve import Combination
 
 from .values import DEMO, RESOLUTION, WORKSPACE
 
+LOCKED = [it for it in RESOLUTION.combinations if plan.lockable(it)]
 HASH = "    --hash=sha256:" + "a" * 64
 FOLDERS = sorted(p for p in WORKSPACE.locks.iterdir() if p.is_dir())
 FILES = [file for folder in FOLDERS for file in sorted(folder.glob("*.txt"))]
+OPEN = Network()
 REQUIREMENT = re.compile(
     r"[a-z0-9][a-z0-9.-]*==[^\s\\]+( ; [^\\\n]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+\n"
 )
@@ -88,9 +94,11 @@ class Uv:
         self.names = names
         self.calls: list[tuple[list[str], str]] = []
         self.held: list[str] = []
+        self.envs: list[Mapping[str, str]] = []
 
-    def run(self, *argv: str | Path, timeout: float, stdin: str) -> str:
+    def run(self, *argv: str | Path, timeout: float, stdin: str, env: Mapping[str, str]) -> str:
         assert timeout >= 60
+        self.envs.append(env)
         words = [str(word) for word in argv]
         self.calls.append((words, stdin))
         if "--output-file" not in words:
@@ -111,7 +119,7 @@ def uv(monkeypatch: pytest.MonkeyPatch) -> Uv:
 def test_a_lock_holds_everything_in_its_parts(tmp_path: Path, uv: Uv) -> None:
     folder = tmp_path / "torch2.11.0-cu130-py3.11"
     said: list[str] = []
-    lock.lock(DEMO, Version("13.0.2"), folder, said.append)
+    lock.lock(DEMO, Version("13.0.2"), folder, OPEN, said.append)
     found: dict[str, set[str]] = {}
     for part in PARTS:
         for name in lock._entries((folder / f"{part}.txt").read_text()):
@@ -120,10 +128,39 @@ def test_a_lock_holds_everything_in_its_parts(tmp_path: Path, uv: Uv) -> None:
     assert said[-1] == f"lock {folder.name}: {len(PACKAGES)} packages"
     texts = [(folder / f"{part}.txt").read_text() for part in PARTS]
     assert all(re.match(r"# \w+ of torch2.11.0-cu130-py3.11\. Written by", t) for t in texts)
+    assert (folder / ASKED).read_text().splitlines() == list(plan.asked(DEMO))
+
+
+def test_what_was_asked_for_is_the_torch_and_the_sorted_packages() -> None:
+    target = replace(DEMO, packages=("transformers", "peft>=0.17", "accelerate"))
+    assert plan.asked(target) == (
+        "torch==2.11.0",
+        "torchvision==0.26.0",
+        "accelerate",
+        "peft>=0.17",
+        "transformers",
+    )
+
+
+def test_an_open_network_changes_nothing_of_uvs_own_settings(tmp_path: Path, uv: Uv) -> None:
+    lock.lock(DEMO, None, tmp_path / "x", OPEN, print)
+    assert uv.envs == [{}, {}]
+
+
+def test_the_index_and_the_ca_reach_uv_and_no_file(tmp_path: Path, uv: Uv) -> None:
+    """In the environment, because the address may hold a password and an argument is seen by all"""
+    ca = tmp_path / "ca.pem"
+    ca.write_text("-----BEGIN CERTIFICATE-----\n")
+    index = "https://user:pass@pypi.example.com/simple"
+    lock.lock(DEMO, None, tmp_path / "x", Network(ca=str(ca), pypi_index=index), print)
+    assert uv.envs == [{"UV_DEFAULT_INDEX": index, "SSL_CERT_FILE": str(ca)}] * 2
+    assert not any("pypi.example.com" in word for words, _ in uv.calls for word in words)
+    for file in (tmp_path / "x").iterdir():
+        assert "pypi.example.com" not in file.read_text()
 
 
 def test_what_is_asked_for(tmp_path: Path, uv: Uv) -> None:
-    lock.lock(DEMO, Version("13.0.2"), tmp_path / "x", print)
+    lock.lock(DEMO, Version("13.0.2"), tmp_path / "x", OPEN, print)
     (words, everything), (_, torch) = uv.calls
     assert torch.splitlines() == ["torch==2.11.0", "torchvision==0.26.0"]
     wanted = {*torch.splitlines(), *DEMO.packages, "einops", "pip", "uv", "ninja"}
@@ -135,13 +172,13 @@ def test_what_is_asked_for(tmp_path: Path, uv: Uv) -> None:
 
 
 def test_without_wheels_of_nvcc_no_toolkit_is_asked_for(tmp_path: Path, uv: Uv) -> None:
-    lock.lock(DEMO, None, tmp_path / "x", print)
+    lock.lock(DEMO, None, tmp_path / "x", OPEN, print)
     assert "cuda-toolkit" not in uv.calls[0][1]
 
 
 def test_what_a_lock_held_is_where_the_next_one_starts(tmp_path: Path, uv: Uv) -> None:
     for _ in range(2):
-        lock.lock(DEMO, Version("13.0.2"), tmp_path / "x", print)
+        lock.lock(DEMO, Version("13.0.2"), tmp_path / "x", OPEN, print)
     first, second = uv.held
     assert first == ""
     assert set(lock._entries(second)) == set(PACKAGES)
@@ -153,7 +190,7 @@ def test_uv_that_is_not_there_is_a_matter_of_usage(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(proc, "run", missing)
     with pytest.raises(UsageError) as caught:
-        lock.lock(DEMO, None, Path("x"), print)
+        lock.lock(DEMO, None, Path("x"), OPEN, print)
     assert caught.value.hint == "pip install uv"
 
 
@@ -166,7 +203,7 @@ def test_an_index_that_does_not_answer_leaves_the_lock_alone(
     monkeypatch.setattr(proc, "run", down)
     (tmp_path / "torch.txt").write_text("torch==1.0\n")
     with pytest.raises(EngineError, match="no route"):
-        lock.lock(DEMO, None, tmp_path, print)
+        lock.lock(DEMO, None, tmp_path, OPEN, print)
     assert [p.name for p in tmp_path.iterdir()] == ["torch.txt"]
     assert (tmp_path / "torch.txt").read_text() == "torch==1.0\n"
 
@@ -195,7 +232,8 @@ def test_every_requirement_has_a_hash_and_no_file_names_a_host(file: Path) -> No
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
 def test_a_lock_is_whole(folder: Path) -> None:
-    assert sorted(p.name for p in folder.iterdir()) == sorted(f"{part}.txt" for part in PARTS)
+    files = {ASKED, *(f"{part}.txt" for part in PARTS)}
+    assert {p.name for p in folder.iterdir()} == files
     parts = {part: names(folder / f"{part}.txt") for part in PARTS}
     everything = [name for part in PARTS if part != "build" for name in parts[part]]
     assert len(everything) == len(set(everything)), "installed by two steps"
@@ -211,12 +249,16 @@ def test_a_lock_is_whole(folder: Path) -> None:
         assert parts["nvcc"] == set(lock.NVCC)
 
 
+@pytest.mark.parametrize("it", LOCKED, ids=lambda it: it.id)
+def test_a_lock_was_made_for_what_the_matrix_asks_for_now(it: Combination) -> None:
+    target = it.target(RESOLUTION.packages)
+    folder = WORKSPACE.locks / plan.lock_name(target.torch, target.cuda, target.python)
+    assert (folder / ASKED).read_text() == "".join(f"{row}\n" for row in plan.asked(target))
+    assert set(target.packages) == set(WORKSPACE.matrix.packages)
+
+
 def test_each_lock_has_a_target_and_each_lockable_target_its_lock() -> None:
-    wanted = {
-        plan.lock_name(it.torch.version, it.cuda.version, it.os.python)
-        for it in RESOLUTION.combinations
-        if plan.lockable(it)
-    }
+    wanted = {plan.lock_name(it.torch.version, it.cuda.version, it.os.python) for it in LOCKED}
     assert {folder.name for folder in FOLDERS} == wanted
 
 

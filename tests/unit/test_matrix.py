@@ -89,17 +89,17 @@ def test_the_good_one_loads(tmp_path: Path) -> None:
         (
             'flash_attn = "full"',
             'flash_attn = "ful"',
-            "profile.slim.flash_attn: no table flash_attn.ful; did you mean 'full'?",
+            "profile.slim.flash_attn: unknown value 'ful'; did you mean 'full'?",
         ),
         (
             "2.8.3.post2",
             "2.8.3",
-            "flash_attn.full.version: unknown release 2.8.3; did you mean '2.8.3.post2'?",
+            "flash_attn.full.version: unknown value '2.8.3'; did you mean '2.8.3.post2'?",
         ),
         # versions
         ('"13.0"', '"13.x"', "build.0.cuda.0: '13.x' is not a version"),
-        ('"13.0"', "13.0", "build.0.cuda.0: Input should be an instance of Version"),
-        ('"13.0"', '"13.0.2"', "build.0.cuda: 13.0.2: give major.minor, 13.0"),
+        ('"13.0"', "13.0", "build.0.cuda.0: 13.0 is not a version in quotes"),
+        ('"13.0"', '"13.0.2"', "build.0.cuda: unknown value '13.0.2'; did you mean '13.0'?"),
         # the rest
         ('reason = "nobody asked for it"', "", "exclude.0.reason: Field required"),
         (
@@ -107,9 +107,55 @@ def test_the_good_one_loads(tmp_path: Path) -> None:
             "no",
             "exclude.0.reason: String should have at least 10 characters",
         ),
-        ('kind = "slim"', 'kind = "slimmer"', "profile.slim.kind: Input should be 'devel' or"),
+        (
+            'kind = "slim"',
+            'kind = "develop"',
+            "profile.slim.kind: unknown value 'develop'; did you mean 'devel'?",
+        ),
+        (
+            "version =",
+            "head_dims = [64, 129]\nversion =",
+            "flash_attn.full.head_dims.1: unknown value 129; did you mean '1",
+        ),
+        (
+            "version =",
+            'dtypes = ["bf61"]\nversion =',
+            "flash_attn.full.dtypes.0: unknown value 'bf61'; did you mean 'bf16'?",
+        ),
+        (
+            "version =",
+            'features = ["dropuot"]\nversion =',
+            "flash_attn.full.features.0: unknown value 'dropuot'; did you mean 'dropout'?",
+        ),
+        (
+            "version =",
+            "archs = [80, 81]\nversion =",
+            "flash_attn.full.archs: unknown value '81'; did you mean '80'?",
+        ),
+        (
+            "version =",
+            "archs = [80, 90, 80]\nversion =",
+            "flash_attn.full.archs: one of them is named twice",
+        ),
+        (
+            "version =",
+            "head_dims = []\nversion =",
+            "flash_attn.full.head_dims: Tuple should have at least 1 item",
+        ),
+        (
+            '"transformers"',
+            '"transformers", "peft >> 1"',
+            "packages: 'peft >> 1' is not a requirement such as 'peft' or 'peft>=0.17'",
+        ),
+        ('["transformers"]', "[]", "packages: Tuple should have at least 1 item"),
         ('os = ["ubuntu24.04"]', "os = []", "build.0.os: Tuple should have at least 1 item"),
-        ('"me/finetune"', '"Me/finetune:latest "', "publish.repository: String should match"),
+        ('"me/finetune"', '"me/finetune:latest"', "publish.repository: String should match"),
+        ('"me/finetune"', '"me/Finetune"', "publish.repository: String should match"),
+        (
+            '"me/finetune"',
+            '"https://registry.example/x"',
+            "publish.repository: String should match",
+        ),
     ],
 )
 def test_a_fault_has_its_place_and_what_was_near(
@@ -127,7 +173,7 @@ def test_every_fault_of_form_is_told_at_once(tmp_path: Path) -> None:
     wanted = [
         ("unknown key publish.tag", "profile.slim.kind: Field required"),
         ("unknown key profile.slim.knd", "build.0.cuda.0: '13.x' is not a version"),
-        ("build.0.torch.0: Input should be", "exclude.0.reason: Field required"),
+        ("build.0.torch.0: 2.11 is not a version in quotes", "exclude.0.reason: Field required"),
         ("unknown key exclude.0.why",),
     ]
     for start in (start for row in wanted for start in row):
@@ -156,10 +202,41 @@ def test_faults_of_form_and_names_without_meaning_are_told_together(tmp_path: Pa
         assert fault in found
 
 
+def test_architectures_packages_and_words_are_told_together(tmp_path: Path) -> None:
+    text = GOOD.replace("version =", 'archs = [81, 80, 80]\ndtypes = ["fp61"]\nversion =')
+    text = text.replace('"transformers"', '"trans formers"').replace('kind = "slim"', "kind = 1")
+    assert sorted(line.partition(": ")[0] for line in faults(tmp_path, text)) == [
+        "flash_attn.full.archs",
+        "flash_attn.full.archs",
+        "flash_attn.full.dtypes.0",
+        "packages",
+        "profile.slim.kind",
+    ]
+
+
+@pytest.mark.parametrize("value", ["80", '"80"', "{}", "[[80]]", "[{}]", "[80.5]"])
+def test_architectures_of_another_form_are_a_fault_and_no_crash(tmp_path: Path, value: str) -> None:
+    text = GOOD.replace("version =", f"archs = {value}\nversion =")
+    assert any(line.startswith("flash_attn.full.archs") for line in faults(tmp_path, text))
+
+
+def test_good_requirements_are_kept_as_they_are(tmp_path: Path) -> None:
+    text = GOOD.replace('["transformers"]', '["peft>=0.17", "trl[vllm]~=0.9"]')
+    assert load(tmp_path, text).matrix.packages == ("peft>=0.17", "trl[vllm]~=0.9")
+
+
 def test_a_file_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FactsError, match="No such file") as caught:
         matrix.load(tmp_path / "matrix.toml", FACTS)
     assert "--matrix FILE" in caught.value.hint
+
+
+def test_a_file_that_is_not_utf_8_says_where(tmp_path: Path) -> None:
+    file = tmp_path / "matrix.toml"
+    file.write_bytes(b"# caf\xe9\n" + GOOD.encode())
+    with pytest.raises(FactsError) as caught:
+        matrix.load(file, FACTS)
+    assert str(caught.value) == f"{file}: not UTF-8 at byte 5"
 
 
 def test_a_file_that_is_not_toml_says_where(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import re
 import typing
 
 import pytest
@@ -55,7 +56,7 @@ def test_pushed_needs_tested_and_templates_need_pushed() -> None:
     with pytest.raises(TypeError, match="tested"):
         Pushed(**{name: value for name, value in values.items() if name != "tested"})
     for function, name, kind in (
-        (publish.push, "tested", "Tested"),
+        (publish.push, "images", "Sequence[tuple[Tested, str]]"),
         (publish.find, "tested", "Tested"),
         (pods.template, "pushed", "Pushed"),
         (pods.runpod, "pushed", "Pushed"),
@@ -77,9 +78,51 @@ def test_values_are_frozen() -> None:
         assert not any(str(f.type).startswith("list") for f in dataclasses.fields(kind)), kind
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "finetune",
+        "me/finetune",
+        "ghcr.io/me/finetune",
+        "localhost:5000/x",
+        "127.0.0.1:35000/imagegen/finetune",
+        "Registry.Example/me/a-b__c.d",
+    ],
+)
+def test_a_repository_is_a_name(name: str) -> None:
+    assert re.fullmatch(model.REPOSITORY, name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "/x", "x/", "me//x", "me/X", "me/finetune:latest", "ghcr.io/me/x@sha256:0"),
+        *("https://registry.example/me/x", "ghcr.io:/me/x", "ghcr.io:port/me/x", "me/x ", "me/x\n"),
+        *("me/-x", "me/x-", "me/a..b", "-host/x", "me:pass@ghcr.io/x"),
+    ],
+)
+def test_what_is_more_than_a_repositorys_name_is_none(name: str) -> None:
+    assert not re.fullmatch(model.REPOSITORY, name)
+
+
+@pytest.mark.parametrize(
+    ("host", "good"),
+    [
+        *((name, True) for name in ("localhost", "ghcr.io", "10.0.0.1:5000", "A.b")),
+        *(
+            (name, False)
+            for name in ("", "https://registry.example", "ghcr.io:", "a/b", "a:b", "u@h", ".a")
+        ),
+    ],
+)
+def test_a_host_is_a_name_and_maybe_a_port(host: str, good: bool) -> None:
+    assert bool(re.fullmatch(model.HOST, host)) == good
+
+
 def test_a_ref_holds_the_key_and_a_pin_the_digest() -> None:
     one = pushed()
-    assert image().ref == f"registry.example/me/finetune:{DEMO.tag}-{KEY[:12]}"
+    assert image().ref == f"imagegen/built:{DEMO.tag}-{KEY[:12]}"
+    assert image(repository="elsewhere.example/x").ref == image().ref
     assert image(key="f" * 64).ref != image().ref
     assert one.pinned == f"{one.refs[0]}@{one.digest}"
     assert one.compressed == 2_850_000_000

@@ -12,13 +12,13 @@ from types import SimpleNamespace
 import pytest
 from packaging.version import Version
 
-from imagegen import bake, flow, plan, render
-from imagegen.errors import FactsError
+from imagegen import bake, flow, plan, render, resolve
+from imagegen.errors import FactsError, StaleFiles
 from imagegen.matrix import Workspace
 from imagegen.model import Image, minor
 from imagegen.resolve import Combination
 
-from .values import DEMO, RESOLUTION, ROOT, SETUP, WORKSPACE
+from .values import DEMO, FACTS, RESOLUTION, ROOT, SETUP, WORKSPACE
 
 IT = next(it for it in RESOLUTION.combinations if it.id == DEMO.id)
 
@@ -197,4 +197,44 @@ def test_a_python_without_any_lock_says_how_to_make_one(workspace: Workspace) ->
         shutil.rmtree(folder)
     with pytest.raises(FactsError, match=r"no lock for Python 3\.11") as caught:
         plan.recipe(IT, RESOLUTION, workspace)
-    assert caught.value.hint == "imagegen lock '*py3.11*'"
+    assert caught.value.hint == AGAIN.format(workspace.folder)
+
+
+AGAIN = "imagegen lock --matrix {}/matrix.toml '*py3.11*'"
+
+
+@pytest.mark.parametrize(
+    ("packages", "differ"),
+    [
+        ((*WORKSPACE.matrix.packages, "peft", "trl>=0.9"), "peft, trl>=0.9"),
+        (("accelerate", "ipywidgets", "transformers"), "jupyterlab"),
+        (
+            ("accelerate>=1", "ipywidgets", "jupyterlab", "transformers"),
+            "accelerate, accelerate>=1",
+        ),
+    ],
+)
+def test_a_lock_for_other_packages_is_stale(
+    workspace: Workspace, packages: tuple[str, ...], differ: str
+) -> None:
+    matrix = workspace.matrix.model_copy(update={"packages": packages})
+    changed = replace(workspace, matrix=matrix)
+    resolution = resolve.resolve(FACTS, matrix)
+    with pytest.raises(StaleFiles) as caught:
+        plan.recipe(IT, resolution, changed)
+    file = workspace.locks / "torch2.11.0-cu130-py3.11/requirements.in"
+    assert str(caught.value) == f"{file} and the matrix differ in {differ}"
+    assert caught.value.hint == AGAIN.format(workspace.folder)
+
+
+def test_the_order_of_the_packages_makes_no_lock_stale(workspace: Workspace) -> None:
+    packages = tuple(reversed(workspace.matrix.packages))
+    matrix = workspace.matrix.model_copy(update={"packages": packages})
+    resolution = resolve.resolve(FACTS, matrix)
+    assert plan.recipe(IT, resolution, replace(workspace, matrix=matrix)).lock
+
+
+def test_a_folder_without_what_was_asked_for_is_no_lock(workspace: Workspace) -> None:
+    (workspace.locks / "torch2.11.0-cu130-py3.11" / plan.ASKED).unlink()
+    with pytest.raises(FactsError, match="no lock for Python"):
+        plan.recipe(IT, RESOLUTION, workspace)

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
 
 import pytest
 from packaging.version import Version
 
 from imagegen import pods
-from imagegen.model import Layer, Target
+from imagegen.model import Layer, Target, minor
 
-from .values import DIGEST, FACTS, RESOLUTION, pushed
+from .values import DEMO, DIGEST, FACTS, RESOLUTION, pushed
 
 EVERY = pytest.mark.parametrize("target", RESOLUTION.targets, ids=lambda t: t.id)
 
 
 @EVERY
-def test_runpod_is_told_every_driver_that_runs_the_image(target: Target) -> None:
+def test_runpod_is_told_every_driver_that_runs_what_the_image_compiles(target: Target) -> None:
     allowed = pods.runpod(pushed(target), FACTS)["allowedCudaVersions"]
     assert isinstance(allowed, list)
-    floor = Version(f"{target.cuda.major}.0")
+    floor = Version(minor(target.cuda))
     assert {Version(text) for text in allowed} == {v for v in FACTS.driver_cuda if v >= floor}
-    assert f"{target.cuda.major}.0" in allowed
+    assert allowed[0] == minor(target.cuda)
     assert all(text.count(".") == 1 for text in allowed)
 
 
@@ -61,12 +67,52 @@ def test_the_keys_are_those_that_runpod_knows() -> None:
 @EVERY
 def test_vast_is_asked_for_a_gpu_and_a_driver_that_can(target: Target) -> None:
     vast = pods.vast(pushed(target))
+    archs = target.flash_attn.archs
     assert vast["extra_filters"] == {
-        "cuda_max_good": {"gte": float(target.cuda.major)},
-        "compute_cap": {"gte": min(target.flash_attn.archs) * 10},
+        "cuda_max_good": {"gte": float(minor(target.cuda))},
+        "compute_cap": {"gte": archs[0] * 10, "lt": (archs[-1] // 10 + 1) * 100},
     }
     assert vast["runtype"] == "ssh"
-    assert "/opt/imagegen/start" in str(vast["onstart"])
+
+
+def test_kernels_run_on_their_own_major_version_only() -> None:
+    """The demo's kernels are for 8.0: they run on 8.6 and 8.9, and not on 9.0."""
+    assert DEMO.flash_attn.archs == (80,)
+    limits = pods.vast(pushed())["extra_filters"]["compute_cap"]  # type: ignore[index]
+    assert limits == {"gte": 800, "lt": 900}
+    assert all(limits["gte"] <= arch < limits["lt"] for arch in (800, 860, 890))
+    assert not any(limits["gte"] <= arch < limits["lt"] for arch in (750, 900, 1200))
+
+
+def test_what_runs_at_every_boot_starts_once_and_returns() -> None:
+    text = str(pods.vast(pushed())["onstart"])
+    assert len(text) <= 4096
+    start = text.replace("\\\n", " ").splitlines()[-1]
+    assert re.match(r"setsid flock --nonblock /run/\S+ /opt/imagegen/start ", start)
+    assert re.search(r"</dev/null >>/\S+ 2>&1 &$", start)
+
+
+@pytest.mark.process
+def test_what_runs_at_every_boot_is_shell_and_a_second_run_changes_nothing(tmp_path: Path) -> None:
+    text = pods.ONSTART.replace("/opt/imagegen/start", str(tmp_path / "start"))
+    for folder in ("/run", "/var/log", "/workspace"):
+        (tmp_path / folder[1:]).mkdir(parents=True)
+        text = text.replace(f"{folder}/", f"{tmp_path}{folder}/")
+    text = text.replace("mkdir -p /workspace", f"mkdir -p {tmp_path}/workspace")
+    start, done = tmp_path / "start", tmp_path / "done"
+    start.write_text(f"#!/bin/sh\necho $$ >>{done}\nexec sleep 60\n")
+    start.chmod(0o755)
+    try:
+        for _ in range(2):
+            subprocess.run(["bash", "-c", text], check=True, timeout=10)
+        until = time.monotonic() + 10
+        while not done.exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.3)  # the second one's chance
+        assert len(done.read_text().splitlines()) == 1
+    finally:
+        for pid in done.read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
 
 
 def test_no_template_holds_a_login_and_none_is_public() -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def test_the_environment_is_added_to() -> None:
     assert said == [f"1 {os.environ['HOME']}"]
 
 
-def interrupted(script: str) -> list[int]:
+def interrupted(script: str, **options: float) -> list[int]:
     """Ctrl-C after the script's first line, which holds process ids; those ids."""
     pids: list[int] = []
 
@@ -125,7 +126,7 @@ def interrupted(script: str) -> list[int]:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        proc.stream("bash", "-c", script, say=say, doing="x")
+        proc.stream("bash", "-c", script, say=say, doing="x", **options)
     assert pids
     return pids
 
@@ -145,12 +146,43 @@ def test_an_interrupted_child_can_clean_up(tmp_path: Path) -> None:
     assert all(map(gone, pids))
 
 
-def test_a_child_that_is_deaf_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proc, "GRACE", 0.3)
+DEAF = "trap '' INT; sleep 100 & echo $$ $!; while :; do sleep 0.05; done"
+
+
+def test_a_child_that_is_deaf_is_killed_when_its_grace_is_over() -> None:
     start = time.monotonic()
-    pids = interrupted("trap '' INT; echo $$; while :; do sleep 0.05; done")
+    pids = interrupted(DEAF, grace=0.5)
+    assert 0.5 <= time.monotonic() - start < 10
     assert all(map(gone, pids))
-    assert time.monotonic() - start >= 0.3
+
+
+def test_a_second_interrupt_waits_no_longer_and_still_leaves_nothing() -> None:
+    start = time.monotonic()
+    again = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
+    again.start()
+    try:
+        pids = interrupted(DEAF, grace=30)
+    finally:
+        again.cancel()
+    assert 0.9 <= time.monotonic() - start < 15
+    assert all(map(gone, pids))
+
+
+def test_what_a_child_leaves_behind_does_not_hold_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon in a session of its own that has the pipe: its end never comes."""
+    monkeypatch.setattr(proc, "SILENCE", 0.2)
+    monkeypatch.setattr(proc, "GRACE", 0.2)
+    start = time.monotonic()
+    script = "setsid sleep 60 & echo $!; exit 3"
+    code, last = proc.stream("bash", "-c", script, say=lambda _: None, doing="x")
+    (pid,) = map(int, last)
+    try:
+        assert code == 3
+        assert time.monotonic() - start < 10
+        assert alive(pid), "it is not ours to end"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    assert gone(pid)
 
 
 def test_ctrl_c_at_the_keyboard_ends_everything(tmp_path: Path) -> None:

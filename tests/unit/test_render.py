@@ -18,7 +18,8 @@ from imagegen.resolve import Combination
 
 from .values import RESOLUTION, WORKSPACE
 
-SECRETS = ("ca", "pypi_index", "torch_index", "apt_mirror")
+SECRETS = ("ca,mode=0444", "pypi_index", "torch_index", "apt_mirror")
+"""The CA is for programs of any user, such as apt's own; the addresses may hold passwords."""
 STAYS = re.compile(
     r"/opt/venv/bin/python -m venv|python3 -m venv /opt/venv$"
     r"|/build/cuda-links$|/build/torch-constraints > \S+$"
@@ -111,21 +112,37 @@ def test_what_is_installed_is_installed_by_hash(one: Rendered) -> None:
                 wanted = f"torch=={one.target.torch} torchvision=={one.target.torchvision}"
                 assert wanted in command
     assert one.recipe.flash_attn_sha256 in one.text
-    assert ("# Not locked:" in one.text) == (not one.recipe.lock)
+    assert ("(This torch build is on PyTorch's own index only.)" in one.text) == (
+        not one.recipe.lock
+    )
 
 
 @every
-def test_the_base_is_pinned_or_says_that_it_is_not(one: Rendered) -> None:
+def test_the_head_says_what_is_pinned_and_what_is_not(one: Rendered) -> None:
+    head = one.text.partition("ARG REGISTRY")[0].replace("\n# ", " ")
+    (said,) = (line for line in head.splitlines() if "Pinned: " in line)
+    pinned, _, rest = said.partition("Pinned: ")[2].partition(". Not pinned: ")
+    assert rest
+    recipe = one.recipe
+    assert ("the base by digest" in pinned) == bool(recipe.from_digest)
+    assert ("(a single public source names it)" in pinned) == recipe.from_guess
+    assert ("Python packages by hash" in pinned) == bool(recipe.lock)
+    assert ("torch by version" in pinned) == (not recipe.lock)
+    assert "distribution packages" in rest
+    assert ("the base" in rest) == (not recipe.from_digest)
+    assert ("NVIDIA's apt packages" in rest) == (recipe.nvcc == "apt")
+    assert ("what torch asks for" in rest) == (not recipe.lock)
+
+
+@every
+def test_the_base_is_named_by_digest_where_one_is_known(one: Rendered) -> None:
     (first,) = (line for line in one.instructions if line.startswith("FROM ${REGISTRY}/"))
     name = first.split()[1]
     if one.recipe.from_digest:
         assert name == f"${{REGISTRY}}/{one.recipe.from_tag}@{one.recipe.from_digest}"
         assert re.search(r"@sha256:[0-9a-f]{64}$", name)
-        assert "is not pinned" not in one.text
     else:
         assert name == f"${{REGISTRY}}/{one.recipe.from_tag}"
-        said = f"# The base is not pinned: no source names a digest of {one.recipe.from_tag}."
-        assert said in one.text
 
 
 @every
@@ -179,7 +196,10 @@ def test_every_file_for_the_pod_is_copied() -> None:
     context = plan.context_image()
     files = [path.relative_to(context) for path in context.rglob("*") if path.is_file()]
     for file in files:
-        if file.parts[0] not in ("build", "wheel") and "__pycache__" not in file.parts:
+        if (
+            file.parts[0] not in ("build", "wheel", ".dockerignore")
+            and "__pycache__" not in file.parts
+        ):
             assert {str(file), *map(str, file.parents)} & set(copied), f"{file} is not copied"
 
 

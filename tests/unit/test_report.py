@@ -173,9 +173,10 @@ def test_the_demo(printed: Printed) -> None:
     report.demo(made, templates, "text")
     text = printed()
     assert f"tested and pushed: {made.pushed.pinned}" in text
+    assert f"imagegen push {DEMO.id} --base bootstrap --repository" in text
     assert "total   60.0" in text
-    assert "to undo what was installed:\n  docker rm -f x" in text
-    assert "850.0 MB  pip-install x" in text
+    assert "to undo all of it:\n  docker rm -f x" in text
+    assert "850.0 MB  /build/pip-install x" in text
     report.demo(made, templates, "json")
     row = json.loads(printed())
     assert row["templates"] == json.loads(json.dumps(templates))
