@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import ssl
 import subprocess
 import sys
@@ -19,10 +20,13 @@ from imagegen import bake, base, flow, plan, proc, render
 from imagegen.base import Base
 from imagegen.engine import Docker
 from imagegen.errors import BuildError
-from imagegen.model import Image
+from imagegen.model import Built, Image
 
 from .conftest import NETWORK, ROOT
 from .servers import Answer, index, mirror, served
+
+# The stand-in servers' TLS sockets are closed when they are collected.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 UBUNTU = "ubuntu24.04-cuda13.0-torch2.11-py3.12-demo"
 DEVEL = "ubuntu24.04-cuda12.9-torch2.9-py3.12-devel"
@@ -203,14 +207,21 @@ def test_an_index_that_does_not_deliver(
 
 
 def test_the_ubuntu_text_builds_whole_on_a_stand_in(
-    engine: Docker, local_base: Base, demo: object, setup: flow.Setup
+    engine: Docker, local_base: Base, demo: Built, setup: flow.Setup, tmp_path: Path
 ) -> None:
     """FROM ubuntu:24.04 swapped for this machine's base: every line runs, to the last COPY.
 
-    The stand-in's Python is another one; a lock holds the hashes of every Python's wheels.
+    The stand-in's Python is another one, so the lock for it stands in for the Dockerfile's own.
     """
     image = an_image(setup, UBUNTU, local_base.reference)
-    document = bake.document([image], ROOT / "dockerfiles", plan.context_image(), NETWORK)
+    locks = setup.workspace.locks
+    there, here = (
+        plan.lock_name(target.torch, target.cuda, target.python)
+        for target in (image.target, demo.image.target)
+    )
+    shutil.copytree(ROOT / "dockerfiles" / UBUNTU, tmp_path / UBUNTU)
+    shutil.copytree(locks / here, tmp_path / "locks" / there)
+    document = bake.document([image], tmp_path, plan.context_image(), NETWORK)
     digests = engine.bake(document, NETWORK.secrets, print)
     try:
         built = engine.local(image.ref)
@@ -246,7 +257,8 @@ def stand_in(
         ' echo "SHA256: $(sha256sum "$f" | cut -d" " -f1)"; echo; done'
     )
     (tmp_path / "Dockerfile").write_text(
-        f"FROM {local_base.reference}\nRUN mkdir /repo; {build}; ({packages}) > /repo/Packages\n"
+        f"FROM {local_base.reference}\n"
+        f"RUN mkdir -p /repo /usr/local/cuda/include; {build}; ({packages}) > /repo/Packages\n"
         "RUN echo 'deb [trusted=yes] file:/repo ./' > /etc/apt/sources.list.d/cuda.list\n"
     )
     engine.bake(
