@@ -159,15 +159,7 @@ def oci_archive(rootfs: Path, archive: Path, config: Mapping[str, object], refer
     Returns the manifest's digest, which depends on the arguments alone.
     """
     layer = rootfs.with_suffix(".tar.gz")
-    diff_id = hashlib.sha256()
-    with (
-        rootfs.open("rb") as plain,
-        layer.open("wb") as raw,
-        gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, compresslevel=1, filename="") as packed,
-    ):
-        while block := plain.read(1 << 20):
-            diff_id.update(block)
-            packed.write(block)
+    diff_id = _pack(rootfs, layer)
     created = "2023-11-14T22:13:20Z"  # EPOCH
     image = _json(
         {
@@ -175,7 +167,7 @@ def oci_archive(rootfs: Path, archive: Path, config: Mapping[str, object], refer
             "os": "linux",
             "created": created,
             "config": config,
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff_id.hexdigest()}"]},
+            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
             "history": [{"created": created, "created_by": "mmdebstrap"}],
         }
     )
@@ -213,6 +205,20 @@ def oci_archive(rootfs: Path, archive: Path, config: Mapping[str, object], refer
         with layer.open("rb") as file:
             tar.addfile(info, file)
     return _digest(manifest)
+
+
+def _pack(plain: Path, packed: Path) -> str:
+    """Compress ``plain`` without a time or a name in it; returns the digest of ``plain``."""
+    digest = hashlib.sha256()
+    with (
+        plain.open("rb") as source,
+        packed.open("wb") as raw,
+        gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, compresslevel=1, filename="") as sink,
+    ):
+        while block := source.read(1 << 20):
+            digest.update(block)
+            sink.write(block)
+    return f"sha256:{digest.hexdigest()}"
 
 
 def _json(value: object) -> bytes:

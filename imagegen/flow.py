@@ -327,7 +327,8 @@ def _old_report(built: Built, *, gpu: bool) -> Report | None:
             seconds = float(data["seconds"])
         except (OSError, ValueError, KeyError, TypeError):  # none, or of another version
             continue
-        why = f"already tested: {len(found)} checks of these bytes on {at} (--again repeats them)"
+        ran = sum(check.status != "skip" for check in found)  # skipped is not passed
+        why = f"already tested: {ran} checks of these bytes on {at} (--again repeats them)"
         return Report(built=built, checks=found, seconds=seconds, cached=why)
     return None
 
