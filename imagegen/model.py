@@ -8,6 +8,7 @@ way to become ``Pushed``, and only a ``Pushed`` image has templates.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +21,12 @@ Kind = Literal["devel", "slim"]
 """``devel`` stands on an nvidia/cuda cudnn-devel image; ``slim`` holds nvcc and one copy of the
 CUDA libraries."""
 
+Host = Literal["x86_64", "aarch64"]
+"""The CPU architecture of the machine that a container runs on."""
+
+Origin = Literal["official", "third-party", "source"]
+"""Where flash-attn comes from: its makers' wheel, somebody else's, or a compilation."""
+
 Status = Literal["pass", "fail", "skip"]
 
 _WORD = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
@@ -31,6 +38,35 @@ REPOSITORY = rf"(?:{HOST}/)?{_WORD}(?:/{_WORD})*"
 def minor(version: Version) -> str:
     """``13.0`` of 13.0.2."""
     return f"{version.major}.{version.minor}"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Python:
+    """A Python minor: ``3.13``, or ``3.13t``, its free-threaded build, which takes other wheels."""
+
+    version: Version
+    free_threaded: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Python:
+        """The value of ``3.13`` or ``3.13t``.
+
+        Raises:
+            ValueError: the text is neither.
+        """
+        found = re.fullmatch(r"(\d+\.\d+)(t?)", text)
+        if not found:
+            raise ValueError(f"{text!r} is not a Python such as 3.12, or 3.13t")
+        return cls(Version(found[1]), bool(found[2]))
+
+    @property
+    def tag(self) -> str:
+        """As in wheels' names: ``cp313t``."""
+        return f"cp{self.version.major}{self.version.minor}{'t' * self.free_threaded}"
+
+    def __str__(self) -> str:
+        """``3.13t``."""
+        return f"{minor(self.version)}{'t' * self.free_threaded}"
 
 
 @dataclass(frozen=True, kw_only=True, order=True, slots=True)

@@ -1,0 +1,214 @@
+"""The compatibility facts: those that come with imagegen (data/*.toml) and a user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from packaging.version import InvalidVersion, Version
+from pydantic import Field
+
+from imagegen.errors import FactsError
+from imagegen.facts import crosscheck
+from imagegen.facts.reading import checked, nearest, parse_toml
+from imagegen.facts.rows import (
+    BaseFact,
+    CudaFact,
+    FlashAttnFact,
+    GpuFact,
+    OsFact,
+    Sourced,
+    Strict,
+    ThirdPartyWheel,
+    TorchFact,
+    Ver,
+    exact,
+    gpu_key,
+)
+from imagegen.model import Python, minor
+
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "torch": ("version",),
+    "cuda": ("version",),
+    "base": ("tag",),
+    "os": ("distribution", "version"),
+    "flash_attn": ("version",),
+    "gpu": ("name",),
+}
+"""What names a row of each table, so that a user's row finds the one that it changes."""
+
+Row = TypeVar("Row", TorchFact, CudaFact, FlashAttnFact)
+
+
+class Facts(Strict):
+    """All facts, one table of each kind.
+
+    ``driver_cuda`` are the CUDA versions that a driver can report, oldest first.
+    ``cpu_seconds_per_kernel`` is what one kernel file of flash-attn costs for one architecture.
+    """
+
+    driver_cuda: tuple[Ver, ...] = Field(min_length=1)
+    torch: tuple[TorchFact, ...] = Field(min_length=1)
+    cuda: tuple[CudaFact, ...] = Field(min_length=1)
+    base: tuple[BaseFact, ...]
+    os: tuple[OsFact, ...] = Field(min_length=1)
+    flash_attn: tuple[FlashAttnFact, ...] = Field(min_length=1)
+    gpu: tuple[GpuFact, ...] = Field(min_length=1)
+    cpu_seconds_per_kernel: int
+    flash_attn_url: str
+    third_party_url: str
+    third_party_source: str
+    third_party_checked: date
+    third_party: tuple[ThirdPartyWheel, ...] = ()
+
+    def torch_like(self, wanted: Version) -> tuple[TorchFact, ...]:
+        """The releases that ``2.9`` or ``2.9.1`` means, newest first."""
+        return _like(self.torch, wanted)
+
+    def cuda_like(self, wanted: Version) -> tuple[CudaFact, ...]:
+        """The toolkits that ``12.8`` or ``12.8.1`` means, newest first."""
+        return _like(self.cuda, wanted)
+
+    def flash_attn_like(self, wanted: Version) -> tuple[FlashAttnFact, ...]:
+        """The releases that ``2.8`` or ``2.8.3`` means, newest first."""
+        return _like(self.flash_attn, wanted)
+
+    def os_named(self, name: str) -> OsFact | None:
+        """The release that is spelled ``name`` in ids."""
+        return next((row for row in self.os if row.os.name == name), None)
+
+    def gpu_named(self, name: str) -> GpuFact | None:
+        """The card, however its name is spelled."""
+        key = gpu_key(name)
+        return next((row for row in self.gpu if key in row.keys), None)
+
+    @property
+    def pythons(self) -> tuple[Python, ...]:
+        """Every Python that some torch has a wheel for, newest first."""
+        found = {p for row in self.torch for p in (*row.pythons, *row.index_pythons)}
+        return tuple(sorted(found, reverse=True))
+
+    @property
+    def indexes(self) -> tuple[Version, ...]:
+        """The CUDA (major.minor) of every torch build, newest first."""
+        return tuple(sorted({build.cuda for row in self.torch for build in row.build}, reverse=True))
+
+    def assume(self, table: str, wanted: str) -> Facts:
+        """The facts with a row for a version that nobody knows yet: like the nearest older one.
+
+        Raises:
+            FactsError: it is not a version, or older than every known one.
+        """
+        try:
+            version = Version(wanted)
+        except InvalidVersion as error:
+            raise FactsError(f"{wanted!r} is not a version") from error
+        rows: tuple[Any, ...] = getattr(self, table)
+        older = [row for row in rows if row.version < version and not row.assumed]
+        if not older:
+            raise FactsError(f"{table} {wanted} is older than every version that is known")
+        like = max(older, key=lambda row: row.version)
+        update: dict[str, Any] = {"version": version, "assumed": str(like.version)}
+        if table == "cuda":  # the images of another toolkit are none of its own
+            update["base"] = ()
+        return self.model_copy(update={table: (*rows, like.model_copy(update=update))})
+
+
+def _like(rows: Iterable[Row], wanted: Version) -> tuple[Row, ...]:
+    found = [row for row in rows if exact(row.version, wanted)]
+    return tuple(sorted(found, key=lambda row: row.version, reverse=True))
+
+
+def load(own: Path | None = None) -> Facts:
+    """The facts in imagegen/data, with the rows of a user's own file added or put over them.
+
+    Raises:
+        FactsError: with every fault of every file.
+    """
+    return _with(own) if own else _built_in()
+
+
+@cache
+def _built_in() -> Facts:
+    return _assembled(_tables(), "imagegen/data")
+
+
+def _tables() -> dict[str, Any]:
+    tables: dict[str, Any] = {}
+    for file in sorted((resources.files("imagegen") / "data").iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".toml"):
+            tables |= parse_toml(file.read_text(encoding="utf-8"), file.name)
+    return tables
+
+
+def _with(own: Path) -> Facts:
+    try:
+        text = own.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FactsError(f"{own}: cannot be read: {error}") from error
+    return _assembled(merged(_tables(), parse_toml(text, str(own))), str(own))
+
+
+def merged(tables: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables with a user's rows: one that is known is changed key by key, others are added."""
+    found = dict(tables)
+    for table, value in own.items():
+        names = KEYS.get(table)
+        if names is None or not isinstance(value, list):
+            found[table] = value  # a single value, or a fault that the models tell
+            continue
+        rows = list(found[table])
+        for row in value:
+            key = [row.get(name) for name in names] if isinstance(row, dict) else []
+            at = next((i for i, r in enumerate(rows) if [r.get(n) for n in names] == key), None)
+            if at is None:
+                rows.append(row)
+            else:
+                rows[at] = rows[at] | row
+        found[table] = rows
+    return found
+
+
+def _assembled(tables: Mapping[str, Any], place: str) -> Facts:
+    """The facts, cross-checked, with each image beside its toolkit and each wheel beside its
+    release, so that a rule sees everything about the rows that it is given.
+    """
+    flat = checked(Facts, tables, place)
+    faults = [f"{place}: {fault}" for fault in crosscheck.faults(flat)]
+    if faults:
+        raise FactsError("\n".join(faults))
+    cuda = tuple(
+        row.model_copy(update={"base": tuple(b for b in flat.base if b.cuda == row.version)})
+        for row in flat.cuda
+    )
+    flash_attn = tuple(
+        row.model_copy(
+            update={"third_party": tuple(w for w in flat.third_party if w.version == row.version)}
+        )
+        for row in flat.flash_attn
+    )
+    return flat.model_copy(update={"cuda": cuda, "flash_attn": flash_attn})
+
+
+__all__ = [
+    "BaseFact",
+    "CudaFact",
+    "Facts",
+    "FlashAttnFact",
+    "GpuFact",
+    "OsFact",
+    "Sourced",
+    "Strict",
+    "TorchFact",
+    "Ver",
+    "checked",
+    "load",
+    "merged",
+    "minor",
+    "nearest",
+    "parse_toml",
+]
