@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imagegen.options import (
+    MATRIX,
+    Again,
+    AllowUnknown,
+    AptMirror,
+    Base,
+    BaseFrom,
+    Builder,
+    Ca,
+    Card,
+    Driver,
+    Fmt,
+    FreshBase,
+    Gpu,
+    KeepGoing,
+    ListOutput,
+    MatrixFile,
+    Output,
+    OwnFacts,
+    PypiIndex,
+    Registry,
+    Repository,
+    Select,
+    TorchIndex,
+)
+
 if TYPE_CHECKING:
-    from imagegen.flow import Options
+    from imagegen.flow import Options, Setup
 
 app = typer.Typer(
     name="imagegen",
@@ -20,111 +45,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Images for fine-tuning language models on rented GPUs: nvcc and flash-attn baked in, "
     "tested before they are pushed, for RunPod and vast.ai alike.",
-    epilog="Exit codes: 2 usage, 3 facts or matrix, 4 nothing selected, 5 engine, 6 build, "
+    epilog="Exit codes: 2 usage, 3 facts or matrix, 4 nothing selected or impossible, 5 engine, 6 build, "
     "7 checks failed, 8 registry, 10 stale files, 130 interrupted.",
 )
 template = typer.Typer(no_args_is_help=True, help="Print the template of a tested, pushed image.")
 app.add_typer(template, name="template")
-
-
-class Output(StrEnum):
-    """How results are printed."""
-
-    text = "text"
-    json = "json"
-
-
-class ListOutput(StrEnum):
-    """How targets are printed; ``github`` is a job matrix for GitHub Actions."""
-
-    text = "text"
-    json = "json"
-    github = "github"
-
-
-class Base(StrEnum):
-    """Where base images come from."""
-
-    pull = "pull"
-    bootstrap = "bootstrap"
-
-
-Select = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[SELECT]...", help="Globs over target ids; without any, every target."),
-]
-MatrixFile = Annotated[
-    Path,
-    typer.Option("--matrix", metavar="FILE", help="What to build.", envvar="IMAGEGEN_MATRIX"),
-]
-Fmt = Annotated[Output, typer.Option("--format", help="How to print the result.")]
-Builder = Annotated[
-    str,
-    typer.Option(metavar="NAME", help="A buildx builder instead of the engine's own BuildKit."),
-]
-KeepGoing = Annotated[
-    bool, typer.Option("--keep-going", help="Build the rest when a target fails, then fail.")
-]
-BaseFrom = Annotated[
-    Base,
-    typer.Option(
-        "--base",
-        help="bootstrap makes the base from this machine's own packages, for a network without a "
-        "registry; it works for slim images of CUDA 13 on this machine's distribution.",
-        envvar="IMAGEGEN_BASE",
-    ),
-]
-FreshBase = Annotated[
-    bool, typer.Option("--fresh-base", help="Bootstrap the base anew, with today's packages.")
-]
-Ca = Annotated[
-    str,
-    typer.Option(
-        "--ca",
-        metavar="FILE",
-        help="CA bundle for the build's downloads, as a secret: it is in no layer.",
-        envvar=["IMAGEGEN_CA", "SSL_CERT_FILE"],
-    ),
-]
-PypiIndex = Annotated[
-    str,
-    typer.Option(metavar="URL", help="A PyPI index of your own.", envvar="IMAGEGEN_PYPI_INDEX"),
-]
-TorchIndex = Annotated[
-    str,
-    typer.Option(
-        metavar="URL",
-        help="A PyTorch index of your own; {backend} in it becomes cu128 and the like.",
-        envvar="IMAGEGEN_TORCH_INDEX",
-    ),
-]
-AptMirror = Annotated[
-    str,
-    typer.Option(
-        metavar="URL",
-        help="Root of a distribution mirror: takes the place of the archive's host.",
-        envvar="IMAGEGEN_APT_MIRROR",
-    ),
-]
-Registry = Annotated[
-    str,
-    typer.Option(
-        metavar="HOST",
-        help="A registry that mirrors docker.io, for base images.",
-        envvar="IMAGEGEN_REGISTRY",
-    ),
-]
-Gpu = Annotated[bool, typer.Option("--gpu", help="Run the checks that need a GPU, too.")]
-Again = Annotated[bool, typer.Option("--again", help="Repeat checks that these bytes passed.")]
-Repository = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="Where to push, e.g. ghcr.io/me/finetune; matrix.toml has the default.",
-        envvar="IMAGEGEN_REPOSITORY",
-    ),
-]
-MATRIX = Path("dockerfiles/matrix.toml")
 
 
 @app.callback(invoke_without_command=True)
@@ -149,22 +74,108 @@ def _root(
 def list_(
     select: Select = None,
     excluded: Annotated[
-        bool, typer.Option("--excluded", help="What is left out, and why.")
+        bool, typer.Option("--excluded", help="What is left out, and every reason.")
     ] = False,
+    gpu: Card = "",
+    driver: Driver = "",
     matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
     fmt: Annotated[ListOutput, typer.Option("--format", help="How to print.")] = ListOutput.text,
 ) -> None:
-    """List the targets of this workspace.
+    """List the targets of this workspace; with --gpu or --driver those that work there.
 
-    imagegen list '*cuda13.0*' 'debian*'
+    imagegen list '*cuda13.0*' 'debian*' --gpu "RTX 4090" --driver 570
     """
-    from imagegen import flow, report
+    from imagegen import choose, report
 
-    it = flow.setup(matrix)
+    it = _setup(matrix, facts, allow_unknown)
     if excluded:
-        report.left_out(it.resolution, fmt.value)
+        report.left_out(choose.left_out(it, select or ()), fmt.value)
     else:
-        report.targets(it.resolution.select(select or ()), it.resolution, fmt.value)
+        report.targets(choose.listed(it, select or (), gpu, driver), fmt.value)
+
+
+@app.command()
+def why(
+    ubuntu: Annotated[str, typer.Option(metavar="VERSION", help="20.04 to 26.04.")] = "",
+    debian: Annotated[str, typer.Option(metavar="VERSION", help="12 or 13.")] = "",
+    cuda: Annotated[
+        str, typer.Option(metavar="VERSION", help="The toolkit that brings nvcc: 12.8 or 12.8.1.")
+    ] = "",
+    torch: Annotated[str, typer.Option(metavar="VERSION", help="2.9 or 2.9.1.")] = "",
+    torch_index: Annotated[
+        str, typer.Option(metavar="cuNNN", help="The CUDA that torch is built for, e.g. cu126.")
+    ] = "",
+    python: Annotated[
+        str, typer.Option(metavar="VERSION", help="3.12, or 3.13t for the free-threaded build.")
+    ] = "",
+    flash_attn: Annotated[
+        str, typer.Option(metavar="VERSION", help="A release of flash-attn 2, or none.")
+    ] = "",
+    flash_attn_from: Annotated[
+        str, typer.Option(metavar="ORIGIN", help="official, third-party or source.")
+    ] = "",
+    arch: Annotated[str, typer.Option(metavar="NAME", help="x86_64 or aarch64.")] = "",
+    gpu: Card = "",
+    driver: Driver = "",
+    memory: Annotated[
+        str, typer.Option(metavar="GB", help="Memory of the machine that compiles flash-attn.")
+    ] = "",
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Fmt = Output.text,
+) -> None:
+    """Say whether a combination works, every reason why not, and what is near.
+
+    An option left out means any value. Exit code 4 when nothing can work, 0 otherwise: the verdict
+    is ok, warn (works, with something to know), unverified (no fact says) or impossible.
+
+    imagegen why --ubuntu 24.04 --cuda 13.0 --torch 2.8 --python 3.12
+    """
+    from imagegen import choose, report
+    from imagegen.errors import ImpossibleCombination, UsageError
+    from imagegen.why import Question
+
+    if ubuntu and debian:
+        raise UsageError("--ubuntu and --debian: an image stands on one of them")
+    question = Question(
+        os=f"ubuntu{ubuntu}" if ubuntu else f"debian{debian}" if debian else "",
+        cuda=cuda, torch=torch, index=torch_index, python=python, flash_attn=flash_attn,
+        origin=flash_attn_from, host=arch, gpu=gpu, driver=driver, memory=memory,
+    )  # fmt: skip
+    found, pieces = choose.answer(question, facts, allow_unknown=allow_unknown)
+    report.why(found, pieces, fmt.value)
+    if found.found.verdict == "impossible":
+        raise typer.Exit(ImpossibleCombination.exit_code)
+
+
+@app.command()
+def pick(
+    select: Select = None,
+    gpu: Card = "",
+    driver: Driver = "",
+    python: Annotated[str, typer.Option(metavar="VERSION", help="Only this Python.")] = "",
+    torch: Annotated[str, typer.Option(metavar="VERSION", help="Only this torch.")] = "",
+    from_nvidia_smi: Annotated[
+        bool, typer.Option("--from-nvidia-smi", help="Read cards and driver of this machine.")
+    ] = False,
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Fmt = Output.text,
+) -> None:
+    """Name the best target for a machine, and why it beat the next one.
+
+    imagegen pick --gpu "RTX 4090" --driver 570
+    """
+    from imagegen import choose, report
+
+    it = _setup(matrix, facts, allow_unknown)
+    picked = choose.best(
+        it, select or (), gpu, driver, python=python, torch=torch, here=from_nvidia_smi
+    )
+    report.picked(picked, fmt.value)
 
 
 @app.command()
@@ -174,28 +185,44 @@ def render(
         bool, typer.Option("--check", help="Write nothing; exit 10 when a file differs.")
     ] = False,
     matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
     fmt: Fmt = Output.text,
 ) -> None:
     """Write the Dockerfiles of the selected targets beside the matrix."""
     from imagegen import flow, report
 
-    found = flow.render_files(flow.setup(matrix), select or (), check=check)
+    found = flow.render_files(_setup(matrix, facts, allow_unknown), select or (), check=check)
     report.rendered(found, fmt.value, check=check)
 
 
 @app.command()
 def lock(
     select: Select = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Ask nothing, write nothing; exit 10 when a lock is stale."),
+    ] = False,
     ca: Ca = "",
     pypi_index: PypiIndex = "",
     matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
     fmt: Fmt = Output.text,
 ) -> None:
-    """Pin every Python package of the selected targets by hash. Asks the package index."""
+    """Pin every Python package of the selected targets by hash. Asks the package index.
+
+    Base images and flash-attn's source are pinned by the facts. What this network cannot reach
+    stays visibly unlocked: see the column of `imagegen list`.
+    """
     from imagegen import bake, flow, report
 
+    it = _setup(matrix, facts, allow_unknown)
+    if check:
+        report.locks(flow.check_locks(it, select or ()), fmt.value)
+        return
     network = bake.Network(ca=ca, pypi_index=pypi_index)
-    made = flow.lock_files(flow.setup(matrix), select or (), network, report.Progress())
+    made = flow.lock_files(it, select or (), network, report.Progress())
     report.paths(made, fmt.value)
 
 
@@ -216,6 +243,8 @@ def build(
     registry: Registry = "",
     repository: Repository = "",
     matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
     fmt: Fmt = Output.text,
 ) -> None:
     """Build the selected targets into the engine's store.
@@ -228,7 +257,7 @@ def build(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
         keep_going=keep_going, repository=repository,
     )  # fmt: skip
-    it, say = flow.setup(matrix), report.Progress()
+    it, say = _setup(matrix, facts, allow_unknown), report.Progress()
     if print_:
         chosen = flow.images(it, None, select or (), options, say)
         report.show(flow.document(it, chosen, options))
@@ -254,6 +283,8 @@ def test(
     registry: Registry = "",
     repository: Repository = "",
     matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
     fmt: Fmt = Output.text,
 ) -> None:
     """Build the selected targets and run their checks: nvcc, torch, flash-attn, SSH, Jupyter."""
@@ -265,7 +296,11 @@ def test(
         keep_going=keep_going, repository=repository, gpu=gpu, again=again,
     )  # fmt: skip
     found = flow.test(
-        flow.setup(matrix), Docker.connect(), select or (), options, report.Progress()
+        _setup(matrix, facts, allow_unknown),
+        Docker.connect(),
+        select or (),
+        options,
+        report.Progress(),
     )
     report.tested(found, fmt.value)
     flow.passed(found)
@@ -286,6 +321,8 @@ def push(
     registry: Registry = "",
     repository: Repository = "",
     matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
     fmt: Fmt = Output.text,
 ) -> None:
     """Build, test and push the selected targets. Nothing untested can be pushed."""
@@ -296,7 +333,13 @@ def push(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
         repository=repository, gpu=gpu, again=again,
     )  # fmt: skip
-    done = flow.push(flow.setup(matrix), Docker.connect(), select or (), options, report.Progress())
+    done = flow.push(
+        _setup(matrix, facts, allow_unknown),
+        Docker.connect(),
+        select or (),
+        options,
+        report.Progress(),
+    )
     report.pushed(done, fmt.value)
 
 
@@ -306,9 +349,11 @@ def template_runpod(
     base: BaseFrom = Base.pull,
     repository: Repository = "",
     matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
 ) -> None:
     """RunPod templates (REST v2) of the selected targets, as JSON, with the pushed digest."""
-    _template("runpod", select, base, repository, matrix)
+    _template("runpod", select, base, repository, _setup(matrix, facts, allow_unknown))
 
 
 @template.command("vast")
@@ -317,18 +362,25 @@ def template_vast(
     base: BaseFrom = Base.pull,
     repository: Repository = "",
     matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
 ) -> None:
     """vast.ai templates of the selected targets, as JSON, with the pushed digest."""
-    _template("vast", select, base, repository, matrix)
+    _template("vast", select, base, repository, _setup(matrix, facts, allow_unknown))
+
+
+def _setup(matrix: Path, facts: Path | None, allow_unknown: bool) -> Setup:
+    from imagegen import flow
+
+    return flow.setup(matrix, facts, allow_unknown=allow_unknown)
 
 
 def _template(
-    platform: str, select: list[str] | None, base: Base, repository: str, matrix: Path
+    platform: str, select: list[str] | None, base: Base, repository: str, it: Setup
 ) -> None:
     from imagegen import flow, pods, report
     from imagegen.engine import Docker
 
-    it = flow.setup(matrix)
     options = flow.Options(base=base.value, repository=repository)
     done = flow.already_pushed(it, Docker.connect(), select or (), options, report.Progress())
     report.show([pods.template(platform, one, it.facts) for one in done])
@@ -366,6 +418,8 @@ def demo(
     apt_mirror: AptMirror = "",
     registry: Registry = "",
     matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
     fmt: Fmt = Output.text,
 ) -> None:
     """From a bare machine to a tested GPU image in a registry of its own: the whole way.
@@ -375,10 +429,10 @@ def demo(
     finds everything done.
     """
     from imagegen import demo as whole_way
-    from imagegen import flow, pods, report
+    from imagegen import pods, report
 
     options = _options(Base.bootstrap, fresh_base, ca, pypi_index, "", apt_mirror, registry, "")
-    it = flow.setup(matrix)
+    it = _setup(matrix, facts, allow_unknown)
     made = whole_way.demo(it, options, report.Progress())
     templates = {name: pods.template(name, made.pushed, it.facts) for name in pods.PLATFORMS}
     report.demo(made, templates, fmt.value)

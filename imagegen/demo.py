@@ -23,7 +23,7 @@ class Demo:
     undo: tuple[str, ...]
 
 
-def demo_target(it: flow.Setup, os_release: str) -> resolve.Combination:
+def demo_target(it: flow.Setup, os_release: str) -> resolve.Candidate:
     """The demo target of this machine's distribution.
 
     Raises:

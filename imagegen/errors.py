@@ -34,6 +34,12 @@ class NothingSelected(ImagegenError):
     exit_code = 4
 
 
+class ImpossibleCombination(ImagegenError):
+    """Nothing that was asked for can work; the message says why."""
+
+    exit_code = 4
+
+
 class EngineError(ImagegenError):
     """No container engine, one that is too old, or one that refused or did not answer."""
 

@@ -7,16 +7,17 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from imagegen import bake, base, facts, lock, matrix, plan, render, resolve
+from imagegen import aliases, bake, base, facts, lock, matrix, pieces, plan, render, resolve
 from imagegen.errors import (
     BuildError,
     ChecksFailed,
     EngineError,
+    FactsError,
     RegistryError,
     StaleFiles,
     UsageError,
@@ -30,11 +31,6 @@ if TYPE_CHECKING:
 BaseFrom = Literal["pull", "bootstrap"]
 """Where a base image comes from: a registry, or this machine's own packages."""
 
-CPU_SECONDS_PER_KERNEL = {True: 200, False: 60}
-"""For one flash-attn kernel file and one architecture, with and without its optional features.
-Measured with flash-attn 2.8.3.post2, CUDA 13.0 and 13.2, on two shared cores."""
-
-
 DISK_FIRST, DISK_NEXT = 25 * 10**9, 14 * 10**9
 """Bytes that building takes: the layers, their unpacked copies, the build's own stages; a further
 target shares some. Measured for the demo target: see benchmarks/."""
@@ -47,6 +43,8 @@ class Setup:
     facts: facts.Facts
     workspace: matrix.Workspace
     resolution: resolve.Resolution
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Moving tag -> the id that it points to."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,13 +73,20 @@ class Options:
             )
 
 
-def setup(file: Path) -> Setup:
-    """Load the facts and the matrix and resolve them."""
-    known = facts.load()
-    workspace = matrix.load(file, known)
-    return Setup(
-        facts=known, workspace=workspace, resolution=resolve.resolve(known, workspace.matrix)
-    )
+def setup(file: Path, own: Path | None = None, *, allow_unknown: bool = False) -> Setup:
+    """Load the facts, a user's own among them, and the matrix, and resolve them.
+
+    Raises:
+        FactsError: with every fault: what the tables contradict, what the matrix names and nobody
+            knows, what can never be a target, what an alias cannot point to.
+    """
+    workspace = matrix.load(file, facts.load(own), allow_unknown=allow_unknown)
+    resolution = resolve.resolve(workspace.facts, workspace.matrix, allow_unknown=allow_unknown)
+    moving, faults = aliases.computed(workspace.matrix.alias, resolution.targets)
+    faults = [*resolve.faults(workspace.matrix, resolution), *faults]
+    if faults:
+        raise FactsError("\n".join(f"{file}: {fault}" for fault in faults))
+    return Setup(facts=workspace.facts, workspace=workspace, resolution=resolution, aliases=moving)
 
 
 def cache() -> Path:
@@ -127,10 +132,10 @@ def lock_files(
     it: Setup, select: Sequence[str], network: bake.Network, say: Say
 ) -> tuple[Path, ...]:
     """Write the locks of the selected targets, one for each torch, CUDA and Python."""
-    folders: dict[Path, resolve.Combination] = {}
+    folders: dict[Path, resolve.Candidate] = {}
     for combination in it.resolution.select(select):
         name = plan.lock_name(
-            combination.torch.version, combination.cuda.version, combination.os.python
+            combination.torch.version, combination.cuda.version, combination.python.version
         )
         if plan.lockable(combination):
             folders.setdefault(it.workspace.locks / name, combination)
@@ -138,8 +143,26 @@ def lock_files(
             say(f"{name}: not on PyPI, so not locked here")
     for folder, combination in folders.items():
         target = combination.target(it.resolution.packages)
-        lock.lock(target, combination.torch.toolkit, folder, network, say)
+        build = combination.torch.build_for(combination.index)
+        lock.lock(target, build.toolkit if build else None, folder, network, say)
     return tuple(folders)
+
+
+def check_locks(it: Setup, select: Sequence[str]) -> tuple[Path, ...]:
+    """The locks that the selected targets use, each found whole and made for what is asked now.
+
+    Raises:
+        StaleFiles: with every fault of every lock.
+    """
+    asked: dict[Path, tuple[str, ...]] = {}
+    for one in it.resolution.select(select):
+        name = plan.lock_name(one.torch.version, one.cuda.version, one.python.version)
+        if plan.lockable(one):
+            asked[it.workspace.locks / name] = plan.asked(one.target(it.resolution.packages))
+    faults = [fault for folder, rows in asked.items() for fault in lock.faults(folder, rows)]
+    if faults:
+        raise StaleFiles("\n".join(faults), hint="imagegen lock")
+    return tuple(asked)
 
 
 # --- build, test, push ----------------------------------------------------------------------------
@@ -180,7 +203,7 @@ def images(
 
 
 def _bootstrapped(
-    combination: resolve.Combination, engine: Docker | None, options: Options, say: Say
+    combination: resolve.Candidate, engine: Docker | None, options: Options, say: Say
 ) -> tuple[str, str]:
     if combination.base:
         raise UsageError(
@@ -219,7 +242,7 @@ def build(
     todo = [image for image in chosen if image.key not in held]
     engine.need_disk(DISK_FIRST * bool(todo) + DISK_NEXT * max(0, len(todo) - 1))
     for image in todo:
-        say(f"{image.target.id}: {expected(image)}")
+        say(f"{image.target.id}: {expected(it.facts, image)}")
     seconds = _bake(it, engine, todo, options, say)
     return tuple(
         _built(engine, image, seconds.get(image.key, 0.0), cached=image.key in held)
@@ -265,18 +288,18 @@ def _built(engine: Docker, image: Image, seconds: float, *, cached: bool) -> Bui
     )
 
 
-def expected(image: Image) -> str:
+def expected(known: facts.Facts, image: Image) -> str:
     """What compiling flash-attn for the image costs where the build cache has nothing of it."""
     kernels = image.target.flash_attn
     kinds = 3 if "backward" in kernels.features else 2
     files = len(kernels.head_dims) * len(kernels.dtypes) * 2 * kinds
-    whole = set(kernels.features) > {"backward"}
-    seconds = files * len(kernels.archs) * CPU_SECONDS_PER_KERNEL[whole]
+    lean = set(kernels.features) <= {"backward"}
+    hours = pieces.cpu_hours(known, files, len(kernels.archs), lean=lean)
     cores = os.cpu_count() or 1
     return (
         f"flash-attn {kernels.version} from source, {files} kernel files for "
-        f"{len(kernels.archs)} architectures: about {seconds / 3600:.1f} CPU-hours, "
-        f"{seconds / cores / 60:.0f} min on {cores} cores, unless the build cache has them"
+        f"{len(kernels.archs)} architectures: about {hours:.1f} CPU-hours, "
+        f"{hours / cores * 60:.0f} min on {cores} cores, unless the build cache has them"
     )
 
 

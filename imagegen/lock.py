@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from packaging.version import Version
@@ -52,6 +52,27 @@ def lock(target: Target, toolkit: Version | None, folder: Path, network: Network
         (folder / f"{part}.txt").write_text(header + "".join(rows))
     (folder / ASKED).write_text("".join(f"{row}\n" for row in asked(target)))
     say(f"lock {folder.name}: {len(entries)} packages")
+
+
+def faults(folder: Path, asked: Iterable[str]) -> Iterator[str]:
+    """What is wrong with a lock: missing, made for something else, or not whole. Asks nothing."""
+    file = folder / ASKED
+    if not file.is_file():
+        yield f"{folder}: there is no such lock"
+        return
+    if difference := set(file.read_text().split("\n")[:-1]) ^ set(asked):
+        yield f"{file} and the matrix differ in {', '.join(sorted(difference))}"
+    for part in PARTS:
+        path = folder / f"{part}.txt"
+        text = path.read_text() if path.is_file() else ""
+        if not text:
+            yield f"{path}: missing"
+        for name, block in _entries(text).items():
+            if "--hash=sha256:" not in block:
+                yield f"{path}: {name} has no hash"
+        for line in text.splitlines():
+            if not line.startswith("#") and ("://" in line or " @ " in line):
+                yield f"{path}: names a place: {line.strip()}"
 
 
 def _parts(name: str, for_torch: Iterable[str]) -> set[str]:

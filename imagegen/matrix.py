@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import Version
 from pydantic import Field
 
 from imagegen.errors import FactsError
@@ -67,6 +68,17 @@ class Exclude(Strict):
     profile: tuple[str, ...] = ()
 
 
+class Alias(Strict):
+    """A moving tag: ``name`` may hold {os}, {cuda}, {torch}, {python} and {profile} of a target.
+
+    ``select`` is a glob over target ids; with ``newest`` the newest torch and then CUDA is taken.
+    """
+
+    name: str = Field(min_length=1)
+    select: str
+    newest: bool = False
+
+
 class Matrix(Strict):
     """The whole file. ``packages`` go into every image, beside torch and flash-attn."""
 
@@ -76,14 +88,19 @@ class Matrix(Strict):
     profile: dict[str, Profile] = Field(min_length=1)
     build: tuple[Axes, ...] = Field(min_length=1)
     exclude: tuple[Exclude, ...] = ()
+    alias: tuple[Alias, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workspace:
-    """A folder with a matrix: ``folder`` holds matrix.toml, rendered files and locks."""
+    """A folder with a matrix: ``folder`` holds matrix.toml, rendered files and locks.
+
+    ``facts`` are those given, and a row for each unknown version of the matrix that was allowed.
+    """
 
     folder: Path
     matrix: Matrix
+    facts: Facts
 
     @property
     def locks(self) -> Path:
@@ -91,8 +108,9 @@ class Workspace:
         return self.folder / "locks"
 
 
-def load(file: Path, facts: Facts) -> Workspace:
-    """The workspace whose matrix is ``file``.
+def load(file: Path, facts: Facts, *, allow_unknown: bool = False) -> Workspace:
+    """The workspace whose matrix is ``file``; ``allow_unknown`` takes a torch, CUDA or flash-attn
+    that no fact knows to be like the version before it.
 
     Raises:
         FactsError: there is no such file, or it has faults: all of them, each with its place.
@@ -107,6 +125,8 @@ def load(file: Path, facts: Facts) -> Workspace:
     except UnicodeDecodeError as error:
         raise FactsError(f"{file}: not UTF-8 at byte {error.start}") from error
     raw = parse_toml(text, str(file))
+    if allow_unknown:
+        facts = _assuming(raw, facts)
     faults = [f"{file}: {fault}" for fault in _faults(raw, facts)]
     try:
         matrix = checked(Matrix, raw, str(file))
@@ -114,7 +134,7 @@ def load(file: Path, facts: Facts) -> Workspace:
         raise FactsError("\n".join([str(error), *faults])) from error
     if faults:
         raise FactsError("\n".join(faults))
-    return Workspace(folder=file.parent, matrix=matrix)
+    return Workspace(folder=file.parent, matrix=matrix, facts=facts)
 
 
 def _faults(raw: dict[str, Any], facts: Facts) -> Iterator[str]:
@@ -142,15 +162,39 @@ def _faults(raw: dict[str, Any], facts: Facts) -> Iterator[str]:
             yield f"packages: {word!r} is not a requirement such as 'peft' or 'peft>=0.17'"
     known = {
         "os": [row.os.name for row in facts.os],
-        "cuda": [minor(row.version) for row in facts.cuda],
-        "torch": [minor(row.version) for row in facts.torch],
+        "cuda": _spelled(row.version for row in facts.cuda),
+        "torch": _spelled(row.version for row in facts.torch),
         "profile": list(profiles),
     }
     for kind in ("build", "exclude"):
-        blocks = raw.get(kind)
-        for i, block in enumerate(blocks if isinstance(blocks, list) else []):
+        for i, block in enumerate(_blocks(raw, kind)):
             for axis, values in known.items():
                 yield from _unknown(f"{kind}.{i}.{axis}", _texts(block, axis), values)
+
+
+def _assuming(raw: dict[str, Any], facts: Facts) -> Facts:
+    """The facts with a row for each version in the file that they do not know."""
+    for table in ("torch", "cuda"):
+        for block in _blocks(raw, "build"):
+            for word in _texts(block, table):
+                if word not in _spelled(row.version for row in getattr(facts, table)):
+                    facts = facts.assume(table, word)
+    for kernels in _tables(raw, "flash_attn").values():
+        for word in _texts(kernels, "version"):
+            if word not in [str(row.version) for row in facts.flash_attn]:
+                facts = facts.assume("flash_attn", word)
+    return facts
+
+
+def _spelled(versions: Iterable[Version]) -> list[str]:
+    """How a version may be written: its minor, or exactly."""
+    found = list(versions)
+    return [*dict.fromkeys(map(minor, found)), *map(str, found)]
+
+
+def _blocks(raw: dict[str, Any], kind: str) -> list[Any]:
+    blocks = raw.get(kind)
+    return blocks if isinstance(blocks, list) else []
 
 
 def _tables(raw: dict[str, Any], key: str) -> dict[str, object]:

@@ -113,6 +113,8 @@ class Target:
     flash_attn: FlashAttn
     torchvision: Version
     packages: tuple[str, ...]
+    unverified: tuple[str, ...] = ()
+    """What no fact confirms about it: empty unless unknown versions were allowed."""
 
     @property
     def id(self) -> str:
@@ -159,16 +161,8 @@ class Target:
                 "features": list(self.flash_attn.features),
             },
             "packages": list(self.packages),
+            "unverified": list(self.unverified),
         }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LeftOut:
-    """A combination that the matrix crosses but that is not a target, and why."""
-
-    id: str
-    reason: str
-    source: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

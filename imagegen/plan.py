@@ -17,7 +17,7 @@ from imagegen import __version__
 from imagegen.errors import FactsError, StaleFiles
 from imagegen.matrix import Workspace
 from imagegen.model import Image, Target, minor
-from imagegen.resolve import Combination, Resolution
+from imagegen.resolve import Candidate, Resolution
 
 TOOLKIT_EXTRAS = "nvcc,nvvm,crt,cudart,cccl"
 """All of them must be named: ``nvcc`` alone brings the newest nvvm and crt, which do not fit."""
@@ -63,7 +63,7 @@ class Recipe:
     target: Target
     from_tag: str
     from_digest: str
-    from_guess: bool
+    from_witnesses: int
     nvcc: Literal["base", "apt", "wheels"]
     require_cuda: str
     lock: str
@@ -98,29 +98,37 @@ def backend(cuda: Version) -> str:
     return f"cu{cuda.major}{cuda.minor}"
 
 
-def lockable(it: Combination) -> bool:
+def lockable(it: Candidate) -> bool:
     """Whether the plain PyPI wheel is the right CUDA build, so that PyPI alone can lock it."""
-    return minor(it.torch.pypi_cuda) == minor(it.cuda.version)
+    return it.torch.pypi_cuda == it.index and it.host in it.torch.pypi_hosts
 
 
-def recipe(it: Combination, resolution: Resolution, workspace: Workspace) -> Recipe:
+def unlocked(it: Candidate, workspace: Workspace) -> tuple[str, ...]:
+    """What of the target is named by version or tag only: ``base``, ``torch``, both or nothing."""
+    base = it.base or it.os
+    name = lock_name(it.torch.version, it.cuda.version, it.python.version)
+    found = ("base",) if not base.digest else ()
+    return found if (workspace.locks / name).is_dir() else (*found, "torch")
+
+
+def recipe(it: Candidate, resolution: Resolution, workspace: Workspace) -> Recipe:
     """Where each piece of the target comes from."""
     target = it.target(resolution.packages)
     name = lock_name(target.torch, target.cuda, target.python)
-    base = it.base
+    base = it.base or it.os
     return Recipe(
         target=target,
-        from_tag=base.tag if base else it.os.tag,
-        from_digest=base.digest if base else it.os.digest,
-        from_guess=bool(base and base.confidence == "guess"),
-        nvcc="wheels" if it.wheels else "base" if it.kind == "devel" else "apt",
+        from_tag=base.tag,
+        from_digest=base.digest,
+        from_witnesses=base.witnesses,
+        nvcc="wheels" if it.from_wheels else "base" if it.kind == "devel" else "apt",
         # The floor that minor-version compatibility really has, not the image's own minor, which
         # keeps GeForce cards with an older driver of the same major from starting at all.
         require_cuda=f"cuda>={target.cuda.major}.0",
         lock=name if (workspace.locks / name).is_dir() else "",
         tools_lock=_tools_lock(target, resolution, workspace),
         torch_backend=backend(target.cuda),
-        flash_attn_sha256=it.flash_attn.sha256,
+        flash_attn_sha256=it.flash_attn.sha256 if it.flash_attn else "",
         apt=APT,
     )
 
@@ -131,13 +139,13 @@ def _tools_lock(target: Target, resolution: Resolution, workspace: Workspace) ->
     Raises:
         FactsError: there is none. StaleFiles: it was made for other packages.
     """
-    same = [it for it in resolution.combinations if it.os.python == target.python]
+    same = [it for it in resolution.combinations if it.python.version == target.python]
     same.sort(key=lambda it: (it.torch.version == target.torch, it.torch.version), reverse=True)
     again = (
         f"imagegen lock --matrix {workspace.folder / 'matrix.toml'} '*py{minor(target.python)}*'"
     )
     for it in same:
-        name = lock_name(it.torch.version, it.cuda.version, it.os.python)
+        name = lock_name(it.torch.version, it.cuda.version, it.python.version)
         if (file := workspace.locks / name / ASKED).is_file():
             missing = set(target.packages) ^ set(file.read_text().split("\n")[2:-1])
             if missing:

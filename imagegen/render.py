@@ -36,7 +36,7 @@ def files(recipe: Recipe) -> dict[str, str]:
         target=target,
         flash_attn=target.flash_attn,
         base=recipe.base,
-        from_guess=recipe.from_guess,
+        from_witnesses=recipe.from_witnesses,
         from_digest=recipe.from_digest,
         nvcc=recipe.nvcc,
         cuda_apt=f"{target.cuda.major}-{target.cuda.minor}",

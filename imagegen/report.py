@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from imagegen.model import Built, Check, Layer, Pushed, Report
-from imagegen.resolve import Resolution
 
 if TYPE_CHECKING:
+    from imagegen.choose import Listed
     from imagegen.demo import Demo
     from imagegen.doctor import Finding, Fixed
     from imagegen.flow import Rendered
-    from imagegen.resolve import Combination
+    from imagegen.pick import Picked
+    from imagegen.pieces import Piece
+    from imagegen.resolve import LeftOut
+    from imagegen.rules import Reason
+    from imagegen.why import Answer
 
 Format = Literal["text", "json"]
 
@@ -57,28 +62,166 @@ def size(count: float) -> str:
 # --- list, render ---------------------------------------------------------------------------------
 
 
-def targets(chosen: Sequence[Combination], resolution: Resolution, fmt: str) -> None:
+def targets(rows: Sequence[Listed], fmt: str) -> None:
     """The selected targets; ``github`` is a matrix for a workflow."""
-    found = [it.target(resolution.packages) for it in chosen]
     if fmt == "github":
-        print(json.dumps({"include": [{"id": t.id, "tag": t.tag} for t in found]}))
+        print(json.dumps({"include": [{"id": r.target.id, "tag": r.target.tag} for r in rows]}))
     elif fmt == "json":
-        show([{**t.promise, "tag": t.tag} for t in found])
+        show([_target(row) for row in rows])
     else:
-        rows = (
-            (t.id, str(t.cuda), str(t.torch), ",".join(map(str, t.flash_attn.archs)), t.tag)
-            for t in found
+        words = (
+            (
+                row.target.id,
+                str(row.target.cuda),
+                str(row.target.torch),
+                ",".join(map(str, row.target.flash_attn.archs)),
+                f"not {', '.join(row.unlocked)}" if row.unlocked else "all",
+                ", ".join(dict.fromkeys(reason.code for reason in row.reasons)),
+                row.target.tag,
+            )
+            for row in rows
         )
-        print(table(("TARGET", "CUDA", "TORCH", "SM", "TAG"), rows))
+        print(table(("TARGET", "CUDA", "TORCH", "SM", "LOCKED", "TO KNOW", "TAG"), words))
 
 
-def left_out(resolution: Resolution, fmt: str) -> None:
-    """What the matrix crosses and does not build, and why."""
-    rows = resolution.left_out
+def _target(row: Listed) -> dict[str, object]:
+    return {
+        **row.target.promise,
+        "tag": row.target.tag,
+        "aliases": list(row.aliases),
+        "unlocked": list(row.unlocked),
+        "reasons": list(map(_reason, row.reasons)),
+    }
+
+
+def left_out(rows: Sequence[LeftOut], fmt: str) -> None:
+    """What the matrix crosses and does not build, and every reason."""
     if fmt == "text":
-        print(table(("LEFT OUT", "WHY", "SOURCE"), ((r.id, r.reason, r.source) for r in rows)))
+        words = (
+            (row.id if i == 0 else "", reason.code, reason.text, reason.source)
+            for row in rows
+            for i, reason in enumerate(row.reasons)
+        )
+        print(table(("LEFT OUT", "RULE", "WHY", "SOURCE"), words))
     else:
-        show([{"id": r.id, "reason": r.reason, "source": r.source} for r in rows])
+        show(
+            [
+                {
+                    "id": row.id,
+                    "reason": row.reason,
+                    "source": row.source,
+                    "reasons": list(map(_reason, row.reasons)),
+                }
+                for row in rows
+            ]
+        )
+
+
+# --- why, pick ------------------------------------------------------------------------------------
+
+
+def why(found: Answer, where: Mapping[str, Piece], fmt: Format) -> None:
+    """A verdict, every reason for it, where the pieces come from, and what is near."""
+    if fmt == "json":
+        show(
+            {
+                "verdict": found.found.verdict,
+                "combination": _axes(found),
+                "reasons": list(map(_reason, found.found.reasons)),
+                "pieces": where,
+                "nearest": [
+                    {
+                        "verdict": near.found.verdict,
+                        "changed": {
+                            axis: {"from": old, "to": new}
+                            for axis, (old, new) in near.changed.items()
+                        },
+                        "combination": near.found.combination.spelled,
+                        "reasons": list(map(_reason, near.found.reasons)),
+                    }
+                    for near in found.near
+                ],
+            }
+        )
+        return
+    words = [f"{name} {value}" for name, value in _axes(found).items() if value != "none"]
+    print(f"{found.found.verdict}: {', '.join(words)}")
+    for reason in found.found.reasons:
+        print(f"  {reason.severity}, at {reason.stage} ({reason.code})")
+        print(_folded(reason.text, "    "))
+        print(_folded(f"source: {reason.source}", "    "))
+    if found.found.verdict != "impossible":
+        print("where the pieces come from:")
+        for name, piece in where.items():
+            rest = ", ".join(
+                f"{k} {_word(v)}" for k, v in piece.items() if k not in ("from", "url")
+            )
+            print(_folded(f"{name}: {piece['from']}{f' ({rest})' if rest else ''}", "  "))
+    if found.near:
+        print("nearest that works:")
+    for near in found.near:
+        changes = [f"{axis} {new} instead of {old}" for axis, (old, new) in near.changed.items()]
+        codes = [reason.code for reason in near.found.reasons]
+        print(
+            f"  {', '.join(changes)}{f' ({near.found.verdict}: {chr(44).join(codes)})' * bool(codes)}"
+        )
+
+
+def picked(found: Picked, fmt: Format) -> None:
+    """The best target for a machine, and why it is better than the next."""
+    best, second = found.best, found.next
+    if fmt == "json":
+        show(
+            {
+                "id": best.candidate.id,
+                "tag": best.candidate.target().tag,
+                "verdict": best.found.verdict,
+                "reasons": list(map(_reason, best.found.reasons)),
+                "next": second.candidate.id if second else None,
+                "because": found.because,
+                "fitting": found.fitting,
+            }
+        )
+        return
+    print(best.candidate.id)
+    for reason in best.found.reasons:
+        print(_folded(f"to know ({reason.code}): {reason.text}", "  "))
+    if second:
+        print(_folded(f"before {second.candidate.id}, because {found.because}", "  "))
+    print(f"  {found.fitting} targets work there")
+
+
+def locks(found: Sequence[Path], fmt: Format) -> None:
+    """Locks that were found good."""
+    if fmt == "json":
+        show(list(map(str, found)))
+    else:
+        print(f"{len(found)} locks: whole, hashed, and made for this matrix")
+
+
+def _reason(reason: Reason) -> dict[str, str]:
+    return {
+        "code": reason.code,
+        "severity": reason.severity,
+        "stage": reason.stage,
+        "text": reason.text,
+        "source": reason.source,
+    }
+
+
+def _axes(found: Answer) -> dict[str, str]:
+    return found.found.combination.spelled
+
+
+def _word(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _folded(text: str, indent: str) -> str:
+    return textwrap.fill(
+        text, 100, initial_indent=indent, subsequent_indent=indent + "  ", break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def rendered(found: Rendered, fmt: Format, *, check: bool) -> None:

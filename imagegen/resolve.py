@@ -1,153 +1,93 @@
-"""Facts x axes -> targets. Every combination that is not a target has a reason."""
+"""Facts x axes -> targets. Every combination that is not a target has its reasons."""
 
 from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from itertools import product
 
 from packaging.version import Version
 
 from imagegen.errors import FactsError, NothingSelected
-from imagegen.facts import BaseFact, CudaFact, Facts, FlashAttnFact, OsFact, TorchFact
-from imagegen.matrix import Exclude, Kernels, Matrix
-from imagegen.model import FlashAttn, Kind, LeftOut, Target, minor
+from imagegen.facts import BaseFact, CudaFact, Facts, OsFact
+from imagegen.matrix import Axes, Exclude, Kernels, Matrix
+from imagegen.model import FlashAttn, Kind, Target, minor
+from imagegen.rules import RULES, Reason, Rule
+from imagegen.solve import Combination, Found, best, judged
 
-CUDA_13 = Version("13")
 
+@dataclass(frozen=True, kw_only=True)
+class Candidate(Combination):
+    """A combination of the matrix: with its profile, its flash-attn kernels, and what is to know
+    about it.
+    """
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Combination:
-    """One value on each axis, with the facts about each."""
-
-    os: OsFact
-    cuda: CudaFact
-    torch: TorchFact
     profile: str
-    kind: Kind
-    kernels: Kernels
-    flash_attn: FlashAttnFact
+    selection: Kernels
+    reasons: tuple[Reason, ...]
 
     @property
     def id(self) -> str:
         """The id of its target."""
         return self.target().id
 
-    @property
-    def wheels(self) -> bool:
-        """Whether nvcc comes from wheels: only those of CUDA 13 and later hold one."""
-        return self.kind == "slim" and self.cuda.version >= CUDA_13
-
-    @property
-    def base(self) -> BaseFact | None:
-        """The nvidia/cuda image that it stands on; None with wheels, or where there is none."""
-        rows = [b for b in self.cuda.base if (b.os, b.kind) == (self.os.os.name, self.kind)]
-        return None if self.wheels else next(iter(rows), None)
-
-    @property
-    def archs(self) -> tuple[int, ...]:
-        """The architectures that flash-attn is compiled for: those asked for, else all that can."""
-        able = (a for a, oldest in self.flash_attn.archs.items() if self.cuda.version >= oldest)
-        return self.kernels.archs or tuple(sorted(able))
-
     def target(self, packages: tuple[str, ...] = ()) -> Target:
         """The target, every version exact."""
-        pinned = self.torch.toolkit if self.wheels else None
         return Target(
             os=self.os.os,
-            cuda=pinned or self.cuda.version,
+            cuda=self.cuda.version,
             torch=self.torch.version,
-            python=self.os.python,
+            python=self.python.version,
             profile=self.profile,
             kind=self.kind,
             flash_attn=FlashAttn(
-                version=self.kernels.version,
-                archs=self.archs,
-                head_dims=self.kernels.head_dims,
-                dtypes=self.kernels.dtypes,
-                features=self.kernels.features,
+                version=self.selection.version,
+                archs=self.kernels,
+                head_dims=self.selection.head_dims,
+                dtypes=self.selection.dtypes,
+                features=self.selection.features,
             ),
             torchvision=self.torch.torchvision,
             packages=packages,
+            unverified=tuple(r.text for r in self.reasons if r.severity == "unverified"),
         )
 
 
-Reason = tuple[str, str]
-"""Why a combination is not a target, and where that is known from."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeftOut:
+    """A combination that the matrix crosses but that is not a target, and every reason.
 
+    ``excluded`` is set where the matrix itself leaves it out; ``axes`` are its values as the matrix
+    spells them.
+    """
 
-def torch_is_built_for_the_cuda(it: Combination) -> Reason | None:
-    """A PyTorch wheel has one CUDA; an extension compiled by another major does not load."""
-    if minor(it.cuda.version) in map(minor, it.torch.cuda):
-        return None
-    known = ", ".join(map(minor, it.torch.cuda))
-    text = f"torch {it.torch.version} has no build for CUDA {minor(it.cuda.version)} (has {known})"
-    return text, it.torch.source
+    id: str
+    reasons: tuple[Reason, ...]
+    excluded: bool
+    axes: tuple[str, str, str, str]
 
+    @property
+    def reason(self) -> str:
+        """The first reason's sentence."""
+        return self.reasons[0].text
 
-def torch_has_the_python(it: Combination) -> Reason | None:
-    """The distribution's own Python must be among torch's wheels."""
-    if it.os.python in it.torch.pythons:
-        return None
-    return f"torch {it.torch.version} has no wheel for Python {it.os.python}", it.torch.source
+    @property
+    def source(self) -> str:
+        """Where that is known from."""
+        return self.reasons[0].source
 
-
-def the_base_exists(it: Combination) -> Reason | None:
-    """An image that does not take CUDA from wheels stands on an nvidia/cuda image."""
-    if it.wheels or it.base:
-        return None
-    text = f"no nvidia/cuda base image known for CUDA {it.cuda.version}, {it.kind}, {it.os.os.name}"
-    return text, it.cuda.source
-
-
-def nvcc_takes_the_compiler(it: Combination) -> Reason | None:
-    """nvcc refuses a host compiler newer than the one it was released with."""
-    if it.os.gcc <= it.cuda.gcc_max:
-        return None
-    text = f"nvcc {minor(it.cuda.version)} takes gcc up to {it.cuda.gcc_max}, not {it.os.gcc}"
-    return text, it.cuda.source
-
-
-def nvcc_takes_the_libc(it: Combination) -> Reason | None:
-    """nvcc's math headers clash with those of a newer glibc."""
-    if it.os.glibc <= it.cuda.glibc_max:
-        return None
-    limit = it.cuda.glibc_max
-    text = f"nvcc {minor(it.cuda.version)} compiles with glibc up to {limit}, not {it.os.glibc}"
-    return text, it.cuda.source
-
-
-def nvcc_knows_the_architectures(it: Combination) -> Reason | None:
-    """flash-attn's setup.py drops an architecture that nvcc is too old for without a word."""
-    for arch in it.archs:
-        oldest = it.flash_attn.archs.get(arch)
-        if oldest is None:
-            known = ", ".join(map(str, it.flash_attn.archs))
-            text = f"flash-attn {it.kernels.version} has no architecture {arch} (has {known})"
-            return text, it.flash_attn.source
-        if it.cuda.version < oldest:
-            text = f"architecture {arch} needs CUDA {oldest}, not {minor(it.cuda.version)}"
-            return text, it.flash_attn.source
-    return None
-
-
-RULES: tuple[Callable[[Combination], Reason | None], ...] = (
-    torch_is_built_for_the_cuda,
-    torch_has_the_python,
-    the_base_exists,
-    nvcc_takes_the_compiler,
-    nvcc_takes_the_libc,
-    nvcc_knows_the_architectures,
-)
+    def matches(self, patterns: Iterable[str]) -> bool:
+        """Whether its id matches one of the globs."""
+        return any(fnmatch.fnmatchcase(self.id, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resolution:
     """The matrix's targets, sorted, each with the facts it stands on; and what was left out."""
 
-    combinations: tuple[Combination, ...]
+    combinations: tuple[Candidate, ...]
     packages: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
 
@@ -156,7 +96,7 @@ class Resolution:
         """What this workspace builds."""
         return tuple(it.target(self.packages) for it in self.combinations)
 
-    def select(self, patterns: Iterable[str]) -> tuple[Combination, ...]:
+    def select(self, patterns: Iterable[str]) -> tuple[Candidate, ...]:
         """The combinations whose id matches one of the globs; all of them without any glob.
 
         Raises:
@@ -176,21 +116,31 @@ class Resolution:
         return tuple(it for id_, it in ids.items() if id_ in chosen)
 
 
-def resolve(facts: Facts, matrix: Matrix) -> Resolution:
+def resolve(
+    facts: Facts, matrix: Matrix, *, allow_unknown: bool = False, rules: Sequence[Rule] = RULES
+) -> Resolution:
     """Cross the axes of every block and let the rules and then the exclusions decide.
+
+    What no fact confirms is left out, too, unless ``allow_unknown`` takes it, marked as such.
 
     Raises:
         FactsError: two blocks give the same target.
     """
-    found: dict[str, Combination] = {}
+    found: dict[str, Candidate] = {}
     left_out: dict[str, LeftOut] = {}
-    for it in sorted(_crossed(facts, matrix), key=lambda it: it.target()):
-        if it.id in found:
+    crossed = list(_crossed(facts, matrix, rules))
+    for axes, it in sorted(crossed, key=lambda row: row[1].target()):
+        if it.id in found or it.id in left_out:
             raise FactsError(f"matrix.toml: {it.id} is declared by two build blocks")
-        impossible = next(filter(None, (rule(it) for rule in RULES)), None)
-        reason = impossible or _excluded(it, matrix.exclude)
-        if reason:
-            left_out[it.id] = LeftOut(id=it.id, reason=reason[0], source=reason[1])
+        impossible = tuple(r for r in it.reasons if r.severity == "impossible")
+        wish = _excluded(axes, matrix.exclude)
+        unverified = tuple(
+            r for r in it.reasons if r.severity == "unverified" and not allow_unknown
+        )
+        # A fact is told before a wish, and a wish before what nobody knows.
+        if reasons := (impossible or ((wish,) if wish else unverified)):
+            excluded = reasons == (wish,)
+            left_out[it.id] = LeftOut(id=it.id, reasons=reasons, excluded=excluded, axes=axes)
         else:
             found[it.id] = it
     return Resolution(
@@ -200,39 +150,110 @@ def resolve(facts: Facts, matrix: Matrix) -> Resolution:
     )
 
 
-def _crossed(facts: Facts, matrix: Matrix) -> Iterator[Combination]:
+def faults(matrix: Matrix, resolution: Resolution) -> Iterator[str]:
+    """Values of an axis that can never give a target, each with the rule that forbids it, and
+    exclusions that exclude nothing.
+    """
+    targets = {it.id for it in resolution.combinations}
+    for i, block in enumerate(matrix.build):
+        names = {
+            "os": block.os,
+            "cuda": tuple(map(minor, block.cuda)),
+            "torch": tuple(map(minor, block.torch)),
+            "profile": block.profile,
+        }
+        out = [row for row in resolution.left_out if _in(row.axes, block)]
+        for at, (axis, values) in enumerate(names.items()):
+            for value in values:
+                mine = [row for row in out if row.axes[at] == value]
+                whole = len(list(product(*names.values()))) // len(values)
+                forbidden = [row for row in mine if not row.excluded]
+                if len(forbidden) == whole and not targets & {row.id for row in mine}:
+                    codes = sorted({r.code for row in forbidden for r in row.reasons[:1]})
+                    yield (
+                        f"build.{i}.{axis}: {value} can never be a target with the block's other "
+                        f"values ({', '.join(codes)}): {forbidden[0].reason}"
+                    )
+    every = {row.axes for row in resolution.left_out} | {
+        _axes(it) for it in resolution.combinations
+    }
+    for i, row in enumerate(matrix.exclude):
+        if not any(_excluded(axes, [row]) for axes in every):
+            yield f"exclude.{i}: there is nothing to exclude ({row.reason})"
+
+
+def for_machine(it: Candidate, machine: dict[str, object]) -> Found:
+    """What the rules say of a target on a machine: ``gpu`` and ``driver``, None where unknown."""
+    values = {field.name: getattr(it, field.name) for field in fields(Combination)}
+    return judged(Combination(**(values | machine)))
+
+
+def _crossed(
+    facts: Facts, matrix: Matrix, rules: Sequence[Rule]
+) -> Iterator[tuple[tuple[str, str, str, str], Candidate]]:
     for block in matrix.build:
         for os_name, cuda, torch, name in product(block.os, block.cuda, block.torch, block.profile):
             profile = matrix.profile[name]
-            kernels = matrix.flash_attn[profile.flash_attn]
-            os, toolkit, release, flash_attn = (
-                facts.os_named(os_name),
-                facts.cuda_minor(cuda),
-                facts.torch_minor(torch),
-                facts.flash_attn_version(kernels.version),
-            )
-            assert os and toolkit and release and flash_attn  # matrix.load checked every name
-            yield Combination(
-                os=os,
-                cuda=toolkit,
-                torch=release,
-                profile=name,
-                kind=profile.kind,
-                kernels=kernels,
-                flash_attn=flash_attn,
-            )
+            selection = matrix.flash_attn[profile.flash_attn]
+            os = facts.os_named(os_name)
+            assert os  # matrix.load checked every name
+            domains = {
+                "host": ("x86_64",),
+                "gpu": (None,),
+                "driver": (None,),
+                "memory": (None,),
+                "torch": facts.torch_like(torch),
+                "index": (Version(minor(cuda)),),
+                "cuda": _pinned_first(facts.cuda_like(cuda), os, profile.kind),
+                "flash_attn": facts.flash_attn_like(selection.version),
+                "origin": ("source",),
+                "os": (os,),
+                "python": (os.python,),
+                "kind": (profile.kind,),
+                "archs": (selection.archs,),
+            }
+            found = best(domains, rules=rules)
+            assert found  # no axis is empty: matrix.load checked every name
+            values = {f.name: getattr(found.combination, f.name) for f in fields(Combination)}
+            it = Candidate(**values, profile=name, selection=selection, reasons=found.reasons)
+            yield (os_name, minor(cuda), minor(torch), name), it
 
 
-def _excluded(it: Combination, excludes: Iterable[Exclude]) -> Reason | None:
+def _pinned_first(toolkits: Sequence[CudaFact], os: OsFact, kind: Kind) -> list[CudaFact]:
+    """The newest first, but before all others those whose image is known by its digest."""
+
+    def unpinned(row: CudaFact) -> bool:
+        base: BaseFact | None = row.base_for(os, kind)
+        return base is None or not base.digest
+
+    return sorted(toolkits, key=unpinned)
+
+
+def _axes(it: Candidate) -> tuple[str, str, str, str]:
+    return it.os.os.name, minor(it.cuda.version), minor(it.torch.version), it.profile
+
+
+def _in(axes: tuple[str, str, str, str], block: Axes) -> bool:
+    os, cuda, torch, profile = axes
+    return (
+        os in block.os
+        and cuda in map(minor, block.cuda)
+        and torch in map(minor, block.torch)
+        and profile in block.profile
+    )
+
+
+def _excluded(axes: tuple[str, str, str, str], excludes: Iterable[Exclude]) -> Reason | None:
     for row in excludes:
-        axes = (
-            (row.os, it.os.os.name),
-            (tuple(map(minor, row.cuda)), minor(it.cuda.version)),
-            (tuple(map(minor, row.torch)), minor(it.torch.version)),
-            (row.profile, it.profile),
-        )
-        if all(not values or value in values for values, value in axes):
-            return row.reason, "matrix.toml"
+        wanted = (row.os, tuple(map(minor, row.cuda)), tuple(map(minor, row.torch)), row.profile)
+        if all(not values or value in values for values, value in zip(wanted, axes, strict=True)):
+            return Reason(
+                code="excluded",
+                severity="impossible",
+                stage="resolve",
+                text=row.reason,
+                source="matrix.toml",
+            )
     return None
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -49,6 +49,8 @@ class Reason:
     stage: Stage
     text: str
     source: str
+    missing: bool = False
+    """Whether a piece does not exist at all, which hides what else would be wrong with it."""
 
 
 Rule = Callable[..., Reason | None]
@@ -62,6 +64,10 @@ def axes_of(rule: Rule) -> tuple[str, ...]:
 
 def _impossible(code: str, stage: Stage, text: str, fact: Sourced | str) -> Reason:
     return Reason(code=code, severity="impossible", stage=stage, text=text, source=_from(fact))
+
+
+def _missing(code: str, stage: Stage, text: str, fact: Sourced | str) -> Reason:
+    return replace(_impossible(code, stage, text, fact), missing=True)
 
 
 def _unverified(code: str, stage: Stage, text: str, fact: Sourced | str) -> Reason:
@@ -93,7 +99,7 @@ def torch_is_built_for_the_cuda(torch: TorchFact, index: Version, host: Host) ->
         return _unverified("torch-cuda-announced", "resolve", text, torch)
     known = _words(b.cuda for b in torch.build if host in b.hosts)
     text = f"torch {torch.version} has no build for CUDA {index} on {host} (it has {known})"
-    return _impossible("torch-cuda", "resolve", text, torch)
+    return _missing("torch-cuda", "resolve", text, torch)
 
 
 def torch_has_the_python(
@@ -112,7 +118,7 @@ def torch_has_the_python(
         f"torch {torch.version} has no wheel for Python {python} on {host} "
         f"(it has {_words(torch.wheels_for(host))})"
     )
-    return _impossible("torch-python", "resolve", text, torch)
+    return _missing("torch-python", "resolve", text, torch)
 
 
 def torchvision_has_the_python(torch: TorchFact, python: Python) -> Reason | None:
@@ -128,7 +134,8 @@ def torch_has_code_for_the_gpu(
     torch: TorchFact, index: Version, host: Host, gpu: GpuFact | None
 ) -> Reason | None:
     """Machine code runs on its own compute capability's major, from its minor on. PTX, which a
-    driver could compile for a newer card, is not counted on."""
+    driver could compile for a newer card, is not counted on.
+    """
     build = torch.build_for(index)
     if gpu is None or build is None:
         return None
@@ -149,14 +156,16 @@ def torch_has_code_for_the_gpu(
 # --- nvcc -----------------------------------------------------------------------------------------
 
 
-def nvcc_is_of_torchs_major(cuda: CudaFact, index: Version) -> Reason | None:
+def nvcc_is_of_torchs_major(torch: TorchFact, cuda: CudaFact, index: Version) -> Reason | None:
     """torch.utils.cpp_extension raises where the majors differ, and rightly: the two runtimes do
-    not mix in one process."""
+    not mix in one process.
+    """
     if cuda.version.major == index.major:
         return None
     text = (
         f"nvcc {minor(cuda.version)} cannot compile an extension for a torch of CUDA {index}: "
-        "torch.utils.cpp_extension refuses another major"
+        f"torch.utils.cpp_extension refuses another major. torch {torch.version} has builds for "
+        f"CUDA {_words(build.cuda for build in torch.build)}"
     )
     return _impossible("nvcc-major", "compile", text, "torch/utils/cpp_extension.py of torch 2.15")
 
@@ -189,17 +198,18 @@ def nvcc_takes_the_libc(cuda: CudaFact, os: OsFact) -> Reason | None:
 
 def the_base_image_exists(os: OsFact, cuda: CudaFact, kind: Kind) -> Reason | None:
     """NVIDIA publishes its images for some releases of Ubuntu. A tag that no list has is unknown,
-    except outside the range that its support matrix gives."""
+    except outside the range that its support matrix gives.
+    """
     if kind == "slim" and (cuda.version >= CUDA_13 or os.images_from is None):
         return None  # nvcc comes from wheels, or cannot: see the next rule
     image = f"nvidia/cuda image of {cuda.version} for {os.os.name}"
     if os.images_from is None:
         text = f"there is no {image}: NVIDIA publishes none for {os.distribution}"
-        return _impossible("base-image", "resolve", text, os)
+        return _missing("base-image", "resolve", text, os)
     if cuda.version < os.images_from or (os.images_before and cuda.version >= os.images_before):
         end = f" up to below {os.images_before}" if os.images_before else ""
         text = f"there is no {image}: they go from {os.images_from}{end or ' on'}"
-        return _impossible("base-image", "resolve", text, os)
+        return _missing("base-image", "resolve", text, os)
     if cuda.base_for(os, kind):
         return None
     text = f"no list has an {image} ({'cudnn-devel' if kind == 'devel' else 'base'})"
@@ -214,14 +224,17 @@ def nvcc_is_in_the_wheels(os: OsFact, cuda: CudaFact, kind: Kind) -> Reason | No
         f"on {os.os.name} nvcc comes from wheels, and those of CUDA {minor(cuda.version)} hold "
         "ptxas only: it needs CUDA 13 or newer"
     )
-    return _impossible("wheel-nvcc", "resolve", text, "nvidia-cuda-nvcc wheels on PyPI (2026-11-21)")
+    return _impossible(
+        "wheel-nvcc", "resolve", text, "nvidia-cuda-nvcc wheels on PyPI (2026-11-21)"
+    )
 
 
 def the_wheels_are_the_toolkit_of_torch(
     cuda: CudaFact, kind: Kind, torch: TorchFact, index: Version
 ) -> Reason | None:
     """Where nvcc comes from wheels it shares the CUDA libraries with torch, which names one exact
-    release of the toolkit."""
+    release of the toolkit.
+    """
     build = torch.build_for(index)
     if kind == "devel" or cuda.version < CUDA_13 or build is None or index < CUDA_13:
         return None
@@ -251,26 +264,36 @@ def wheel_of(
     build = torch.build_for(index)
     if build is None:
         return None
-    fits = lambda row: (  # noqa: E731
-        minor(row.torch) == minor(torch.version) and row.host == host and python in row.pythons
-    )
     if origin == "official":
         for row in flash_attn.wheel:
-            if fits(row) and row.cuda_major == index.major and build.abi in row.abi:
+            if (
+                _fits(row, torch, python, host)
+                and row.cuda_major == index.major
+                and build.abi in row.abi
+            ):
                 return row
     if origin == "third-party":
         rows = [
             row
             for row in flash_attn.third_party
-            if fits(row) and row.torch_cuda.major == index.major and row.abi == build.abi
+            if _fits(row, torch, python, host)
+            and row.torch_cuda.major == index.major
+            and row.abi == build.abi
         ]
-        rows.sort(key=lambda row: (row.glibc, row.nvcc != index, abs_minor(row.nvcc, index)))
+        rows.sort(key=lambda row: (row.glibc, row.nvcc != index, _minors_between(row.nvcc, index)))
         return next(iter(rows), None)
     return None
 
 
-def abs_minor(one: Version, other: Version) -> int:
-    """How many minors lie between two versions of one major."""
+def _fits(row: Wheel | ThirdPartyWheel, torch: TorchFact, python: Python, host: Host) -> bool:
+    return (
+        row.torch.release[:2] == torch.version.release[:2]
+        and row.host == host
+        and python in row.pythons
+    )
+
+
+def _minors_between(one: Version, other: Version) -> int:
     return abs(one.minor - other.minor)
 
 
@@ -297,15 +320,11 @@ def flash_attn_has_the_wheel(
     if unknown and torch.version.release[:2] <= unknown.release[:2]:
         text = f"which wheels {name} has is not recorded"
         return _unverified("flash-attn-wheel-unknown", "resolve", text, flash_attn)
-    near = [
-        row
-        for row in flash_attn.wheel
-        if minor(row.torch) == minor(torch.version) and row.host == host and python in row.pythons
-    ]
+    near = [row for row in flash_attn.wheel if _fits(row, torch, python, host)]
     if any(row.cuda_major == index.major for row in near):
         abi = "without" if torch.build_for(index).abi is False else "with"  # type: ignore[union-attr]
         text = f"{name} has no wheel {abi} the C++11 ABI, which torch {torch.version} for CUDA "
-        return _impossible(
+        return _missing(
             "flash-attn-abi", "import", text + f"{index} has: undefined symbol", flash_attn
         )
     if near:
@@ -314,11 +333,11 @@ def flash_attn_has_the_wheel(
             f"{near[0].cuda_major}: under a torch of CUDA {index} libcudart.so."
             f"{near[0].cuda_major} is missing"
         )
-        return _impossible("flash-attn-wheel-cuda", "import", text, flash_attn)
+        return _missing("flash-attn-wheel-cuda", "import", text, flash_attn)
     has = sorted({row.torch for row in flash_attn.wheel if row.host == host})
-    text = f"{name} has no official wheel for torch {minor(torch.version)}, Python {python}, {host} "
-    text += f"(it has torch {_words(map(minor, has))})"
-    return _impossible("flash-attn-wheel", "resolve", text, flash_attn)
+    text = f"{name} has no official wheel for torch {minor(torch.version)}, Python {python}, {host}"
+    text += f" (it has torch {_words(map(minor, has))})" if has else ""
+    return _missing("flash-attn-wheel", "resolve", text, flash_attn)
 
 
 def third_parties_have_the_wheel(
@@ -339,7 +358,7 @@ def third_parties_have_the_wheel(
             f"no third-party wheel of {name} is known for torch {minor(torch.version)}, CUDA "
             f"{index.major}, Python {python}, {host}"
         )
-        return _impossible("flash-attn-wheel", "resolve", text, source)
+        return _missing("flash-attn-wheel", "resolve", text, source)
     text = f"{name} comes from a third party, and the hash of its wheel is not recorded"
     return _unverified("third-party", "resolve", text, source)
 
@@ -368,7 +387,8 @@ def nvcc_makes_the_architectures(
     flash_attn: FlashAttnFact | None, origin: Origin, cuda: CudaFact, archs: tuple[int, ...]
 ) -> Reason | None:
     """setup.py drops an architecture that it does not know, or nvcc is too old for, without a word;
-    a wheel has what it has."""
+    a wheel has what it has.
+    """
     if flash_attn is None or (origin != "source" and not archs):
         return None
     name = f"flash-attn {flash_attn.version}"
@@ -407,7 +427,9 @@ def archs_of(
     return archs or flash_attn.able(cuda.version)
 
 
-def flash_attn_knows_the_gpu(flash_attn: FlashAttnFact | None, gpu: GpuFact | None) -> Reason | None:
+def flash_attn_knows_the_gpu(
+    flash_attn: FlashAttnFact | None, gpu: GpuFact | None
+) -> Reason | None:
     """FlashAttention-2 has kernels for Ampere and newer only, however it is built."""
     if gpu is None or flash_attn is None or gpu.runs(tuple(flash_attn.archs)):
         return None
@@ -437,7 +459,9 @@ def flash_attn_has_code_for_the_gpu(
     held = archs_of(flash_attn, origin, cuda, archs, wheel)
     if gpu.runs(held):
         return None
-    made = f"compiled by nvcc {minor(cuda.version)}" if origin == "source" else f"the {origin} wheel"
+    made = (
+        f"compiled by nvcc {minor(cuda.version)}" if origin == "source" else f"the {origin} wheel"
+    )
     text = f"flash-attn {flash_attn.version}, {made}, has no code for {gpu.name} (compute "
     text += f"capability {_capability(gpu.capability)}): it has {_words(map(_capability, held))}"
     return _impossible("flash-attn-gpu", "run", text, flash_attn)
@@ -474,18 +498,14 @@ def setup_py_guesses_right(
     flash_attn: FlashAttnFact | None, torch: TorchFact, index: Version, python: Python, host: Host
 ) -> Reason | None:
     """`pip install flash-attn` downloads the wheel that its setup.py guesses, which is wrong for a
-    CUDA 13 torch before 2.8.3.post1 and on a free-threaded Python always."""
+    CUDA 13 torch before 2.8.3.post1 and on a free-threaded Python always.
+    """
     if flash_attn is None:
         return None
     plain = Python(python.version)
     word = flash_attn.cuda13_tag if index >= CUDA_13 else f"cu{index.major}"
     guessed = [
-        row
-        for row in flash_attn.wheel
-        if minor(row.torch) == minor(torch.version)
-        and row.host == host
-        and plain in row.pythons
-        and row.tag == word
+        row for row in flash_attn.wheel if _fits(row, torch, plain, host) and row.tag == word
     ]
     if not guessed or (guessed[0].cuda_major == index.major and not python.free_threaded):
         return None
@@ -517,12 +537,14 @@ GIGABYTES_PER_NVCC = 5
 
 def the_driver_runs_the_cuda(cuda: CudaFact, driver: Version | None) -> Reason | None:
     """Within a major, minor-version compatibility runs newer toolkits on older drivers, down to the
-    driver of the major's first release."""
+    driver of the major's first release.
+    """
     if driver is None or not older(driver, cuda.driver_floor):
         return None
     text = (
-        f"CUDA {cuda.version.major} needs driver {cuda.driver_floor} or newer, not {driver}. On a "
-        "rented machine choose another host, or an image of an older CUDA major"
+        f"CUDA {cuda.version.major} needs driver {driver_text(cuda.driver_floor)} or newer, not "
+        f"{driver_text(driver)}. On a rented machine choose another host, or an image of an older "
+        "CUDA major"
     )
     return _impossible("driver", "start", text, cuda)
 
@@ -531,7 +553,7 @@ def the_driver_knows_the_gpu(gpu: GpuFact | None, driver: Version | None) -> Rea
     """A driver older than the card does not find it, whatever CUDA asks for."""
     if gpu is None or driver is None or gpu.driver is None or not older(driver, gpu.driver):
         return None
-    text = f"{gpu.name} needs driver {gpu.driver} or newer, not {driver}"
+    text = f"{gpu.name} needs driver {driver_text(gpu.driver)} or newer, not {driver_text(driver)}"
     return _impossible("driver-gpu", "run", text, gpu)
 
 
@@ -546,8 +568,9 @@ def the_driver_came_with_the_cuda(cuda: CudaFact, driver: Version | None) -> Rea
     if not older(driver, with_it):
         return None
     text = (
-        f"driver {driver} is older than the {with_it} of CUDA {cuda.version}: minor-version "
-        "compatibility runs it, except code that is there as PTX only"
+        f"driver {driver_text(driver)} is older than the {driver_text(with_it)} of CUDA "
+        f"{cuda.version}: minor-version compatibility runs it, except code that is there as PTX "
+        "only"
     )
     return _warn("driver-minor", "run", text, cuda)
 
@@ -556,7 +579,8 @@ def the_base_image_starts(
     cuda: CudaFact, kind: Kind, gpu: GpuFact | None, driver: Version | None
 ) -> Reason | None:
     """nvidia/cuda images refuse to start below their own minor, with exemptions for old branches
-    that leave GeForce cards out. Rendered Dockerfiles replace that demand by the major's floor."""
+    that leave GeForce cards out. Rendered Dockerfiles replace that demand by the major's floor.
+    """
     if gpu is None or driver is None or gpu.brand != "geforce" or cuda.version < GATED_FROM:
         return None
     with_it = cuda.driver or cuda.driver_branch
@@ -566,9 +590,9 @@ def the_base_image_starts(
     if older(driver, cuda.driver_floor):
         return None
     text = (
-        f"nvidia/cuda:{cuda.version} itself does not start on a {gpu.name} with driver {driver} "
-        f"(unsatisfied condition: cuda>={minor(cuda.version)}); imagegen's Dockerfile asks for the "
-        f"major's floor instead, {cuda.driver_floor}"
+        f"nvidia/cuda:{cuda.version} itself does not start on a {gpu.name} with driver "
+        f"{driver_text(driver)} (unsatisfied condition: cuda>={minor(cuda.version)}); imagegen's "
+        f"Dockerfile asks for the major's floor instead, {driver_text(cuda.driver_floor)}"
     )
     return _warn("container-gate", "start", text, "NVIDIA_REQUIRE_CUDA of the nvidia/cuda images")
 
@@ -637,6 +661,11 @@ def older(driver: Version, than: Version) -> bool:
     if len(driver.release) == 1 or len(than.release) == 1:
         return driver.major < than.major
     return driver < than
+
+
+def driver_text(driver: Version) -> str:
+    """As NVIDIA writes it: ``580.65.06``, of which a Version drops the zero."""
+    return ".".join([str(driver.major), *(f"{part:02}" for part in driver.release[1:])])
 
 
 def _capability(arch: int) -> str:

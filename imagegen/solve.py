@@ -1,8 +1,7 @@
 """The search: from what was asked for to the combination with the least against it.
 
 A question leaves some axes open. ``best`` walks the values of each axis in their order of
-preference and applies every rule as soon as the axes that it is about are chosen, so that a branch
-that is already worse than what was found is never entered.
+preference, and never enters a branch that cannot beat what was found.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from packaging.version import Version
 from imagegen.facts import BaseFact, CudaFact, FlashAttnFact, GpuFact, OsFact, TorchFact
 from imagegen.facts.rows import ThirdPartyWheel, Wheel
 from imagegen.model import Host, Kind, Origin, Python
-from imagegen.rules import CUDA_13, RULES, Reason, Rule, archs_of, axes_of, wheel_of
+from imagegen.rules import CUDA_13, RULES, Reason, Rule, archs_of, axes_of, driver_text, wheel_of
 
 Verdict = Literal["ok", "warn", "unverified", "impossible"]
 COST = {"impossible": 1_000_000, "unverified": 1_000, "warn": 1}
@@ -38,13 +37,13 @@ class Combination:
     gpu: GpuFact | None
     driver: Version | None
     memory: int | None
-    flash_attn: FlashAttnFact | None
-    origin: Origin
     torch: TorchFact
     index: Version
-    python: Python
     cuda: CudaFact
+    flash_attn: FlashAttnFact | None
+    origin: Origin
     os: OsFact
+    python: Python
     kind: Kind
     archs: tuple[int, ...]
 
@@ -74,8 +73,27 @@ class Combination:
             return ()
         return archs_of(self.flash_attn, self.origin, self.cuda, self.archs, self.wheel)
 
+    @property
+    def spelled(self) -> dict[str, str]:
+        """Every axis as the command line takes its value; ``none`` where there is none."""
+        return {
+            "os": self.os.os.name,
+            "cuda": str(self.cuda.version),
+            "torch": str(self.torch.version),
+            "index": f"cu{self.index.major}{self.index.minor}",
+            "python": str(self.python),
+            "flash_attn": str(self.flash_attn.version) if self.flash_attn else "none",
+            "origin": self.origin,
+            "host": self.host,
+            "gpu": self.gpu.name if self.gpu else "none",
+            "driver": driver_text(self.driver) if self.driver else "none",
+            "memory": "none" if self.memory is None else str(self.memory),
+            "kind": self.kind,
+        }
+
 
 AXES = tuple(field.name for field in fields(Combination))
+"""In the order in which open axes are chosen: an earlier one's preference comes first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,42 +129,117 @@ def graded(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
 def best(
     domains: Domains,
     *,
-    first: Sequence[str] = (),
-    enough: int = 0,
     rules: Sequence[Rule] = RULES,
 ) -> Found | None:
     """The combination with the least against it; of equals, the one of the preferred values.
 
-    ``first`` are the axes whose order of preference comes before that of all others. The search
-    ends at once at a combination whose cost is at most ``enough``. None where an axis is empty.
+    None where an axis is empty.
     """
-    order = sorted(AXES, key=lambda axis: (len(domains[axis]) > 1, axis not in first,
-                                           len(domains[axis]), AXES.index(axis)))  # fmt: skip
-    plan = _plan(order, rules)
-    values: dict[str, Any] = {}
-    least, winner = 1 << 60, None
+    return _searched(domains, (), rules, limit=1 << 60, enough=0)
 
-    def walk(depth: int, cost: int, reasons: tuple[Reason, ...]) -> bool:
-        nonlocal least, winner
-        if depth == len(order):
-            least, winner = cost, Found(combination=Combination(**values), reasons=graded(reasons))
-            return cost <= enough
-        axis = order[depth]
-        for value in domains[axis]:
-            values[axis] = value
-            here, sum_ = reasons, cost
-            for rule, names in plan[depth]:
-                reason = rule(*(values[name] for name in names))
-                if reason:
-                    here, sum_ = (*here, reason), sum_ + COST[reason.severity]
-                    if sum_ >= least:
-                        break
-            if sum_ < least and walk(depth + 1, sum_, here):
+
+def first_fine(
+    domains: Domains, first: Sequence[str], rules: Sequence[Rule] = RULES
+) -> Found | None:
+    """The first combination that works, perhaps with something to know, or None.
+
+    The order of preference of the axes ``first`` comes before that of all others.
+    """
+    limit = COST["unverified"]
+    return _searched(domains, first, rules, limit=limit, enough=limit - 1)
+
+
+def _searched(
+    domains: Domains, first: Sequence[str], rules: Sequence[Rule], *, limit: int, enough: int
+) -> Found | None:
+    if not all(domains[axis] for axis in AXES):
+        return None
+    order = sorted(AXES, key=lambda axis: (len(domains[axis]) > 1, axis not in first,
+                                           AXES.index(axis)))  # fmt: skip
+    search = _Search(order, domains, rules, limit=limit, enough=enough)
+    search.run()
+    return judged(Combination(**search.winner), rules) if search.winner else None
+
+
+class _Search:
+    """Depth first, with the cost of what is still open as a lower bound.
+
+    A rule of which all axes but one are chosen prices every value of that one. ``prices[depth]``
+    holds what each value of the axis at that depth costs so far, so the least of each open axis,
+    summed, is what a branch will cost at least.
+    """
+
+    def __init__(
+        self,
+        order: Sequence[str],
+        domains: Domains,
+        rules: Iterable[Rule],
+        *,
+        limit: int,
+        enough: int,
+    ) -> None:
+        """Look for what costs less than ``limit``; what costs ``enough`` or less ends the search."""
+        self.order, self.enough = order, enough
+        self.values = [domains[axis] for axis in order]
+        self.chosen: dict[str, Any] = {}
+        self.least, self.winner = limit, dict[str, Any]()
+        self.known: dict[tuple[object, ...], int] = {}
+        self.alone: list[tuple[Rule, tuple[str, ...], int]] = []
+        self.ripe: list[list[tuple[Rule, tuple[str, ...], int]]] = [[] for _ in order]
+        for rule in rules:
+            names = axes_of(rule)
+            *_, before, last = -1, *sorted(order.index(name) for name in names)
+            (self.alone if before < 0 else self.ripe[before]).append((rule, names, last))
+
+    def run(self) -> None:
+        """Find the winner."""
+        prices: list[Sequence[int]] = [[0] * len(values) for values in self.values]
+        self._price(self.alone, prices)
+        if sum(map(min, prices)) < self.least:
+            self._walk(0, 0, prices)
+
+    def _walk(self, depth: int, cost: int, prices: list[Sequence[int]]) -> bool:
+        if depth == len(self.order):
+            self.least, self.winner = cost, dict(self.chosen)
+            return cost <= self.enough
+        for value, price in zip(self.values[depth], prices[depth], strict=True):
+            here = cost + price
+            if here >= self.least:
+                continue
+            self.chosen[self.order[depth]] = value
+            after = prices.copy()
+            self._price(self.ripe[depth], after)
+            bound = here + sum(map(min, after[depth + 1 :]))
+            if bound < self.least and self._walk(depth + 1, here, after):
                 return True
         return False
 
-    walk(0, 0, ())
-    return winner
+    def _price(
+        self, rules: Iterable[tuple[Rule, tuple[str, ...], int]], prices: list[Sequence[int]]
+    ) -> None:
+        """Add what these rules say of every value of the axis that they still wait for."""
+        for rule, names, last in rules:
+            axis = self.order[last]
+            prices[last] = [
+                price if price >= self.least else price + self._cost(rule, names, axis, value)
+                for value, price in zip(self.values[last], prices[last], strict=True)
+            ]
+
+    def _cost(self, rule: Rule, names: Sequence[str], axis: str, value: object) -> int:
+        arguments = [value if name == axis else self.chosen[name] for name in names]
+        key = (rule, *map(id, arguments))  # every argument lives as long as the domains
+        cost = self.known.get(key)
+        if cost is None:
+            reason = rule(*arguments)
+            cost = self.known[key] = price_of(reason) if reason else 0
+        return cost
+
+
+def price_of(reason: Reason) -> int:
+    """What a reason costs. A piece that does not exist costs double, because it hides what else is
+    wrong with what it would have been combined with.
+    """
+    return COST[reason.severity] * (1 + reason.missing)
 
 
 def survey(domains: Domains, rules: Sequence[Rule] = RULES) -> dict[Verdict, int]:
@@ -176,9 +269,7 @@ def survey(domains: Domains, rules: Sequence[Rule] = RULES) -> dict[Verdict, int
     return dict(zip(grades, counts, strict=True))
 
 
-def _plan(
-    order: Sequence[str], rules: Iterable[Rule]
-) -> list[list[tuple[Rule, tuple[str, ...]]]]:
+def _plan(order: Sequence[str], rules: Iterable[Rule]) -> list[list[tuple[Rule, tuple[str, ...]]]]:
     """For each depth the rules whose last axis is chosen there."""
     plan: list[list[tuple[Rule, tuple[str, ...]]]] = [[] for _ in order]
     for rule in rules:

@@ -48,7 +48,8 @@ class Facts(Strict):
     """All facts, one table of each kind.
 
     ``driver_cuda`` are the CUDA versions that a driver can report, oldest first.
-    ``cpu_seconds_per_kernel`` is what one kernel file of flash-attn costs for one architecture.
+    ``cpu_seconds_per_kernel`` is what one kernel file of flash-attn costs for one architecture,
+    ``cpu_seconds_per_lean_kernel`` without the optional features.
     """
 
     driver_cuda: tuple[Ver, ...] = Field(min_length=1)
@@ -59,6 +60,7 @@ class Facts(Strict):
     flash_attn: tuple[FlashAttnFact, ...] = Field(min_length=1)
     gpu: tuple[GpuFact, ...] = Field(min_length=1)
     cpu_seconds_per_kernel: int
+    cpu_seconds_per_lean_kernel: int
     flash_attn_url: str
     third_party_url: str
     third_party_source: str
@@ -95,7 +97,9 @@ class Facts(Strict):
     @property
     def indexes(self) -> tuple[Version, ...]:
         """The CUDA (major.minor) of every torch build, newest first."""
-        return tuple(sorted({build.cuda for row in self.torch for build in row.build}, reverse=True))
+        return tuple(
+            sorted({build.cuda for row in self.torch for build in row.build}, reverse=True)
+        )
 
     def assume(self, table: str, wanted: str) -> Facts:
         """The facts with a row for a version that nobody knows yet: like the nearest older one.

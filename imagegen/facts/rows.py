@@ -181,7 +181,8 @@ class Wheel(Strict):
 
 class ThirdPartyWheel(Strict):
     """flash-attn wheels that somebody else published. ``torch_cuda`` is the CUDA of the torch that
-    they were built with."""
+    they were built with.
+    """
 
     version: Ver
     torch: Ver
@@ -245,7 +246,8 @@ class GpuFact(Sourced):
 
     def runs(self, archs: tuple[int, ...]) -> bool:
         """Whether it runs machine code for one of the architectures: the same major, a minor that
-        is not above its own. PTX, which could be compiled for it, is not counted on."""
+        is not above its own. PTX, which could be compiled for it, is not counted on.
+        """
         mine = divmod(self.capability, 10)
         return any(divmod(arch, 10)[0] == mine[0] and arch % 10 <= mine[1] for arch in archs)
 
@@ -269,5 +271,4 @@ def exact(version: Version, wanted: Version) -> bool:
     if wanted.pre or wanted.post is not None or wanted.local:
         return version == wanted
     release = wanted.release
-    return len(release) < 3 and version.release[: len(release)] == release or version == wanted
-
+    return (len(release) < 3 and version.release[: len(release)] == release) or version == wanted

@@ -1,0 +1,124 @@
+"""Questions about combinations and targets: why, pick, list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.version import InvalidVersion, Version
+
+from imagegen import facts, machine, pick, plan, why
+from imagegen.errors import ImpossibleCombination, NothingSelected, UsageError
+from imagegen.flow import Setup
+from imagegen.model import Python, Target
+from imagegen.pick import Machine, Picked
+from imagegen.pieces import Piece, pieces
+from imagegen.resolve import Candidate, LeftOut
+from imagegen.rules import Reason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listed:
+    """A target, what is to know about it, what of it is not locked, and its moving tags."""
+
+    target: Target
+    reasons: tuple[Reason, ...]
+    unlocked: tuple[str, ...]
+    aliases: tuple[str, ...]
+
+
+def answer(
+    question: why.Question, own: Path | None, *, allow_unknown: bool
+) -> tuple[why.Answer, Mapping[str, Piece]]:
+    """The answer to a question, and where each piece of the combination would come from."""
+    known = facts.load(own)
+    found = why.answer(known, question, allow_unknown=allow_unknown)
+    return found, pieces(known, found.found.combination)
+
+
+def best(
+    it: Setup,
+    select: Sequence[str],
+    gpu: str,
+    driver: str,
+    *,
+    python: str,
+    torch: str,
+    here: bool,
+) -> Picked:
+    """The best target for a machine: the one that is described, or this one.
+
+    Raises:
+        UsageError: both or neither is given. ImpossibleCombination: no target works there.
+    """
+    if here and (gpu or driver):
+        raise UsageError("--from-nvidia-smi reads the card and the driver: give it or them")
+    if not here and not gpu and not driver:
+        raise UsageError(
+            "pick needs a machine", hint="--gpu and --driver, or --from-nvidia-smi on it"
+        )
+    where = machine.read(it.facts) if here else described(it.facts, gpu, driver)
+    try:
+        wanted = Python.parse(python) if python else None
+    except ValueError as error:
+        raise UsageError(f"--python: {error}") from error
+    return pick.pick(
+        it.resolution.select(select),
+        where,
+        python=wanted,
+        torch=_version("--torch", torch) if torch else None,
+    )
+
+
+def described(known: facts.Facts, gpu: str, driver: str) -> Machine:
+    """The machine that the options describe."""
+    cards = (why.card(known, gpu),) if gpu else ()
+    return Machine(gpus=cards, driver=_version("--driver", driver) if driver else None)
+
+
+def listed(it: Setup, select: Sequence[str], gpu: str, driver: str) -> tuple[Listed, ...]:
+    """The selected targets; on a machine, those that work there, with what is to know about them.
+
+    Raises:
+        ImpossibleCombination: none of them works there.
+    """
+    chosen = it.resolution.select(select)
+    where = described(it.facts, gpu, driver)
+    rows = [(one, one.reasons) for one in chosen]
+    if gpu or driver:
+        fits = {fit.candidate.id: fit.found.reasons for fit in pick.fitting(chosen, where)}
+        rows = [(one, fits[one.id]) for one in chosen if one.id in fits]
+    if not rows:
+        pick.pick(chosen, where)  # raises, with the reasons of the closest
+        raise ImpossibleCombination("no target works there")
+    return tuple(_listed(it, one, reasons) for one, reasons in rows)
+
+
+def _listed(it: Setup, one: Candidate, reasons: tuple[Reason, ...]) -> Listed:
+    return Listed(
+        target=one.target(it.resolution.packages),
+        reasons=reasons,
+        unlocked=plan.unlocked(one, it.workspace),
+        aliases=tuple(name for name, id_ in it.aliases.items() if id_ == one.id),
+    )
+
+
+def left_out(it: Setup, select: Sequence[str]) -> tuple[LeftOut, ...]:
+    """What the matrix crosses and does not build, filtered by globs over ids.
+
+    Raises:
+        NothingSelected: a glob matches nothing that is left out.
+    """
+    rows = it.resolution.left_out
+    found = tuple(row for row in rows if not select or row.matches(select))
+    if select and not found:
+        raise NothingSelected(f"nothing that matches {' '.join(select)} is left out")
+    return found
+
+
+def _version(option: str, word: str) -> Version:
+    try:
+        return Version(word)
+    except InvalidVersion as error:
+        raise UsageError(f"{option} {word!r}: not a version") from error

@@ -1,0 +1,138 @@
+"""The options of the command line, each written once: type, name, help, environment variable."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Output(StrEnum):
+    """How results are printed."""
+
+    text = "text"
+    json = "json"
+
+
+class ListOutput(StrEnum):
+    """How targets are printed; ``github`` is a job matrix for GitHub Actions."""
+
+    text = "text"
+    json = "json"
+    github = "github"
+
+
+class Base(StrEnum):
+    """Where base images come from."""
+
+    pull = "pull"
+    bootstrap = "bootstrap"
+
+
+Select = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SELECT]...", help="Globs over target ids; without any, every target."),
+]
+MatrixFile = Annotated[
+    Path,
+    typer.Option("--matrix", metavar="FILE", help="What to build.", envvar="IMAGEGEN_MATRIX"),
+]
+OwnFacts = Annotated[
+    Path | None,
+    typer.Option(
+        "--facts",
+        metavar="FILE",
+        help="Facts of your own (TOML, tables as in imagegen/data): rows that add or override.",
+        envvar="IMAGEGEN_FACTS",
+    ),
+]
+AllowUnknown = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unknown",
+        help="Take what no fact confirms, and versions that nobody knows yet to be like the one "
+        "before; marked as unverified, up to the image's label.",
+        envvar="IMAGEGEN_ALLOW_UNKNOWN",
+    ),
+]
+Card = Annotated[
+    str, typer.Option("--gpu", metavar="NAME", help='The card, e.g. "RTX 4090", H100, "A100 SXM4".')
+]
+Driver = Annotated[
+    str,
+    typer.Option(
+        "--driver",
+        metavar="VERSION",
+        help="NVIDIA's driver: 570.124.06, or a branch such as 570 for its newest.",
+    ),
+]
+Fmt = Annotated[Output, typer.Option("--format", help="How to print the result.")]
+Builder = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="A buildx builder instead of the engine's own BuildKit."),
+]
+KeepGoing = Annotated[
+    bool, typer.Option("--keep-going", help="Build the rest when a target fails, then fail.")
+]
+BaseFrom = Annotated[
+    Base,
+    typer.Option(
+        "--base",
+        help="bootstrap makes the base from this machine's own packages, for a network without a "
+        "registry; it works for slim images of CUDA 13 on this machine's distribution.",
+        envvar="IMAGEGEN_BASE",
+    ),
+]
+FreshBase = Annotated[
+    bool, typer.Option("--fresh-base", help="Bootstrap the base anew, with today's packages.")
+]
+Ca = Annotated[
+    str,
+    typer.Option(
+        "--ca",
+        metavar="FILE",
+        help="CA bundle for the build's downloads, as a secret: it is in no layer.",
+        envvar=["IMAGEGEN_CA", "SSL_CERT_FILE"],
+    ),
+]
+PypiIndex = Annotated[
+    str,
+    typer.Option(metavar="URL", help="A PyPI index of your own.", envvar="IMAGEGEN_PYPI_INDEX"),
+]
+TorchIndex = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="A PyTorch index of your own; {backend} in it becomes cu128 and the like.",
+        envvar="IMAGEGEN_TORCH_INDEX",
+    ),
+]
+AptMirror = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="Root of a distribution mirror: takes the place of the archive's host.",
+        envvar="IMAGEGEN_APT_MIRROR",
+    ),
+]
+Registry = Annotated[
+    str,
+    typer.Option(
+        metavar="HOST",
+        help="A registry that mirrors docker.io, for base images.",
+        envvar="IMAGEGEN_REGISTRY",
+    ),
+]
+Gpu = Annotated[bool, typer.Option("--gpu", help="Run the checks that need a GPU, too.")]
+Again = Annotated[bool, typer.Option("--again", help="Repeat checks that these bytes passed.")]
+Repository = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Where to push, e.g. ghcr.io/me/finetune; matrix.toml has the default.",
+        envvar="IMAGEGEN_REPOSITORY",
+    ),
+]
+MATRIX = Path("dockerfiles/matrix.toml")

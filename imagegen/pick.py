@@ -1,0 +1,159 @@
+"""The best target of a workspace for a machine, and why it beat the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from packaging.version import Version
+
+from imagegen.errors import ImpossibleCombination
+from imagegen.facts import GpuFact
+from imagegen.facts.rows import exact
+from imagegen.model import Python
+from imagegen.plan import lockable
+from imagegen.resolve import Candidate, for_machine
+from imagegen.solve import COST, Found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine:
+    """What images must run on: every one of its cards, each once, and its driver."""
+
+    gpus: tuple[GpuFact, ...]
+    driver: Version | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """A target on a machine, with what the rules say of it there (of its worst card)."""
+
+    candidate: Candidate
+    found: Found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picked:
+    """The best target, the one after it, and the first thing that the best one is better in."""
+
+    best: Fit
+    next: Fit | None
+    because: str
+    fitting: int
+
+
+Key = Callable[[Fit], object]
+CRITERIA: tuple[tuple[Key, Callable[[Fit, Fit], str]], ...] = (
+    (
+        lambda fit: -sum(COST[reason.severity] for reason in fit.found.reasons),
+        lambda one, two: (
+            f"nothing is to be known about it here, while {_first(two)}"
+            if not one.found.reasons
+            else f"less is to be known about it here than of the other: {_first(two)}"
+        ),
+    ),
+    (
+        lambda fit: len(fit.candidate.selection.head_dims) * len(fit.candidate.selection.dtypes),
+        lambda one, two: "it holds more of flash-attn's kernels",
+    ),
+    (
+        lambda fit: fit.candidate.torch.version,
+        lambda one, two: (
+            f"its torch is newer: {one.candidate.torch.version}, not {two.candidate.torch.version}"
+        ),
+    ),
+    (
+        lambda fit: lockable(fit.candidate),
+        lambda one, two: "its torch is on PyPI, and so pinned by hash",
+    ),
+    (
+        lambda fit: fit.candidate.cuda.version,
+        lambda one, two: (
+            f"its CUDA is newer: {one.candidate.cuda.version}, not {two.candidate.cuda.version}"
+        ),
+    ),
+    (
+        lambda fit: fit.candidate.os.os,
+        lambda one, two: (
+            f"its distribution is newer: {one.candidate.os.os.name}, not {two.candidate.os.os.name}"
+        ),
+    ),
+    (
+        lambda fit: fit.candidate.kind == "slim",
+        lambda one, two: "it is smaller: one copy of the CUDA libraries",
+    ),
+)
+"""What makes a target better, the most important first, and how that is said of two."""
+
+
+def fitting(candidates: Sequence[Candidate], machine: Machine) -> list[Fit]:
+    """The targets that work on the machine, the best one first."""
+    fits = [_fit(it, machine) for it in candidates]
+    return sorted((fit for fit in fits if fit.found.fine), key=_rank, reverse=True)
+
+
+def pick(
+    candidates: Sequence[Candidate],
+    machine: Machine,
+    *,
+    python: Python | None = None,
+    torch: Version | None = None,
+) -> Picked:
+    """The best target for the machine, with that Python and torch where they are given.
+
+    Raises:
+        ImpossibleCombination: none works there; with the reasons of the one that comes closest.
+    """
+    wanted = [
+        it
+        for it in candidates
+        if (python is None or it.python == python)
+        and (torch is None or exact(it.torch.version, torch))
+    ]
+    asked = f"{f' with Python {python}' if python else ''}{f' with torch {torch}' if torch else ''}"
+    if not wanted:
+        raise ImpossibleCombination(f"no target{asked} in this workspace", hint="imagegen list")
+    fits = fitting(wanted, machine)
+    if not fits:
+        closest = min((_fit(it, machine) for it in wanted), key=_cost)
+        reasons = "\n".join(f"  {r.code}: {r.text}" for r in closest.found.reasons)
+        raise ImpossibleCombination(
+            f"no target{asked} works on {_named(machine)}. The closest, {closest.candidate.id}:\n"
+            + reasons,
+            hint="imagegen why --gpu … --driver … shows what would",
+        )
+    best, second = fits[0], fits[1] if len(fits) > 1 else None
+    because = "no other target works there"
+    if second:
+        because = "only its id comes first"
+        for key, words in CRITERIA:
+            if key(best) != key(second):
+                because = words(best, second)
+                break
+    return Picked(best=best, next=second, because=because, fitting=len(fits))
+
+
+def _fit(it: Candidate, machine: Machine) -> Fit:
+    found = [
+        for_machine(it, {"gpu": gpu, "driver": machine.driver}) for gpu in machine.gpus or (None,)
+    ]
+    worst = max(found, key=lambda one: sum(COST[reason.severity] for reason in one.reasons))
+    return Fit(candidate=it, found=worst)
+
+
+def _cost(fit: Fit) -> int:
+    return sum(COST[reason.severity] for reason in fit.found.reasons)
+
+
+def _rank(fit: Fit) -> tuple[object, ...]:
+    return tuple(key(fit) for key, _ in CRITERIA)
+
+
+def _first(fit: Fit) -> str:
+    text = fit.found.reasons[0].text if fit.found.reasons else ""
+    return f"of {fit.candidate.id}: {text}"
+
+
+def _named(machine: Machine) -> str:
+    cards = " and ".join(gpu.name for gpu in machine.gpus) or "any card"
+    return f"{cards}{f' with driver {machine.driver}' if machine.driver else ''}"

@@ -1,0 +1,306 @@
+"""One question, one answer: whether a combination works, every reason, and what is near.
+
+An axis that the question leaves open means any value: the verdict is that of the best completion,
+and where every completion is impossible, its reasons are those of one with the fewest.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, get_args
+
+from packaging.version import InvalidVersion, Version
+
+from imagegen.errors import FactsError, UsageError
+from imagegen.facts import Facts, GpuFact, nearest
+from imagegen.model import Host, Origin, Python, minor
+from imagegen.rules import GIGABYTES_PER_NVCC
+from imagegen.solve import Domains, Found, best, first_fine
+
+MOST = 3
+"""How many nearest targets an answer names."""
+
+CHANGES = (
+    "origin", "index", "python", "cuda", "torch", "flash_attn", "os", "memory", "driver", "host",
+    "gpu",
+)  # fmt: skip
+"""The axes in the order in which people would rather change them: software before machines."""
+
+OPTIONS: Mapping[str, str] = {
+    "os": "--ubuntu",
+    "cuda": "--cuda",
+    "torch": "--torch",
+    "index": "--torch-index",
+    "python": "--python",
+    "flash_attn": "--flash-attn",
+    "origin": "--flash-attn-from",
+    "host": "--arch",
+    "gpu": "--gpu",
+    "driver": "--driver",
+    "memory": "--memory",
+}
+"""The option of the command line that asks for a value of an axis."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What was asked for, as it was written; an empty axis means any value."""
+
+    os: str = ""
+    cuda: str = ""
+    torch: str = ""
+    index: str = ""
+    python: str = ""
+    flash_attn: str = ""
+    origin: str = ""
+    host: str = ""
+    gpu: str = ""
+    driver: str = ""
+    memory: str = ""
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The axes that have a value."""
+        return tuple(axis for axis in CHANGES if getattr(self, axis))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Near:
+    """A combination that works, and what was changed for it: axis -> (asked, instead)."""
+
+    found: Found
+    changed: Mapping[str, tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """The verdict on a question, with the nearest targets that work where it does not."""
+
+    question: Question
+    found: Found
+    near: tuple[Near, ...]
+
+
+def answer(facts: Facts, question: Question, *, allow_unknown: bool = False) -> Answer:
+    """Whether what was asked for can work, and why not.
+
+    ``allow_unknown`` takes a version that no fact knows to be like the one before it.
+
+    Raises:
+        FactsError: a value is not known, with the nearest that is. UsageError: it has no such form.
+    """
+    if allow_unknown:
+        facts = assuming(facts, question)
+    domains = narrowed(facts, question)
+    found = best(domains)
+    assert found  # no axis is empty: narrowed() raises before
+    near = () if found.fine else tuple(_near(facts, question, domains))
+    return Answer(question=question, found=found, near=near)
+
+
+def assuming(facts: Facts, question: Question) -> Facts:
+    """The facts with a row for each version of the question that they do not know."""
+    tables: dict[str, Callable[[Version], Sequence[object]]] = {
+        "torch": facts.torch_like,
+        "cuda": facts.cuda_like,
+        "flash_attn": facts.flash_attn_like,
+    }
+    for table, like in tables.items():
+        word = getattr(question, table)
+        if word and word != "none" and not like(_version(word, OPTIONS[table])):
+            facts = facts.assume(table, word)
+    return facts
+
+
+def everything(facts: Facts) -> dict[str, Sequence[Any]]:
+    """All values of every axis, the preferred ones first, whatever the order of the rows."""
+    return {
+        "host": get_args(Host),
+        "gpu": (None,),
+        "driver": (None,),
+        "memory": (None,),
+        "flash_attn": _newest(facts.flash_attn),
+        "origin": tuple(origin for origin in get_args(Origin) if origin != "third-party"),
+        "torch": _newest(facts.torch),
+        "index": facts.indexes,
+        "python": facts.pythons,
+        "cuda": _newest(facts.cuda),
+        "os": tuple(sorted(facts.os, key=lambda row: (row.rank, row.os))),
+        "kind": ("slim", "devel"),
+        "archs": ((),),
+    }
+
+
+def narrowed(facts: Facts, question: Question) -> Domains:
+    """The values that the question leaves.
+
+    Raises:
+        FactsError: a value is not known. UsageError: it has no such form.
+    """
+    domains = everything(facts)
+    if question.os:
+        os = facts.os_named(question.os)
+        if os is None:
+            raise _unknown("distribution", question.os, (row.os.name for row in facts.os))
+        domains["os"] = (os,)
+    for axis, rows, like in (
+        ("torch", facts.torch, facts.torch_like),
+        ("cuda", facts.cuda, facts.cuda_like),
+        ("flash_attn", facts.flash_attn, facts.flash_attn_like),
+    ):
+        if getattr(question, axis) not in ("", "none"):
+            domains[axis] = _versions(rows, like, getattr(question, axis), axis)
+    if question.flash_attn == "none":
+        domains |= {"flash_attn": (None,), "origin": ("source",)}
+    if question.index:
+        domains["index"] = (_index(facts, question.index),)
+    elif question.torch:  # the build on PyPI is the one that can be locked by hash
+        plain = {row.pypi_cuda for row in domains["torch"]}
+        domains["index"] = tuple(sorted(facts.indexes, key=lambda index: index not in plain))
+    if question.python:
+        domains["python"] = (_python(facts, question.python),)
+    for axis, known in (("origin", get_args(Origin)), ("host", get_args(Host))):
+        if word := getattr(question, axis):
+            if word not in known:
+                raise _unknown(OPTIONS[axis], word, known)
+            domains[axis] = (word,)
+    if question.gpu:
+        domains["gpu"] = (card(facts, question.gpu),)
+    if question.driver:
+        domains["driver"] = (_version(question.driver, "--driver"),)
+    if question.memory:
+        if not question.memory.isdigit():
+            raise UsageError(f"--memory {question.memory!r}: a number of gigabytes, such as 16")
+        domains["memory"] = (int(question.memory),)
+    return domains
+
+
+def card(facts: Facts, name: str) -> GpuFact:
+    """The card of that name, however it is spelled.
+
+    Raises:
+        FactsError: no fact knows it, with the nearest names.
+    """
+    found = facts.gpu_named(name)
+    if found is None:
+        names = {word.lower(): row.name for row in facts.gpu for word in (row.name, *row.also)}
+        near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)
+        close = dict.fromkeys(f"{names[word]!r}" for word in near)
+        raise FactsError(
+            f"no fact about a GPU {name!r}", hint=f"near: {', '.join(close)}" if close else ""
+        )
+    return found
+
+
+def _versions(
+    rows: Iterable[Any], like: Callable[[Version], Sequence[Any]], word: str, axis: str
+) -> Sequence[Any]:
+    found = like(_version(word, OPTIONS[axis]))
+    if not found:
+        short = len(word.split(".")) < 3
+        known = {minor(row.version) if short else str(row.version): row.version for row in rows}
+        raise _unknown(axis, word, sorted(known, key=lambda name: known[name]), allow=True)
+    return found
+
+
+def _version(word: str, option: str) -> Version:
+    try:
+        return Version(word)
+    except InvalidVersion as error:
+        raise UsageError(f"{option} {word!r}: not a version") from error
+
+
+def _index(facts: Facts, word: str) -> Version:
+    known = {f"cu{index.major}{index.minor}": index for index in reversed(facts.indexes)}
+    if word not in known:
+        raise _unknown("torch index", word, known)
+    return known[word]
+
+
+def _python(facts: Facts, word: str) -> Python:
+    try:
+        python = Python.parse(word)
+    except ValueError as error:
+        raise UsageError(f"--python: {error}") from error
+    return next((known for known in facts.pythons if known == python), python)
+
+
+def _unknown(what: str, word: str, known: Iterable[str], *, allow: bool = False) -> FactsError:
+    hint = "--allow-unknown takes it to be like the one before it" if allow else ""
+    what = what.replace("_", "-")
+    return FactsError(f"no fact about {what} {word!r}{nearest(word, known)}", hint=hint)
+
+
+def _newest(rows: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(sorted(rows, key=lambda row: row.version, reverse=True))
+
+
+# --- the nearest targets that work ----------------------------------------------------------------
+
+
+def _near(facts: Facts, question: Question, domains: Domains) -> Iterator[Near]:
+    """Targets that work, those with the fewest changes first."""
+    done: list[set[str]] = []
+    for size in (1, 2, 3):
+        for axes in combinations(question.asked, size):
+            if any(smaller <= set(axes) for smaller in done):
+                continue
+            found = _changed(facts, question, domains, axes)
+            if found:
+                done.append(set(axes))
+                yield found
+                if len(done) == MOST:
+                    return
+
+
+def _changed(
+    facts: Facts, question: Question, domains: Domains, axes: Sequence[str]
+) -> Near | None:
+    """The closest values on these axes with which the rest of the question works."""
+    open_ = dict(domains) | {axis: _closest(facts, axis, domains[axis][0]) for axis in axes}
+    if not all(open_[axis] for axis in axes):
+        return None
+    found = first_fine(open_, axes)
+    if found is None:
+        return None
+    fixed = {axis: (getattr(found.combination, axis),) for axis in axes}
+    polished = best(open_ | fixed) or found
+    changed = {axis: (getattr(question, axis), polished.combination.spelled[axis]) for axis in axes}
+    return Near(found=polished, changed=changed)
+
+
+def _closest(facts: Facts, axis: str, asked: Any) -> Sequence[Any]:
+    """Every other value of the axis, the closest to ``asked`` first, the newer one of two."""
+    if axis == "gpu":
+        others = [row for row in facts.gpu if row != asked]
+        return sorted(others, key=lambda g: (abs(g.capability - asked.capability), g.name))
+    if axis == "driver":
+        known = {driver for row in facts.cuda for driver in (row.driver_floor, row.driver)}
+        return sorted(driver for driver in known if driver and driver > asked)
+    if axis == "memory":
+        return (GIGABYTES_PER_NVCC,)
+    values = [value for value in everything(facts)[axis] if value != asked]
+    if axis == "os":
+        other = asked.distribution
+        return sorted(values, key=lambda row: (row.distribution != other, row.rank))
+    if axis in ("origin", "host") or asked is None:
+        return values
+    ladder = sorted({_step(axis, value) for value in (*values, asked)})
+    at = ladder.index(_step(axis, asked))
+    values = [value for value in values if _step(axis, value) != _step(axis, asked)]
+    values.sort(key=lambda value: _rungs(ladder.index(_step(axis, value)) - at))
+    return values
+
+
+def _rungs(up: int) -> tuple[int, bool]:
+    return abs(up), up < 0
+
+
+def _step(axis: str, value: Any) -> Any:
+    """What counts as one step on the way to another value: a minor of torch and of CUDA."""
+    if axis in ("torch", "cuda"):
+        return value.version.release[:2]
+    return value.version if axis == "flash_attn" else value
