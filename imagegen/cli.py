@@ -45,8 +45,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Images for fine-tuning language models on rented GPUs: nvcc and flash-attn baked in, "
     "tested before they are pushed, for RunPod and vast.ai alike.",
-    epilog="Exit codes: 2 usage, 3 facts or matrix, 4 nothing selected or impossible, 5 engine, 6 build, "
-    "7 checks failed, 8 registry, 10 stale files, 130 interrupted.",
+    epilog="Exit codes: 2 usage, 3 facts or matrix, 4 nothing selected or impossible, 5 engine, "
+    "6 build, 7 checks failed, 8 registry, 10 stale files, 130 interrupted.",
 )
 template = typer.Typer(no_args_is_help=True, help="Print the template of a tested, pushed image.")
 app.add_typer(template, name="template")

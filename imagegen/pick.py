@@ -54,7 +54,7 @@ CRITERIA: tuple[tuple[Key, Callable[[Fit, Fit], str]], ...] = (
     ),
     (
         lambda fit: len(fit.candidate.selection.head_dims) * len(fit.candidate.selection.dtypes),
-        lambda one, two: "it holds more of flash-attn's kernels",
+        lambda _one, _two: "it holds more of flash-attn's kernels",
     ),
     (
         lambda fit: fit.candidate.torch.version,
@@ -64,7 +64,7 @@ CRITERIA: tuple[tuple[Key, Callable[[Fit, Fit], str]], ...] = (
     ),
     (
         lambda fit: lockable(fit.candidate),
-        lambda one, two: "its torch is on PyPI, and so pinned by hash",
+        lambda _one, _two: "its torch is on PyPI, and so pinned by hash",
     ),
     (
         lambda fit: fit.candidate.cuda.version,
@@ -80,7 +80,7 @@ CRITERIA: tuple[tuple[Key, Callable[[Fit, Fit], str]], ...] = (
     ),
     (
         lambda fit: fit.candidate.kind == "slim",
-        lambda one, two: "it is smaller: one copy of the CUDA libraries",
+        lambda _one, _two: "it is smaller: one copy of the CUDA libraries",
     ),
 )
 """What makes a target better, the most important first, and how that is said of two."""

@@ -161,10 +161,8 @@ def why(found: Answer, where: Mapping[str, Piece], fmt: Format) -> None:
         print("nearest that works:")
     for near in found.near:
         changes = [f"{axis} {new} instead of {old}" for axis, (old, new) in near.changed.items()]
-        codes = [reason.code for reason in near.found.reasons]
-        print(
-            f"  {', '.join(changes)}{f' ({near.found.verdict}: {chr(44).join(codes)})' * bool(codes)}"
-        )
+        known = ", ".join(reason.code for reason in near.found.reasons)
+        print(f"  {', '.join(changes)}{f' (to know: {known})' if known else ''}")
 
 
 def picked(found: Picked, fmt: Format) -> None:

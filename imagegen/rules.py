@@ -217,7 +217,7 @@ def the_base_image_exists(os: OsFact, cuda: CudaFact, kind: Kind) -> Reason | No
 
 
 def nvcc_is_in_the_wheels(os: OsFact, cuda: CudaFact, kind: Kind) -> Reason | None:
-    """Without an image of NVIDIA's, nvcc comes from wheels; those before CUDA 13 hold only ptxas."""
+    """Without an image of NVIDIA's, nvcc comes from wheels, and before CUDA 13 these hold none."""
     if kind == "devel" or cuda.version >= CUDA_13 or os.images_from is not None:
         return None
     text = (
@@ -273,28 +273,28 @@ def wheel_of(
             ):
                 return row
     if origin == "third-party":
-        rows = [
-            row
-            for row in flash_attn.third_party
-            if _fits(row, torch, python, host)
-            and row.torch_cuda.major == index.major
-            and row.abi == build.abi
-        ]
-        rows.sort(key=lambda row: (row.glibc, row.nvcc != index, _minors_between(row.nvcc, index)))
-        return next(iter(rows), None)
+        rows = _others(flash_attn, torch, index, python, host)
+        rows = [row for row in rows if row.abi == build.abi]
+        return min(
+            rows, key=lambda row: (row.glibc, abs(row.nvcc.minor - index.minor)), default=None
+        )
     return None
 
 
-def _fits(row: Wheel | ThirdPartyWheel, torch: TorchFact, python: Python, host: Host) -> bool:
+def _others(
+    flash_attn: FlashAttnFact, torch: TorchFact, index: Version, python: Python, host: Host
+) -> list[ThirdPartyWheel]:
+    """Third-party wheels that fit but perhaps for their ABI."""
+    rows = flash_attn.third_party_for.get((torch.version.major, torch.version.minor, host), [])
+    return [row for row in rows if python in row.pythons and row.torch_cuda.major == index.major]
+
+
+def _fits(row: Wheel, torch: TorchFact, python: Python, host: Host) -> bool:
     return (
         row.torch.release[:2] == torch.version.release[:2]
         and row.host == host
         and python in row.pythons
     )
-
-
-def _minors_between(one: Version, other: Version) -> int:
-    return abs(one.minor - other.minor)
 
 
 def flash_attn_has_the_wheel(
@@ -354,6 +354,10 @@ def third_parties_have_the_wheel(
     source = "mjun0812/flash-attention-prebuild-wheels (2026-08-22)"
     name = f"flash-attn {flash_attn.version}"
     if wheel_of(flash_attn, origin, torch, index, python, host) is None:
+        if torch.build_for(index) and _others(flash_attn, torch, index, python, host):
+            text = f"the third-party wheels of {name} for torch {minor(torch.version)} and Python "
+            text += f"{python} have another C++ ABI than torch for CUDA {index}: undefined symbol"
+            return _missing("flash-attn-abi", "import", text, source)
         text = (
             f"no third-party wheel of {name} is known for torch {minor(torch.version)}, CUDA "
             f"{index.major}, Python {python}, {host}"
@@ -452,7 +456,7 @@ def flash_attn_has_code_for_the_gpu(
     archs: tuple[int, ...],
     gpu: GpuFact | None,
 ) -> Reason | None:
-    """The binary at hand may hold less than flash-attn could: an older nvcc, a selection, a wheel."""
+    """The binary at hand may hold less than flash-attn could: older nvcc, a selection, a wheel."""
     if gpu is None or flash_attn is None or not gpu.runs(tuple(flash_attn.archs)):
         return None
     wheel = wheel_of(flash_attn, origin, torch, index, python, host)
@@ -614,7 +618,7 @@ def the_host_is_rendered(host: Host) -> Reason | None:
 
 
 def the_python_is_the_distributions(os: OsFact, python: Python) -> Reason | None:
-    """The distribution's own Python gets its updates and headers; any other comes from elsewhere."""
+    """The distribution's own Python has its updates and headers; any other is from elsewhere."""
     if os.python == python:
         return None
     text = (

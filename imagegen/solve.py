@@ -178,7 +178,7 @@ class _Search:
         limit: int,
         enough: int,
     ) -> None:
-        """Look for what costs less than ``limit``; what costs ``enough`` or less ends the search."""
+        """Look for what costs less than ``limit``; one of ``enough`` or less ends the search."""
         self.order, self.enough = order, enough
         self.values = [domains[axis] for axis in order]
         self.chosen: dict[str, Any] = {}

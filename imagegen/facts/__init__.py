@@ -84,9 +84,11 @@ class Facts(Strict):
         return next((row for row in self.os if row.os.name == name), None)
 
     def gpu_named(self, name: str) -> GpuFact | None:
-        """The card, however its name is spelled."""
+        """The card, however its name is spelled; ``4090`` is enough where only one name ends so."""
         key = gpu_key(name)
-        return next((row for row in self.gpu if key in row.keys), None)
+        whole = [row for row in self.gpu if key in row.keys]
+        ending = [row for row in self.gpu if key and gpu_key(row.name).endswith(key)]
+        return next(iter(whole), ending[0] if len(ending) == 1 else None)
 
     @property
     def pythons(self) -> tuple[Python, ...]:

@@ -115,8 +115,8 @@ class CudaFact(Sourced):
     """A CUDA toolkit: the drivers it runs with, the limits of nvcc, and what ptxas makes.
 
     ``driver`` came with it (``driver_branch`` where only the branch is known), ``driver_floor`` is
-    the oldest that minor-version compatibility takes; ``glibc_max`` is None without a known limit. ``base``
-    are the nvidia/cuda images that carry it.
+    the oldest that minor-version compatibility takes; ``glibc_max`` is None without a known limit.
+    ``base`` are the nvidia/cuda images that carry it.
     """
 
     version: Ver
@@ -216,6 +216,14 @@ class FlashAttnFact(Sourced):
     wheels_unknown_to: Ver | None = None
     wheel: tuple[Wheel, ...] = ()
     third_party: tuple[ThirdPartyWheel, ...] = ()
+
+    @cached_property
+    def third_party_for(self) -> Mapping[tuple[int, int, Host], list[ThirdPartyWheel]]:
+        """Its third-party wheels by torch's minor and machine: there are hundreds."""
+        found: dict[tuple[int, int, Host], list[ThirdPartyWheel]] = {}
+        for row in self.third_party:
+            found.setdefault((row.torch.major, row.torch.minor, row.host), []).append(row)
+        return found
 
     def able(self, cuda: Version) -> tuple[int, ...]:
         """The architectures that it can be compiled for with that nvcc."""
