@@ -39,6 +39,8 @@ GATED_FROM = Version("12.6")
 """From here on the nvidia/cuda images' NVIDIA_REQUIRE_CUDA exempts no GeForce card; those of 12.4
 and older do, read in the images' own environment."""
 
+THIRD_PARTY = "mjun0812/flash-attention-prebuild-wheels (2026-08-22)"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reason:
@@ -348,23 +350,29 @@ def third_parties_have_the_wheel(
     python: Python,
     host: Host,
 ) -> Reason | None:
+    """Somebody else's wheels fit as narrowly as the official ones."""
+    if flash_attn is None or origin != "third-party" or torch.build_for(index) is None:
+        return None
+    if wheel_of(flash_attn, origin, torch, index, python, host):
+        return None
+    name = f"flash-attn {flash_attn.version}"
+    if _others(flash_attn, torch, index, python, host):
+        text = f"the third-party wheels of {name} for torch {minor(torch.version)} and Python "
+        text += f"{python} have another C++ ABI than torch for CUDA {index}: undefined symbol"
+        return _missing("flash-attn-abi", "import", text, THIRD_PARTY)
+    text = (
+        f"no third-party wheel of {name} is known for torch {minor(torch.version)}, CUDA "
+        f"{index.major}, Python {python}, {host}"
+    )
+    return _missing("flash-attn-wheel", "resolve", text, THIRD_PARTY)
+
+
+def third_parties_are_trusted(flash_attn: FlashAttnFact | None, origin: Origin) -> Reason | None:
     """Somebody else's wheel is taken by its hash only, and none was recorded yet."""
     if flash_attn is None or origin != "third-party":
         return None
-    source = "mjun0812/flash-attention-prebuild-wheels (2026-08-22)"
-    name = f"flash-attn {flash_attn.version}"
-    if wheel_of(flash_attn, origin, torch, index, python, host) is None:
-        if torch.build_for(index) and _others(flash_attn, torch, index, python, host):
-            text = f"the third-party wheels of {name} for torch {minor(torch.version)} and Python "
-            text += f"{python} have another C++ ABI than torch for CUDA {index}: undefined symbol"
-            return _missing("flash-attn-abi", "import", text, source)
-        text = (
-            f"no third-party wheel of {name} is known for torch {minor(torch.version)}, CUDA "
-            f"{index.major}, Python {python}, {host}"
-        )
-        return _missing("flash-attn-wheel", "resolve", text, source)
-    text = f"{name} comes from a third party, and the hash of its wheel is not recorded"
-    return _unverified("third-party", "resolve", text, source)
+    text = f"flash-attn {flash_attn.version} comes from a third party, and the hash of its wheel "
+    return _unverified("third-party", "resolve", text + "is not recorded", THIRD_PARTY)
 
 
 def flash_attn_wheel_takes_the_libc(
@@ -692,6 +700,7 @@ RULES: tuple[Rule, ...] = (
     nvcc_takes_the_libc,
     flash_attn_has_the_wheel,
     third_parties_have_the_wheel,
+    third_parties_are_trusted,
     flash_attn_wheel_takes_the_libc,
     nvcc_makes_the_architectures,
     flash_attn_asks_for_the_standard,

@@ -6,9 +6,10 @@ preference, and never enters a branch that cannot beat what was found.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from packaging.version import Version
 
@@ -198,6 +199,29 @@ class _Search:
         if sum(map(min, prices)) < self.least:
             self._walk(0, 0, prices)
 
+    def count(self) -> dict[Verdict, int]:
+        """How many combinations have each verdict."""
+        costs: Counter[int] = Counter()
+        prices: list[Sequence[int]] = [[0] * len(values) for values in self.values]
+        self._price(self.alone, prices)
+        self._tally(0, 0, prices, costs)
+        found: dict[Verdict, int] = dict.fromkeys(get_args(Verdict), 0)
+        for cost, many in costs.items():
+            found[_graded(cost)] += many
+        return found
+
+    def _tally(
+        self, depth: int, cost: int, prices: list[Sequence[int]], costs: Counter[int]
+    ) -> None:
+        if depth == len(self.order) - 1:
+            costs.update(cost + price for price in prices[depth])
+            return
+        for value, price in zip(self.values[depth], prices[depth], strict=True):
+            self.chosen[self.order[depth]] = value
+            after = prices.copy()
+            self._price(self.ripe[depth], after)
+            self._tally(depth + 1, cost + price, after, costs)
+
     def _walk(self, depth: int, cost: int, prices: list[Sequence[int]]) -> bool:
         if depth == len(self.order):
             self.least, self.winner = cost, dict(self.chosen)
@@ -244,35 +268,14 @@ def price_of(reason: Reason) -> int:
 
 def survey(domains: Domains, rules: Sequence[Rule] = RULES) -> dict[Verdict, int]:
     """How many of all combinations have each verdict. Nothing is passed over."""
-    order = [*(a for a in AXES if len(domains[a]) == 1), *(a for a in AXES if len(domains[a]) > 1)]
-    plan = _plan(order, rules)
-    values: dict[str, Any] = {}
-    grades: tuple[Verdict, ...] = ("ok", "warn", "unverified", "impossible")
-    weight: dict[str, int] = {grade: i for i, grade in enumerate(grades)}
-    counts = [0, 0, 0, 0]
-
-    def walk(depth: int, worst: int) -> None:
-        axis = order[depth]
-        for value in domains[axis]:
-            values[axis] = value
-            now = worst
-            for rule, axes in plan[depth]:
-                reason = rule(*[values[name] for name in axes])
-                if reason and (grade := weight[reason.severity]) > now:
-                    now = grade
-            if depth + 1 == len(order):
-                counts[now] += 1
-            else:
-                walk(depth + 1, now)
-
-    walk(0, 0)
-    return dict(zip(grades, counts, strict=True))
+    order = sorted(AXES, key=lambda axis: len(domains[axis]))  # the longest loop is the cheapest
+    return _Search(order, domains, rules, limit=1 << 60, enough=-1).count()
 
 
-def _plan(order: Sequence[str], rules: Iterable[Rule]) -> list[list[tuple[Rule, tuple[str, ...]]]]:
-    """For each depth the rules whose last axis is chosen there."""
-    plan: list[list[tuple[Rule, tuple[str, ...]]]] = [[] for _ in order]
-    for rule in rules:
-        names = axes_of(rule)
-        plan[max(order.index(name) for name in names)].append((rule, names))
-    return plan
+def _graded(cost: int) -> Verdict:
+    """The verdict of a combination that costs so much."""
+    grades: tuple[Verdict, ...] = ("impossible", "unverified", "warn")
+    for verdict in grades:
+        if cost >= COST[verdict]:
+            return verdict
+    return "ok"
