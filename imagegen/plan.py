@@ -19,8 +19,9 @@ from imagegen.matrix import Workspace
 from imagegen.model import Image, Target, minor
 from imagegen.resolve import Candidate, Resolution
 
-TOOLKIT_EXTRAS = "nvcc,nvvm,crt,cudart,cccl"
-"""All of them must be named: ``nvcc`` alone brings the newest nvvm and crt, which do not fit."""
+TOOLKIT_EXTRAS = "nvcc,nvvm,crt,cudart,cccl,curand"
+"""All of them must be named: ``nvcc`` alone brings the newest nvvm and crt, which do not fit. curand:
+torch 2.15 no longer asks for it, and extensions include its header."""
 
 ASKED = "requirements.in"
 """The file of a lock that holds what was asked for, so that a package added later is noticed."""
@@ -58,6 +59,8 @@ class Recipe:
 
     ``lock`` is a folder under locks/, empty where torch is not locked; ``tools_lock`` is the one
     that the tools, flash-attn's build requirements and the applications come from in any case.
+    ``locked`` is, for each install step, its file and that file's sha256; ``unlocked`` says of what
+    has only a version or a tag why.
     """
 
     target: Target
@@ -71,6 +74,8 @@ class Recipe:
     torch_backend: str
     flash_attn_sha256: str
     apt: tuple[str, ...]
+    locked: Mapping[str, tuple[str, str]]
+    unlocked: Mapping[str, str]
 
     @property
     def base(self) -> str:
@@ -111,6 +116,14 @@ def unlocked(it: Candidate, workspace: Workspace) -> tuple[str, ...]:
     return found if (workspace.locks / name).is_dir() else (*found, "torch")
 
 
+def _why_unlocked(it: Candidate, what: str) -> str:
+    if what == "base":
+        return "no digest of it is named by two public files, and no registry was asked"
+    return (
+        f"torch {it.torch.version} for CUDA {it.index} is on PyTorch's own index, and not on PyPI"
+    )
+
+
 def recipe(it: Candidate, resolution: Resolution, workspace: Workspace) -> Recipe:
     """Where each piece of the target comes from."""
     target = it.target(resolution.packages)
@@ -130,7 +143,24 @@ def recipe(it: Candidate, resolution: Resolution, workspace: Workspace) -> Recip
         torch_backend=backend(target.cuda),
         flash_attn_sha256=it.flash_attn.sha256 if it.flash_attn else "",
         apt=APT,
+        locked=_locked(workspace.locks, name, _tools_lock(target, resolution, workspace)),
+        unlocked={what: _why_unlocked(it, what) for what in unlocked(it, workspace)},
     )
+
+
+def _locked(locks: Path, name: str, tools: str) -> dict[str, tuple[str, str]]:
+    """Install step -> its lock file and that file's sha256; the target's own lock where it is."""
+    own = (locks / name).is_dir()
+    steps = PARTS if own else tuple(part for part in PARTS if part in ("tools", "build", "apps"))
+    folder = name if own else tools
+    return {
+        part: (f"locks/{folder}/{part}.txt", _sha256(locks / folder / f"{part}.txt"))
+        for part in steps
+    }
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _tools_lock(target: Target, resolution: Resolution, workspace: Workspace) -> str:

@@ -51,6 +51,24 @@ def files(recipe: Recipe) -> dict[str, str]:
     return {
         f"{target.id}/Dockerfile": dockerfile,
         f"{target.id}/target.json": json.dumps(target.promise, indent=2) + "\n",
+        f"{target.id}/lock.json": json.dumps(lock(recipe), indent=2) + "\n",
+    }
+
+
+def lock(recipe: Recipe) -> dict[str, object]:
+    """Every pin of a target by where it is, and what has none."""
+    base: dict[str, object] = {"image": recipe.from_tag}
+    if recipe.from_digest:
+        seen = f"{recipe.from_witnesses} public files name it; no registry was asked"
+        base |= {"digest": recipe.from_digest, "provenance": seen}
+    flash_attn = f"flash_attn-{recipe.target.flash_attn.version}.tar.gz"
+    return {
+        "base": base,
+        "flash_attn": {"source": flash_attn, "sha256": recipe.flash_attn_sha256},
+        "python": {
+            step: {"file": file, "sha256": sha256} for step, (file, sha256) in recipe.locked.items()
+        },
+        "unlocked": dict(recipe.unlocked),
     }
 
 
