@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from packaging.version import Version
@@ -13,6 +13,7 @@ from imagegen.facts.rows import exact
 from imagegen.model import Python
 from imagegen.plan import lockable
 from imagegen.resolve import Candidate, for_machine
+from imagegen.rules import Reason
 from imagegen.solve import COST, Found
 
 
@@ -31,6 +32,13 @@ class Fit:
     candidate: Candidate
     found: Found
 
+    @property
+    def there(self) -> tuple[Reason, ...]:
+        """What is to be known on that machine: not of its building, which is over by then."""
+        return tuple(
+            reason for reason in self.found.reasons if reason.stage in ("import", "start", "run")
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picked:
@@ -45,12 +53,8 @@ class Picked:
 Key = Callable[[Fit], object]
 CRITERIA: tuple[tuple[Key, Callable[[Fit, Fit], str]], ...] = (
     (
-        lambda fit: -sum(COST[reason.severity] for reason in fit.found.reasons),
-        lambda one, two: (
-            f"nothing is to be known about it here, while {_first(two)}"
-            if not one.found.reasons
-            else f"less is to be known about it here than of the other: {_first(two)}"
-        ),
+        lambda fit: -_cost(fit.there),
+        lambda _one, two: f"of that one is to be known: {two.there[0].text}",
     ),
     (
         lambda fit: len(fit.candidate.selection.head_dims) * len(fit.candidate.selection.dtypes),
@@ -67,7 +71,7 @@ CRITERIA: tuple[tuple[Key, Callable[[Fit, Fit], str]], ...] = (
         lambda _one, _two: "its torch is on PyPI, and so pinned by hash",
     ),
     (
-        lambda fit: fit.candidate.cuda.version,
+        lambda fit: fit.candidate.cuda.version.release[:2],
         lambda one, two: (
             f"its CUDA is newer: {one.candidate.cuda.version}, not {two.candidate.cuda.version}"
         ),
@@ -115,7 +119,9 @@ def pick(
         raise ImpossibleCombination(f"no target{asked} in this workspace", hint="imagegen list")
     fits = fitting(wanted, machine)
     if not fits:
-        closest = min((_fit(it, machine) for it in wanted), key=_cost)
+        closest = min(
+            (_fit(it, machine) for it in wanted), key=lambda fit: _cost(fit.found.reasons)
+        )
         reasons = "\n".join(f"  {r.code}: {r.text}" for r in closest.found.reasons)
         raise ImpossibleCombination(
             f"no target{asked} works on {_named(machine)}. The closest, {closest.candidate.id}:\n"
@@ -137,21 +143,16 @@ def _fit(it: Candidate, machine: Machine) -> Fit:
     found = [
         for_machine(it, {"gpu": gpu, "driver": machine.driver}) for gpu in machine.gpus or (None,)
     ]
-    worst = max(found, key=lambda one: sum(COST[reason.severity] for reason in one.reasons))
+    worst = max(found, key=lambda one: _cost(one.reasons))
     return Fit(candidate=it, found=worst)
 
 
-def _cost(fit: Fit) -> int:
-    return sum(COST[reason.severity] for reason in fit.found.reasons)
+def _cost(reasons: Iterable[Reason]) -> int:
+    return sum(COST[reason.severity] for reason in reasons)
 
 
 def _rank(fit: Fit) -> tuple[object, ...]:
     return tuple(key(fit) for key, _ in CRITERIA)
-
-
-def _first(fit: Fit) -> str:
-    text = fit.found.reasons[0].text if fit.found.reasons else ""
-    return f"of {fit.candidate.id}: {text}"
 
 
 def _named(machine: Machine) -> str:

@@ -20,8 +20,8 @@ from imagegen.model import Image, Target, minor
 from imagegen.resolve import Candidate, Resolution
 
 TOOLKIT_EXTRAS = "nvcc,nvvm,crt,cudart,cccl,curand"
-"""All of them must be named: ``nvcc`` alone brings the newest nvvm and crt, which do not fit. curand:
-torch 2.15 no longer asks for it, and extensions include its header."""
+"""All of them must be named: ``nvcc`` alone brings the newest nvvm and crt, which do not fit; and
+curand, whose header extensions include, torch 2.15 no longer asks for."""
 
 ASKED = "requirements.in"
 """The file of a lock that holds what was asked for, so that a package added later is noticed."""

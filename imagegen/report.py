@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from imagegen.pieces import Piece
     from imagegen.resolve import LeftOut
     from imagegen.rules import Reason
-    from imagegen.why import Answer
+    from imagegen.solve import Combination
+    from imagegen.why import Answer, Near
 
 Format = Literal["text", "json"]
 
@@ -122,30 +123,20 @@ def left_out(rows: Sequence[LeftOut], fmt: str) -> None:
 
 def why(found: Answer, where: Mapping[str, Piece], fmt: Format) -> None:
     """A verdict, every reason for it, where the pieces come from, and what is near."""
+    from imagegen.why import option
+
     if fmt == "json":
         show(
             {
                 "verdict": found.found.verdict,
-                "combination": _axes(found),
+                "combination": found.found.combination.spelled,
                 "reasons": list(map(_reason, found.found.reasons)),
                 "pieces": where,
-                "nearest": [
-                    {
-                        "verdict": near.found.verdict,
-                        "changed": {
-                            axis: {"from": old, "to": new}
-                            for axis, (old, new) in near.changed.items()
-                        },
-                        "combination": near.found.combination.spelled,
-                        "reasons": list(map(_reason, near.found.reasons)),
-                    }
-                    for near in found.near
-                ],
+                "nearest": list(map(_near, found.near)),
             }
         )
         return
-    words = [f"{name} {value}" for name, value in _axes(found).items() if value != "none"]
-    print(f"{found.found.verdict}: {', '.join(words)}")
+    print(_folded(f"{found.found.verdict}: {_combination(found.found.combination)}", ""))
     for reason in found.found.reasons:
         print(f"  {reason.severity}, at {reason.stage} ({reason.code})")
         print(_folded(reason.text, "    "))
@@ -160,9 +151,39 @@ def why(found: Answer, where: Mapping[str, Piece], fmt: Format) -> None:
     if found.near:
         print("nearest that works:")
     for near in found.near:
-        changes = [f"{axis} {new} instead of {old}" for axis, (old, new) in near.changed.items()]
+        words = [
+            f"{option(axis, new)} instead of {option(axis, old).partition(' ')[2]}"
+            for axis, (old, new) in near.changed.items()
+        ]
         known = ", ".join(reason.code for reason in near.found.reasons)
-        print(f"  {', '.join(changes)}{f' (to know: {known})' if known else ''}")
+        print(_folded(f"{', '.join(words)}{f' (to know: {known})' if known else ''}", "  "))
+
+
+def _near(near: Near) -> dict[str, object]:
+    return {
+        "verdict": near.found.verdict,
+        "changed": {axis: {"from": old, "to": new} for axis, (old, new) in near.changed.items()},
+        "command": near.command,
+        "combination": near.found.combination.spelled,
+        "reasons": list(map(_reason, near.found.reasons)),
+    }
+
+
+def _combination(it: Combination) -> str:
+    words = it.spelled
+    flash_attn = f"flash-attn {words['flash_attn']} ({words['origin']})"
+    found = [
+        words["os"],
+        f"CUDA {words['cuda']} ({words['kind']})",
+        f"torch {words['torch']} ({words['index']})",
+        f"Python {words['python']}",
+        flash_attn if it.flash_attn else "no flash-attn",
+        words["host"],
+        words["gpu"] if it.gpu else "",
+        f"driver {words['driver']}" if it.driver else "",
+        f"{it.memory} GB to compile in" if it.memory is not None else "",
+    ]
+    return ", ".join(filter(None, found))
 
 
 def picked(found: Picked, fmt: Format) -> None:
@@ -205,10 +226,6 @@ def _reason(reason: Reason) -> dict[str, str]:
         "text": reason.text,
         "source": reason.source,
     }
-
-
-def _axes(found: Answer) -> dict[str, str]:
-    return found.found.combination.spelled
 
 
 def _word(value: object) -> str:

@@ -7,6 +7,7 @@ and where every completion is impossible, its reasons are those of one with the 
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -45,6 +46,14 @@ OPTIONS: Mapping[str, str] = {
 """The option of the command line that asks for a value of an axis."""
 
 
+def option(axis: str, value: str) -> str:
+    """A value as one types it: ``--torch 2.9.1``, ``--debian 12``."""
+    if axis == "os":
+        name = value.rstrip("0123456789.")
+        return f"--{name} {value.removeprefix(name)}"
+    return f"{OPTIONS[axis]} {shlex.quote(value)}"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
     """What was asked for, as it was written; an empty axis means any value."""
@@ -71,8 +80,16 @@ class Question:
 class Near:
     """A combination that works, and what was changed for it: axis -> (asked, instead)."""
 
+    question: Question
     found: Found
     changed: Mapping[str, tuple[str, str]]
+
+    @property
+    def command(self) -> str:
+        """The question that has this answer, as one types it."""
+        values = {axis: getattr(self.question, axis) for axis in self.question.asked}
+        values |= {axis: new for axis, (_, new) in self.changed.items()}
+        return " ".join(["imagegen why", *(option(*row) for row in values.items())])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -269,7 +286,7 @@ def _changed(
     fixed = {axis: (getattr(found.combination, axis),) for axis in axes}
     polished = best(open_ | fixed) or found
     changed = {axis: (getattr(question, axis), polished.combination.spelled[axis]) for axis in axes}
-    return Near(found=polished, changed=changed)
+    return Near(question=question, found=polished, changed=changed)
 
 
 def _closest(facts: Facts, axis: str, asked: Any) -> Sequence[Any]:
