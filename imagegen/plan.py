@@ -219,6 +219,7 @@ def image(
         "imagegen.key": key,
         "imagegen.version": __version__,
         "imagegen.locked": str(bool(recipe.lock)).lower(),
+        "imagegen.unverified": "; ".join(target.unverified),
         "imagegen.target": json.dumps(target.promise, sort_keys=True),
     }
     return Image(

@@ -79,10 +79,12 @@ def targets(rows: Sequence[Listed], fmt: str) -> None:
                 f"not {', '.join(row.unlocked)}" if row.unlocked else "all",
                 ", ".join(dict.fromkeys(reason.code for reason in row.reasons)),
                 row.target.tag,
+                ", ".join(row.aliases),
             )
             for row in rows
         )
-        print(table(("TARGET", "CUDA", "TORCH", "SM", "LOCKED", "TO KNOW", "TAG"), words))
+        head = ("TARGET", "CUDA", "TORCH", "SM", "LOCKED", "TO KNOW", "TAG", "ALIASES")
+        print(table(head, words))
 
 
 def _target(row: Listed) -> dict[str, object]:

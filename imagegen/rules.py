@@ -251,6 +251,21 @@ def the_wheels_are_the_toolkit_of_torch(
     return _impossible("toolkit-pin", "resolve", text, torch)
 
 
+def nvcc_makes_code_for_the_gpu(cuda: CudaFact, gpu: GpuFact | None) -> Reason | None:
+    """A toolkit from before the card cannot compile for it, one from after its time no longer.
+
+    What is in the image may run there, but nothing can be built on the pod.
+    """
+    if gpu is None or gpu.runs(cuda.archs):
+        return None
+    text = (
+        f"nvcc {minor(cuda.version)} makes no code for {gpu.name} (compute capability "
+        f"{_capability(gpu.capability)}), only for {_capability(cuda.archs[0])} to "
+        f"{_capability(cuda.archs[-1])}"
+    )
+    return _impossible("nvcc-gpu", "compile", text, cuda)
+
+
 # --- flash-attn -----------------------------------------------------------------------------------
 
 
@@ -665,14 +680,14 @@ def _assumed(what: str, version: str, fact: Sourced) -> Reason | None:
 
 
 def older(driver: Version, than: Version) -> bool:
-    """Whether a driver is older. A branch alone (``570``) means its newest: not older than 570.26.
+    """Whether a driver is older. What is left open counts as new enough: ``570`` means the newest
+    of that branch, and is not older than 570.26.
 
     >>> older(Version("570"), Version("570.26")), older(Version("570.20"), Version("570.26"))
     (False, True)
     """
-    if len(driver.release) == 1 or len(than.release) == 1:
-        return driver.major < than.major
-    return driver < than
+    known = min(len(driver.release), len(than.release))
+    return driver.release[:known] < than.release[:known]
 
 
 def driver_text(driver: Version) -> str:
@@ -698,6 +713,7 @@ RULES: tuple[Rule, ...] = (
     the_wheels_are_the_toolkit_of_torch,
     nvcc_takes_the_compiler,
     nvcc_takes_the_libc,
+    nvcc_makes_code_for_the_gpu,
     flash_attn_has_the_wheel,
     third_parties_have_the_wheel,
     third_parties_are_trusted,

@@ -76,8 +76,13 @@ class Facts(Strict):
         return _like(self.cuda, wanted)
 
     def flash_attn_like(self, wanted: Version) -> tuple[FlashAttnFact, ...]:
-        """The releases that ``2.8`` or ``2.8.3`` means, newest first."""
-        return _like(self.flash_attn, wanted)
+        """The releases that ``2.8`` or ``2.8.3`` means, newest first.
+
+        Some came out as a post-release only: ``2.7.4`` is 2.7.4.post1, where there is no other.
+        """
+        posts = [row for row in self.flash_attn if row.version.base_version == str(wanted)]
+        posts.sort(key=lambda row: row.version, reverse=True)
+        return _like(self.flash_attn, wanted) or tuple(posts)
 
     def os_named(self, name: str) -> OsFact | None:
         """The release that is spelled ``name`` in ids."""

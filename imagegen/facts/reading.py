@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
+from packaging.version import Version
 from pydantic import BaseModel, ValidationError
 
 from imagegen.errors import FactsError
+
+NUMBERED = re.compile(r"([a-z]*)([0-9]+(?:\.[0-9]+)*(?:\.post[0-9]+)?)")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -46,10 +50,34 @@ def checked(model: type[Model], data: object, place: str) -> Model:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` where something known is close, or the known words."""
-    known = sorted(known)
+    """``; did you mean 'x'?`` where something known is close, or the known words.
+
+    Numbers are close by value: beside 12.7 are 12.6 and 12.8, whatever their letters say.
+    """
+    known = list(known)
+    if neighbours := _neighbours(word, known):
+        return f"; did you mean {' or '.join(map(repr, neighbours))}?"
+    known.sort()
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+
+
+def _neighbours(word: str, known: Iterable[str]) -> list[str]:
+    """The known words with the next lower and the next higher number, where ``word`` is one such as
+    12.7, cu131 or ubuntu18.04.
+    """
+    mine = NUMBERED.fullmatch(word)
+    if not mine:
+        return []
+    found = [match for match in map(NUMBERED.fullmatch, known) if match and match[1] == mine[1]]
+    at = Version(mine[2])
+    below = [match for match in found if Version(match[2]) < at]
+    above = [match for match in found if Version(match[2]) > at]
+    ends = [
+        max(below, key=lambda match: Version(match[2]), default=None),
+        min(above, key=lambda match: Version(match[2]), default=None),
+    ]
+    return [match[0] for match in ends if match]
 
 
 def _line(model: type[BaseModel], place: str, fault: Mapping[str, Any]) -> str:

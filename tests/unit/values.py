@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from imagegen import facts, flow, matrix, resolve
+from imagegen import flow
 from imagegen.model import Built, Check, Image, Layer, Pushed, Report, Status, Target, Tested
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "dockerfiles/matrix.toml"
-FACTS = facts.load()
-WORKSPACE = matrix.load(FILE, FACTS)
+SETUP = flow.setup(FILE)
+FACTS = SETUP.facts
+WORKSPACE = SETUP.workspace
 MATRIX = WORKSPACE.matrix
-RESOLUTION = resolve.resolve(FACTS, MATRIX)
-SETUP = flow.Setup(facts=FACTS, workspace=WORKSPACE, resolution=RESOLUTION)
+RESOLUTION = SETUP.resolution
 DEMO = next(t for t in RESOLUTION.targets if t.profile == "demo")
 DIGEST = "sha256:" + "d" * 64
 KEY = "0123456789abcdef" * 4
