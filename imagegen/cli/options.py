@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from imagegen.flow import Options, Setup
 
 
 class Output(StrEnum):
@@ -136,3 +139,47 @@ Repository = Annotated[
     ),
 ]
 MATRIX = Path("dockerfiles/matrix.toml")
+
+
+def setup(matrix: Path, facts: Path | None, allow_unknown: bool) -> Setup:
+    """What every command about targets starts from."""
+    from imagegen import flow
+
+    return flow.setup(matrix, facts, allow_unknown=allow_unknown)
+
+
+def settings(
+    base: Base,
+    fresh_base: bool,
+    ca: str,
+    pypi_index: str,
+    torch_index: str,
+    apt_mirror: str,
+    registry: str,
+    builder: str,
+    *,
+    keep_going: bool = False,
+    repository: str = "",
+    gpu: bool = False,
+    again: bool = False,
+) -> Options:
+    """The options of a build as one value."""
+    from imagegen import bake, flow
+
+    network = bake.Network(
+        ca=ca,
+        pypi_index=pypi_index,
+        torch_index=torch_index,
+        apt_mirror=apt_mirror,
+        registry=registry,
+    )
+    return flow.Options(
+        network=network,
+        base=base.value,
+        fresh_base=fresh_base,
+        builder=builder,
+        keep_going=keep_going,
+        gpu=gpu,
+        again=again,
+        repository=repository,
+    )

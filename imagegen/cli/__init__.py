@@ -1,0 +1,56 @@
+"""The command line: options in, one call, one report out. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from imagegen.cli import choosing, making, using
+
+app = typer.Typer(
+    name="imagegen",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Images for fine-tuning language models on rented GPUs: nvcc and flash-attn baked in, "
+    "tested before they are pushed, for RunPod and vast.ai alike.",
+    epilog="Exit codes: 2 usage, 3 facts or matrix, 4 nothing selected or impossible, 5 engine, "
+    "6 build, 7 checks failed, 8 registry, 10 stale files, 130 interrupted.",
+)
+template = typer.Typer(no_args_is_help=True, help="Print the template of a tested, pushed image.")
+app.add_typer(template, name="template")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show every command that is run.")
+    ] = False,
+) -> None:
+    if version:
+        from imagegen import __version__
+
+        print(f"imagegen {__version__}")
+        raise typer.Exit
+    if verbose:
+        import logging
+
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+
+app.command("list")(choosing.list_)
+app.command()(choosing.why)
+app.command()(choosing.pick)
+app.command()(making.render)
+app.command()(making.lock)
+app.command()(making.build)
+app.command()(making.test)
+app.command()(making.push)
+template.command("runpod")(using.template_runpod)
+template.command("vast")(using.template_vast)
+app.command()(using.doctor)
+app.command()(using.demo)

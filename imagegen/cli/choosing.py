@@ -1,0 +1,126 @@
+"""Commands that ask: what works, what fits, what there is. They change nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from imagegen.cli.options import (
+    MATRIX,
+    AllowUnknown,
+    Card,
+    Driver,
+    Fmt,
+    ListOutput,
+    MatrixFile,
+    Output,
+    OwnFacts,
+    Select,
+    setup,
+)
+
+
+def list_(
+    select: Select = None,
+    excluded: Annotated[
+        bool, typer.Option("--excluded", help="What is left out, and every reason.")
+    ] = False,
+    gpu: Card = "",
+    driver: Driver = "",
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Annotated[ListOutput, typer.Option("--format", help="How to print.")] = ListOutput.text,
+) -> None:
+    """List the targets of this workspace; with --gpu or --driver those that work there.
+
+    imagegen list '*cuda13.0*' 'debian*' --gpu "RTX 4090" --driver 570
+    """
+    from imagegen import choose, report
+
+    it = setup(matrix, facts, allow_unknown)
+    if excluded:
+        report.left_out(choose.left_out(it, select or ()), fmt.value)
+    else:
+        report.targets(choose.listed(it, select or (), gpu, driver), fmt.value)
+
+
+def why(
+    ubuntu: Annotated[str, typer.Option(metavar="VERSION", help="20.04 to 26.04.")] = "",
+    debian: Annotated[str, typer.Option(metavar="VERSION", help="12 or 13.")] = "",
+    cuda: Annotated[
+        str, typer.Option(metavar="VERSION", help="The toolkit that brings nvcc: 12.8 or 12.8.1.")
+    ] = "",
+    torch: Annotated[str, typer.Option(metavar="VERSION", help="2.9 or 2.9.1.")] = "",
+    torch_index: Annotated[
+        str, typer.Option(metavar="cuNNN", help="The CUDA that torch is built for, e.g. cu126.")
+    ] = "",
+    python: Annotated[
+        str, typer.Option(metavar="VERSION", help="3.12, or 3.13t for the free-threaded build.")
+    ] = "",
+    flash_attn: Annotated[
+        str, typer.Option(metavar="VERSION", help="A release of flash-attn 2, or none.")
+    ] = "",
+    flash_attn_from: Annotated[
+        str, typer.Option(metavar="ORIGIN", help="official, third-party or source.")
+    ] = "",
+    arch: Annotated[str, typer.Option(metavar="NAME", help="x86_64 or aarch64.")] = "",
+    gpu: Card = "",
+    driver: Driver = "",
+    memory: Annotated[
+        str, typer.Option(metavar="GB", help="Memory of the machine that compiles flash-attn.")
+    ] = "",
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Fmt = Output.text,
+) -> None:
+    """Say whether a combination works, every reason why not, and what is near.
+
+    An option left out means any value. Exit code 4 when nothing can work, 0 otherwise: the verdict
+    is ok, warn (works, with something to know), unverified (no fact says) or impossible.
+
+    imagegen why --ubuntu 24.04 --cuda 13.0 --torch 2.8 --python 3.12
+    """
+    from imagegen import choose, report
+    from imagegen.errors import ImpossibleCombination, UsageError
+    from imagegen.why import Question
+
+    if ubuntu and debian:
+        raise UsageError("--ubuntu and --debian: an image stands on one of them")
+    question = Question(
+        os=f"ubuntu{ubuntu}" if ubuntu else f"debian{debian}" if debian else "",
+        cuda=cuda, torch=torch, index=torch_index, python=python, flash_attn=flash_attn,
+        origin=flash_attn_from, host=arch, gpu=gpu, driver=driver, memory=memory,
+    )  # fmt: skip
+    found, pieces = choose.answer(question, facts, allow_unknown=allow_unknown)
+    report.why(found, pieces, fmt.value)
+    if found.found.verdict == "impossible":
+        raise typer.Exit(ImpossibleCombination.exit_code)
+
+
+def pick(
+    select: Select = None,
+    gpu: Card = "",
+    driver: Driver = "",
+    python: Annotated[str, typer.Option(metavar="VERSION", help="Only this Python.")] = "",
+    torch: Annotated[str, typer.Option(metavar="VERSION", help="Only this torch.")] = "",
+    from_nvidia_smi: Annotated[
+        bool, typer.Option("--from-nvidia-smi", help="Read cards and driver of this machine.")
+    ] = False,
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Fmt = Output.text,
+) -> None:
+    """Name the best target for a machine, and why it beat the next one.
+
+    imagegen pick --gpu "RTX 4090" --driver 570
+    """
+    from imagegen import choose, report
+
+    it = setup(matrix, facts, allow_unknown)
+    picked = choose.best(
+        it, select or (), gpu, driver, python=python, torch=torch, here=from_nvidia_smi
+    )
+    report.picked(picked, fmt.value)

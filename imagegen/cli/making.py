@@ -1,0 +1,192 @@
+"""Commands that make: files, locks, images, and what is in a registry."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from imagegen.cli.options import (
+    MATRIX,
+    Again,
+    AllowUnknown,
+    AptMirror,
+    Base,
+    BaseFrom,
+    Builder,
+    Ca,
+    Fmt,
+    FreshBase,
+    Gpu,
+    KeepGoing,
+    MatrixFile,
+    Output,
+    OwnFacts,
+    PypiIndex,
+    Registry,
+    Repository,
+    Select,
+    TorchIndex,
+    settings,
+    setup,
+)
+
+
+def render(
+    select: Select = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 10 when a file differs.")
+    ] = False,
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Fmt = Output.text,
+) -> None:
+    """Write the Dockerfiles of the selected targets beside the matrix."""
+    from imagegen import flow, report
+
+    found = flow.render_files(setup(matrix, facts, allow_unknown), select or (), check=check)
+    report.rendered(found, fmt.value, check=check)
+
+
+def lock(
+    select: Select = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Ask nothing, write nothing; exit 10 when a lock is stale."),
+    ] = False,
+    ca: Ca = "",
+    pypi_index: PypiIndex = "",
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Fmt = Output.text,
+) -> None:
+    """Pin every Python package of the selected targets by hash. Asks the package index.
+
+    Base images and flash-attn's source are pinned by the facts. What this network cannot reach
+    stays visibly unlocked: see the column of `imagegen list`.
+    """
+    from imagegen import bake, flow, report
+
+    it = setup(matrix, facts, allow_unknown)
+    if check:
+        report.locks(flow.check_locks(it, select or ()), fmt.value)
+        return
+    network = bake.Network(ca=ca, pypi_index=pypi_index)
+    made = flow.lock_files(it, select or (), network, report.Progress())
+    report.paths(made, fmt.value)
+
+
+def build(
+    select: Select = None,
+    print_: Annotated[
+        bool, typer.Option("--print", help="Print the bake definition and build nothing.")
+    ] = False,
+    builder: Builder = "",
+    keep_going: KeepGoing = False,
+    base: BaseFrom = Base.pull,
+    fresh_base: FreshBase = False,
+    ca: Ca = "",
+    pypi_index: PypiIndex = "",
+    torch_index: TorchIndex = "",
+    apt_mirror: AptMirror = "",
+    registry: Registry = "",
+    repository: Repository = "",
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Fmt = Output.text,
+) -> None:
+    """Build the selected targets into the engine's store.
+
+    imagegen build 'ubuntu24.04-cuda13.0-*-slim' --keep-going
+    """
+    from imagegen import flow, report
+
+    options = settings(
+        base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
+        keep_going=keep_going, repository=repository,
+    )  # fmt: skip
+    it, say = setup(matrix, facts, allow_unknown), report.Progress()
+    if print_:
+        chosen = flow.images(it, None, select or (), options, say)
+        report.show(flow.document(it, chosen, options))
+        return
+    from imagegen.engine import Docker
+
+    report.built(flow.build(it, Docker.connect(), select or (), options, say), fmt.value)
+
+
+def test(
+    select: Select = None,
+    gpu: Gpu = False,
+    again: Again = False,
+    builder: Builder = "",
+    keep_going: KeepGoing = False,
+    base: BaseFrom = Base.pull,
+    fresh_base: FreshBase = False,
+    ca: Ca = "",
+    pypi_index: PypiIndex = "",
+    torch_index: TorchIndex = "",
+    apt_mirror: AptMirror = "",
+    registry: Registry = "",
+    repository: Repository = "",
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Fmt = Output.text,
+) -> None:
+    """Build the selected targets and run their checks: nvcc, torch, flash-attn, SSH, Jupyter."""
+    from imagegen import flow, report
+    from imagegen.engine import Docker
+
+    options = settings(
+        base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
+        keep_going=keep_going, repository=repository, gpu=gpu, again=again,
+    )  # fmt: skip
+    found = flow.test(
+        setup(matrix, facts, allow_unknown),
+        Docker.connect(),
+        select or (),
+        options,
+        report.Progress(),
+    )
+    report.tested(found, fmt.value)
+    flow.passed(found)
+
+
+def push(
+    select: Select = None,
+    gpu: Gpu = False,
+    again: Again = False,
+    builder: Builder = "",
+    base: BaseFrom = Base.pull,
+    fresh_base: FreshBase = False,
+    ca: Ca = "",
+    pypi_index: PypiIndex = "",
+    torch_index: TorchIndex = "",
+    apt_mirror: AptMirror = "",
+    registry: Registry = "",
+    repository: Repository = "",
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Fmt = Output.text,
+) -> None:
+    """Build, test and push the selected targets. Nothing untested can be pushed."""
+    from imagegen import flow, report
+    from imagegen.engine import Docker
+
+    options = settings(
+        base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
+        repository=repository, gpu=gpu, again=again,
+    )  # fmt: skip
+    done = flow.push(
+        setup(matrix, facts, allow_unknown),
+        Docker.connect(),
+        select or (),
+        options,
+        report.Progress(),
+    )
+    report.pushed(done, fmt.value)

@@ -1,0 +1,115 @@
+"""Commands around the images: templates, the machine, the demo."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imagegen.cli.options import (
+    MATRIX,
+    AllowUnknown,
+    AptMirror,
+    Base,
+    BaseFrom,
+    Ca,
+    Fmt,
+    FreshBase,
+    MatrixFile,
+    Output,
+    OwnFacts,
+    PypiIndex,
+    Registry,
+    Repository,
+    Select,
+    settings,
+    setup,
+)
+
+if TYPE_CHECKING:
+    from imagegen.flow import Setup
+
+
+def template_runpod(
+    select: Select = None,
+    base: BaseFrom = Base.pull,
+    repository: Repository = "",
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+) -> None:
+    """RunPod templates (REST v2) of the selected targets, as JSON, with the pushed digest."""
+    _template("runpod", select, base, repository, setup(matrix, facts, allow_unknown))
+
+
+def template_vast(
+    select: Select = None,
+    base: BaseFrom = Base.pull,
+    repository: Repository = "",
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+) -> None:
+    """vast.ai templates of the selected targets, as JSON, with the pushed digest."""
+    _template("vast", select, base, repository, setup(matrix, facts, allow_unknown))
+
+
+def _template(
+    platform: str, select: list[str] | None, base: Base, repository: str, it: Setup
+) -> None:
+    from imagegen import flow, pods, report
+    from imagegen.engine import Docker
+
+    options = flow.Options(base=base.value, repository=repository)
+    done = flow.already_pushed(it, Docker.connect(), select or (), options, report.Progress())
+    report.show([pods.template(platform, one, it.facts) for one in done])
+
+
+def doctor(
+    fix: Annotated[
+        bool,
+        typer.Option("--fix", help="Install and start what is missing; prints how to undo it."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --fix: print the commands, run none.")
+    ] = False,
+    fmt: Fmt = Output.text,
+) -> None:
+    """Say what this machine lacks for building images, and install it if asked to."""
+    from imagegen import doctor as physician
+    from imagegen import report
+    from imagegen.errors import EngineError
+
+    if fix:
+        report.fixed(physician.fix(report.Progress(), dry_run=dry_run), fmt.value)
+        return
+    found = physician.examine()
+    report.findings(found, fmt.value)
+    raise typer.Exit(0 if all(finding.ok for finding in found) else EngineError.exit_code)
+
+
+def demo(
+    fresh_base: FreshBase = False,
+    ca: Ca = "",
+    pypi_index: PypiIndex = "",
+    apt_mirror: AptMirror = "",
+    registry: Registry = "",
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Fmt = Output.text,
+) -> None:
+    """From a bare machine to a tested GPU image in a registry of its own: the whole way.
+
+    Installs Docker where there is none, builds this distribution's demo target, checks it, pushes
+    it to a registry on this machine, and prints its RunPod and vast.ai templates. A second run
+    finds everything done.
+    """
+    from imagegen import demo as whole_way
+    from imagegen import pods, report
+
+    options = settings(Base.bootstrap, fresh_base, ca, pypi_index, "", apt_mirror, registry, "")
+    it = setup(matrix, facts, allow_unknown)
+    made = whole_way.demo(it, options, report.Progress())
+    templates = {name: pods.template(name, made.pushed, it.facts) for name in pods.PLATFORMS}
+    report.demo(made, templates, fmt.value)
