@@ -1,0 +1,320 @@
+"""What flash-attn fits, from a wheel or from source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from packaging.version import Version
+
+from imagegen.facts.rows import (
+    CudaFact,
+    FlashAttnFact,
+    GpuFact,
+    OsFact,
+    ThirdPartyWheel,
+    TorchFact,
+    Wheel,
+)
+from imagegen.model import Host, Origin, Python, minor
+from imagegen.rules.reason import (
+    CUDA_13,
+    Reason,
+    capability,
+    impossible,
+    missing,
+    unverified,
+    warn,
+    words,
+)
+
+THIRD_PARTY = "mjun0812/flash-attention-prebuild-wheels (2026-08-22)"
+
+
+GIGABYTES_PER_NVCC = 5
+"""3.2 to 5.0 GB were reported in flash-attention #2079, 3.9 measured for one architecture."""
+
+
+def wheel_of(
+    flash_attn: FlashAttnFact,
+    origin: Origin,
+    torch: TorchFact,
+    index: Version,
+    python: Python,
+    host: Host,
+) -> Wheel | ThirdPartyWheel | None:
+    """The published wheel that fits, the one that asks for the oldest glibc first."""
+    build = torch.build_for(index)
+    if build is None:
+        return None
+    if origin == "official":
+        for row in flash_attn.wheel:
+            if (
+                _fits(row, torch, python, host)
+                and row.cuda_major == index.major
+                and build.abi in row.abi
+            ):
+                return row
+    if origin == "third-party":
+        rows = _others(flash_attn, torch, index, python, host)
+        rows = [row for row in rows if row.abi == build.abi]
+        return min(
+            rows, key=lambda row: (row.glibc, abs(row.nvcc.minor - index.minor)), default=None
+        )
+    return None
+
+
+def _others(
+    flash_attn: FlashAttnFact, torch: TorchFact, index: Version, python: Python, host: Host
+) -> list[ThirdPartyWheel]:
+    """Third-party wheels that fit but perhaps for their ABI."""
+    rows = flash_attn.third_party_for.get((torch.version.major, torch.version.minor, host), [])
+    return [row for row in rows if python in row.pythons and row.torch_cuda.major == index.major]
+
+
+def _fits(row: Wheel, torch: TorchFact, python: Python, host: Host) -> bool:
+    return (
+        row.torch.release[:2] == torch.version.release[:2]
+        and row.host == host
+        and python in row.pythons
+    )
+
+
+def flash_attn_has_the_wheel(
+    flash_attn: FlashAttnFact | None,
+    origin: Origin,
+    torch: TorchFact,
+    index: Version,
+    python: Python,
+    host: Host,
+) -> Reason | None:
+    """A wheel fits one torch minor, CUDA major, Python, C++ ABI and machine."""
+    build = torch.build_for(index)
+    if flash_attn is None or origin != "official" or build is None:
+        return None
+    name = f"flash-attn {flash_attn.version}"
+    found = wheel_of(flash_attn, origin, torch, index, python, host)
+    if isinstance(found, Wheel):
+        if not found.development:
+            return None
+        text = f"the wheel of {name} for torch {minor(torch.version)} was built with a development "
+        text += "version of that torch"
+        return unverified("flash-attn-development", "import", text, flash_attn)
+    unknown = flash_attn.wheels_unknown_to
+    if unknown and torch.version.release[:2] <= unknown.release[:2]:
+        text = f"which wheels {name} has is not recorded"
+        return unverified("flash-attn-wheel-unknown", "resolve", text, flash_attn)
+    near = [row for row in flash_attn.wheel if _fits(row, torch, python, host)]
+    if any(row.cuda_major == index.major for row in near):
+        text = f"{name} has no wheel {'with' if build.abi else 'without'} the C++11 ABI, which torch {torch.version} for CUDA "
+        return missing(
+            "flash-attn-abi", "import", text + f"{index} has: undefined symbol", flash_attn
+        )
+    if near:
+        text = (
+            f"the wheel of {name} for torch {minor(torch.version)} is for CUDA "
+            f"{near[0].cuda_major}: under a torch of CUDA {index} libcudart.so."
+            f"{near[0].cuda_major} is missing"
+        )
+        return missing("flash-attn-wheel-cuda", "import", text, flash_attn)
+    has = sorted({row.torch for row in flash_attn.wheel if row.host == host})
+    text = f"{name} has no official wheel for torch {minor(torch.version)}, Python {python}, {host}"
+    text += f" (it has torch {words(map(minor, has))})" if has else ""
+    return missing("flash-attn-wheel", "resolve", text, flash_attn)
+
+
+def third_parties_have_the_wheel(
+    flash_attn: FlashAttnFact | None,
+    origin: Origin,
+    torch: TorchFact,
+    index: Version,
+    python: Python,
+    host: Host,
+) -> Reason | None:
+    """Somebody else's wheels fit as narrowly as the official ones."""
+    if flash_attn is None or origin != "third-party" or torch.build_for(index) is None:
+        return None
+    if wheel_of(flash_attn, origin, torch, index, python, host):
+        return None
+    name = f"flash-attn {flash_attn.version}"
+    if _others(flash_attn, torch, index, python, host):
+        text = f"the third-party wheels of {name} for torch {minor(torch.version)} and Python "
+        text += f"{python} have another C++ ABI than torch for CUDA {index}: undefined symbol"
+        return missing("flash-attn-abi", "import", text, THIRD_PARTY)
+    text = (
+        f"no third-party wheel of {name} is known for torch {minor(torch.version)}, CUDA "
+        f"{index.major}, Python {python}, {host}"
+    )
+    return missing("flash-attn-wheel", "resolve", text, THIRD_PARTY)
+
+
+def third_parties_are_trusted(flash_attn: FlashAttnFact | None, origin: Origin) -> Reason | None:
+    """Somebody else's wheel is taken by its hash only, and none was recorded yet."""
+    if flash_attn is None or origin != "third-party":
+        return None
+    text = f"flash-attn {flash_attn.version} comes from a third party, and the hash of its wheel "
+    return unverified("third-party", "resolve", text + "is not recorded", THIRD_PARTY)
+
+
+def flash_attn_wheel_takes_the_libc(
+    flash_attn: FlashAttnFact | None,
+    origin: Origin,
+    torch: TorchFact,
+    index: Version,
+    python: Python,
+    host: Host,
+    os: OsFact,
+) -> Reason | None:
+    """A wheel that was built on a newer distribution asks for symbols that an older one lacks."""
+    if flash_attn is None or origin == "source":
+        return None
+    found = wheel_of(flash_attn, origin, torch, index, python, host)
+    needs = found.glibc if isinstance(found, ThirdPartyWheel) else flash_attn.glibc
+    if found is None or needs is None or needs <= os.glibc:
+        return None
+    text = f"the wheel of flash-attn {flash_attn.version} needs glibc {needs}; {os.os.name} has "
+    return impossible("flash-attn-glibc", "import", text + f"{os.glibc}", flash_attn)
+
+
+def nvcc_makes_the_architectures(
+    flash_attn: FlashAttnFact | None, origin: Origin, cuda: CudaFact, archs: tuple[int, ...]
+) -> Reason | None:
+    """setup.py drops an architecture that it does not know, or nvcc is too old for, without a word;
+    a wheel has what it has.
+    """
+    if flash_attn is None or (origin != "source" and not archs):
+        return None
+    name = f"flash-attn {flash_attn.version}"
+    if origin == "official":
+        known: Iterable[int] = flash_attn.wheel_archs
+    elif origin == "third-party":
+        return None
+    else:
+        known = flash_attn.archs
+        if not archs and not flash_attn.able(cuda.version):
+            text = f"{name} needs CUDA {min(flash_attn.archs.values())}, not {minor(cuda.version)}"
+            return impossible("flash-attn-archs", "compile", text, flash_attn)
+    for arch in archs:
+        if arch not in known:
+            text = f"{name} has no architecture {arch} (it has {words(known)})"
+            return impossible("flash-attn-archs", "compile", text, flash_attn)
+        if origin == "source" and cuda.version < flash_attn.archs[arch]:
+            text = f"{name} for architecture {arch} needs CUDA {flash_attn.archs[arch]}, not "
+            text += minor(cuda.version)
+            return impossible("flash-attn-archs", "compile", text, flash_attn)
+    return None
+
+
+def archs_of(
+    flash_attn: FlashAttnFact,
+    origin: Origin,
+    cuda: CudaFact,
+    archs: tuple[int, ...],
+    wheel: Wheel | ThirdPartyWheel | None,
+) -> tuple[int, ...]:
+    """What flash-attn's binary holds: what was asked for, else all that it can."""
+    if isinstance(wheel, ThirdPartyWheel):
+        return wheel.archs
+    if origin == "official":
+        return flash_attn.wheel_archs or tuple(flash_attn.archs)
+    return archs or flash_attn.able(cuda.version)
+
+
+def flash_attn_knows_the_gpu(
+    flash_attn: FlashAttnFact | None, gpu: GpuFact | None
+) -> Reason | None:
+    """FlashAttention-2 has kernels for Ampere and newer only, however it is built."""
+    if gpu is None or flash_attn is None or gpu.runs(tuple(flash_attn.archs)):
+        return None
+    text = (
+        f"flash-attn {flash_attn.version} has no kernels for {gpu.name} (compute capability "
+        f"{capability(gpu.capability)}), however it is built: only for "
+        f"{words(map(capability, flash_attn.archs))}"
+    )
+    return impossible("flash-attn-gpu", "run", text, flash_attn)
+
+
+def flash_attn_has_code_for_the_gpu(
+    flash_attn: FlashAttnFact | None,
+    origin: Origin,
+    torch: TorchFact,
+    index: Version,
+    python: Python,
+    host: Host,
+    cuda: CudaFact,
+    archs: tuple[int, ...],
+    gpu: GpuFact | None,
+) -> Reason | None:
+    """The binary at hand may hold less than flash-attn could: older nvcc, a selection, a wheel."""
+    if gpu is None or flash_attn is None or not gpu.runs(tuple(flash_attn.archs)):
+        return None
+    wheel = wheel_of(flash_attn, origin, torch, index, python, host)
+    held = archs_of(flash_attn, origin, cuda, archs, wheel)
+    if gpu.runs(held):
+        return None
+    made = (
+        f"compiled by nvcc {minor(cuda.version)}" if origin == "source" else f"the {origin} wheel"
+    )
+    text = f"flash-attn {flash_attn.version}, {made}, has no code for {gpu.name} (compute "
+    text += f"capability {capability(gpu.capability)}): it has {words(map(capability, held))}"
+    return impossible("flash-attn-gpu", "run", text, flash_attn)
+
+
+def flash_attn_asks_for_the_standard(
+    flash_attn: FlashAttnFact | None, origin: Origin, torch: TorchFact
+) -> Reason | None:
+    """Every release so far compiles as C++17, which torch's headers refuse from 2.14 on."""
+    if flash_attn is None or origin != "source" or torch.cxx <= 17:
+        return None
+    text = (
+        f"torch {torch.version} needs C++{torch.cxx}, and flash-attn {flash_attn.version} asks for "
+        "C++17: a plain `pip install flash-attn` fails, imagegen's recipe compiles it as "
+        f"C++{torch.cxx}"
+    )
+    return warn("flash-attn-cxx20", "compile", text, "ATen.h of torch 2.14; flash-attention #2879")
+
+
+def flash_attn_was_compiled_with_the_torch(
+    flash_attn: FlashAttnFact | None, origin: Origin, torch: TorchFact
+) -> Reason | None:
+    """An extension may not compile with a torch that came after it."""
+    if flash_attn is None or origin != "source":
+        return None
+    if torch.version.release[:2] <= flash_attn.torch_max.release[:2]:
+        return None
+    text = f"nobody recorded that flash-attn {flash_attn.version} compiles with torch "
+    text += f"{minor(torch.version)}, only up to {flash_attn.torch_max}"
+    return unverified("flash-attn-untested", "compile", text, flash_attn)
+
+
+def setup_py_guesses_right(
+    flash_attn: FlashAttnFact | None, torch: TorchFact, index: Version, python: Python, host: Host
+) -> Reason | None:
+    """`pip install flash-attn` downloads the wheel that its setup.py guesses, which is wrong for a
+    CUDA 13 torch before 2.8.3.post1 and on a free-threaded Python always.
+    """
+    if flash_attn is None:
+        return None
+    plain = Python(python.version)
+    word = flash_attn.cuda13_tag if index >= CUDA_13 else f"cu{index.major}"
+    guessed = [
+        row for row in flash_attn.wheel if _fits(row, torch, plain, host) and row.tag == word
+    ]
+    if not guessed or (guessed[0].cuda_major == index.major and not python.free_threaded):
+        return None
+    text = (
+        f"`pip install flash-attn=={flash_attn.version}` here downloads a wheel for CUDA "
+        f"{guessed[0].cuda_major} and Python {plain} that cannot be loaded; imagegen never lets "
+        "setup.py guess"
+    )
+    return warn("pip-guess", "import", text, "setup.py of the sdist; flash-attention #2118")
+
+
+def the_compiler_has_memory(
+    flash_attn: FlashAttnFact | None, origin: Origin, memory: int | None
+) -> Reason | None:
+    """One nvcc takes up to 5 GB for one of flash-attn's kernel files."""
+    if flash_attn is None or origin != "source" or memory is None or memory >= GIGABYTES_PER_NVCC:
+        return None
+    text = f"compiling flash-attn takes up to {GIGABYTES_PER_NVCC} GB of memory for each nvcc; "
+    text += f"the machine has {memory}"
+    return impossible("memory", "compile", text, "flash-attention #2079")

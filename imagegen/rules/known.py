@@ -1,0 +1,28 @@
+"""Versions that a user allowed although no fact knows them."""
+
+from __future__ import annotations
+
+from imagegen.facts.rows import CudaFact, FlashAttnFact, Sourced, TorchFact
+from imagegen.rules.reason import Reason, unverified
+
+
+def torch_is_known(torch: TorchFact) -> Reason | None:
+    """A version that a user allowed without a fact about it."""
+    return _assumed("torch", str(torch.version), torch)
+
+
+def cuda_is_known(cuda: CudaFact) -> Reason | None:
+    """A version that a user allowed without a fact about it."""
+    return _assumed("CUDA", str(cuda.version), cuda)
+
+
+def flash_attn_is_known(flash_attn: FlashAttnFact | None) -> Reason | None:
+    """A version that a user allowed without a fact about it."""
+    return _assumed("flash-attn", str(flash_attn.version), flash_attn) if flash_attn else None
+
+
+def _assumed(what: str, version: str, fact: Sourced) -> Reason | None:
+    if not fact.assumed:
+        return None
+    text = f"{what} {version} is in no fact; it is taken to be like {fact.assumed}"
+    return unverified("unknown-version", "resolve", text, "a guess")

@@ -1,0 +1,102 @@
+"""What the machine and its distribution allow."""
+
+from __future__ import annotations
+
+from packaging.version import Version
+
+from imagegen.facts.rows import CudaFact, GpuFact, OsFact
+from imagegen.model import Host, Kind, Python, minor
+from imagegen.rules.reason import CUDA_13, Reason, driver_text, impossible, older, unverified, warn
+
+GATED_FROM = Version("12.6")
+"""From here on the nvidia/cuda images' NVIDIA_REQUIRE_CUDA exempts no GeForce card; those of 12.4
+and older do, read in the images' own environment."""
+
+
+def the_driver_runs_the_cuda(cuda: CudaFact, driver: Version | None) -> Reason | None:
+    """Within a major, minor-version compatibility runs newer toolkits on older drivers, down to the
+    driver of the major's first release.
+    """
+    if driver is None or not older(driver, cuda.driver_floor):
+        return None
+    text = (
+        f"CUDA {cuda.version.major} needs driver {driver_text(cuda.driver_floor)} or newer, not "
+        f"{driver_text(driver)}. On a rented machine choose another host, or an image of an older "
+        "CUDA major"
+    )
+    return impossible("driver", "start", text, cuda)
+
+
+def the_driver_knows_the_gpu(gpu: GpuFact | None, driver: Version | None) -> Reason | None:
+    """A driver older than the card does not find it, whatever CUDA asks for."""
+    if gpu is None or driver is None or gpu.driver is None or not older(driver, gpu.driver):
+        return None
+    text = f"{gpu.name} needs driver {driver_text(gpu.driver)} or newer, not {driver_text(driver)}"
+    return impossible("driver-gpu", "run", text, gpu)
+
+
+def the_driver_came_with_the_cuda(cuda: CudaFact, driver: Version | None) -> Reason | None:
+    """Minor-version compatibility has an end: code that is there only as PTX."""
+    if driver is None or older(driver, cuda.driver_floor):
+        return None
+    with_it = cuda.driver or cuda.driver_branch
+    if with_it is None:
+        text = f"which driver came with CUDA {cuda.version} is not published yet"
+        return unverified("driver-unknown", "run", text, cuda)
+    if not older(driver, with_it):
+        return None
+    text = (
+        f"driver {driver_text(driver)} is older than the {driver_text(with_it)} of CUDA "
+        f"{cuda.version}: minor-version compatibility runs it, except code that is there as PTX "
+        "only"
+    )
+    return warn("driver-minor", "run", text, cuda)
+
+
+def the_base_image_starts(
+    cuda: CudaFact, kind: Kind, gpu: GpuFact | None, driver: Version | None
+) -> Reason | None:
+    """nvidia/cuda images refuse to start below their own minor, with exemptions for old branches
+    that leave GeForce cards out. Rendered Dockerfiles replace that demand by the major's floor.
+    """
+    if gpu is None or driver is None or gpu.brand != "geforce" or cuda.version < GATED_FROM:
+        return None
+    with_it = cuda.driver or cuda.driver_branch
+    from_wheels = kind == "slim" and cuda.version >= CUDA_13
+    if from_wheels or with_it is None or not older(driver, with_it):
+        return None
+    if older(driver, cuda.driver_floor):
+        return None
+    text = (
+        f"nvidia/cuda:{cuda.version} itself does not start on a {gpu.name} with driver "
+        f"{driver_text(driver)} (unsatisfied condition: cuda>={minor(cuda.version)}); imagegen's "
+        f"Dockerfile asks for the major's floor instead, {driver_text(cuda.driver_floor)}"
+    )
+    return warn("container-gate", "start", text, "NVIDIA_REQUIRE_CUDA of the nvidia/cuda images")
+
+
+def the_gpu_has_the_host(gpu: GpuFact | None, host: Host) -> Reason | None:
+    """Grace machines are ARM, all others that one can rent are x86_64."""
+    if gpu is None or gpu.host == host:
+        return None
+    text = f"{gpu.name} is in {gpu.host} machines, not {host}"
+    return impossible("gpu-host", "resolve", text, gpu)
+
+
+def the_host_is_rendered(host: Host) -> Reason | None:
+    """imagegen's Dockerfiles and locks are for x86_64."""
+    if host == "x86_64":
+        return None
+    text = "the pieces exist for aarch64, but imagegen renders and locks x86_64 images only so far"
+    return warn("host-not-rendered", "resolve", text, "imagegen")
+
+
+def the_python_is_the_distributions(os: OsFact, python: Python) -> Reason | None:
+    """The distribution's own Python has its updates and headers; any other is from elsewhere."""
+    if os.python == python:
+        return None
+    text = (
+        f"{os.os.name} ships Python {os.python}; {python} has to come from elsewhere, and "
+        "imagegen's images take the distribution's own"
+    )
+    return warn("python-distribution", "resolve", text, os)
