@@ -105,10 +105,10 @@ def flash_attn_has_the_wheel(
         return unverified("flash-attn-wheel-unknown", "resolve", text, flash_attn)
     near = [row for row in flash_attn.wheel if _fits(row, torch, python, host)]
     if any(row.cuda_major == index.major for row in near):
-        text = f"{name} has no wheel {'with' if build.abi else 'without'} the C++11 ABI, which torch {torch.version} for CUDA "
-        return missing(
-            "flash-attn-abi", "import", text + f"{index} has: undefined symbol", flash_attn
-        )
+        abi = "with" if build.abi else "without"
+        text = f"{name} has no wheel {abi} the C++11 ABI, which torch {torch.version} for CUDA "
+        text += f"{index} has: undefined symbol"
+        return missing("flash-attn-abi", "import", text, flash_attn)
     if near:
         text = (
             f"the wheel of {name} for torch {minor(torch.version)} is for CUDA "

@@ -44,7 +44,7 @@ def gateway(engine: Docker) -> str:
 def tools(setup: flow.Setup, demo_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheels of a lock's tools.txt, fetched by hash with this machine's own settings."""
     (it,) = setup.resolution.select([demo_id])
-    lock = plan.lock_name(it.torch.version, it.cuda.version, it.os.python)
+    lock = plan.lock_name(it.torch.version, it.cuda.version, it.python.version)
     wheels = tmp_path_factory.mktemp("wheels")
     subprocess.run(
         [
