@@ -24,18 +24,26 @@ from imagegen.errors import ImagegenError
 from .values import FILE, RESOLUTION, ROOT
 
 NETWORK = ("--base", "--fresh-base", "--ca", "--pypi-index", "--torch-index", "--apt-mirror")
-BUILD = ("--builder", "--registry", "--repository", "--matrix", "--format", *NETWORK)
+WHERE = ("--matrix", "--facts", "--allow-unknown")
+BUILD = ("--builder", "--registry", "--repository", "--format", *WHERE, *NETWORK)
+MACHINE = ("--gpu", "--driver")
 OPTIONS = {
-    "list": ("--excluded", "--matrix", "--format"),
-    "render": ("--check", "--matrix", "--format"),
-    "lock": ("--ca", "--pypi-index", "--matrix", "--format"),
+    "list": ("--excluded", "--format", *MACHINE, *WHERE),
+    "why": (
+        *("--ubuntu", "--debian", "--cuda", "--torch", "--torch-index", "--python"),
+        *("--flash-attn", "--flash-attn-from", "--arch", "--memory", *MACHINE),
+        *("--facts", "--allow-unknown", "--format"),
+    ),
+    "pick": ("--python", "--torch", "--from-nvidia-smi", "--format", *MACHINE, *WHERE),
+    "render": ("--check", "--format", *WHERE),
+    "lock": ("--check", "--ca", "--pypi-index", "--format", *WHERE),
     "build": ("--print", "--keep-going", *BUILD),
     "test": ("--gpu", "--again", "--keep-going", *BUILD),
     "push": ("--gpu", "--again", *BUILD),
-    "template runpod": ("--base", "--repository", "--matrix"),
-    "template vast": ("--base", "--repository", "--matrix"),
+    "template runpod": ("--base", "--repository", *WHERE),
+    "template vast": ("--base", "--repository", *WHERE),
     "doctor": ("--fix", "--dry-run", "--format"),
-    "demo": ("--fresh-base", "--ca", "--pypi-index", "--apt-mirror", "--registry", "--matrix"),
+    "demo": ("--fresh-base", "--ca", "--pypi-index", "--apt-mirror", "--registry", *WHERE),
 }
 HEAVY = {"docker", "jinja2", "pydantic", "requests", "rich.console"}
 
@@ -55,26 +63,6 @@ COMMANDS = dict(commands())
 def invoke(*words: str) -> tuple[int, str]:
     done = CliRunner().invoke(cli.app, list(words), env={"COLUMNS": "200", "NO_COLOR": "1"})
     return done.exit_code, done.output
-
-
-@pytest.fixture
-def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Runs ``imagegen WORDS`` in this process, through the boundary; gives the exit status."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    monkeypatch.chdir(ROOT)
-    monkeypatch.delenv("IMAGEGEN_DEBUG", raising=False)
-    monkeypatch.delenv("IMAGEGEN_MATRIX", raising=False)
-
-    def run(*words: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["imagegen", *words])
-        with pytest.raises(SystemExit) as caught:
-            __main__.main()
-        return int(caught.value.code or 0)
-
-    yield run
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 # --- help -----------------------------------------------------------------------------------------
@@ -125,8 +113,10 @@ def kinds(kind: type[ImagegenError] = ImagegenError) -> list[type[ImagegenError]
 
 def test_every_kind_of_failure_has_its_own_exit_status_and_the_help_names_it() -> None:
     found = [kind for kind in kinds() if kind is not ImagegenError]
-    codes = [kind.exit_code for kind in found]
-    assert len(found) >= 8
+    shared = {errors.NothingSelected, errors.ImpossibleCombination}
+    assert {kind.exit_code for kind in shared} == {4}, "nothing that was asked for is there"
+    codes = [kind.exit_code for kind in found if kind is not errors.ImpossibleCombination]
+    assert len(codes) >= 8
     assert len(set(codes)) == len(codes)
     assert not set(codes) & {0, 1, 126, 127, 128, 130}
     _, text = invoke("--help")
@@ -141,7 +131,7 @@ def test_a_failure_is_a_message_a_hint_and_a_status(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(_matrix: Path) -> None:
+    def fail(*_: object, **_options: object) -> None:
         raise kind("it broke", hint="mend it")
 
     monkeypatch.setattr(flow, "setup", fail)
@@ -154,7 +144,7 @@ def test_a_failure_is_a_message_a_hint_and_a_status(
 def test_a_failure_without_hint_has_none(
     line: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(_matrix: Path) -> None:
+    def fail(*_: object, **_options: object) -> None:
         raise errors.BuildError("it broke")
 
     monkeypatch.setattr(flow, "setup", fail)
@@ -169,7 +159,7 @@ def test_a_failure_without_hint_has_none(
 def test_an_interrupt_is_130_and_a_sentence(
     line: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(_matrix: Path) -> None:
+    def interrupt(*_: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(flow, "setup", interrupt)
@@ -184,15 +174,15 @@ def test_a_signal_that_ends_us_is_an_interrupt(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(flow, "setup", lambda _matrix: signal.raise_signal(number))
+    monkeypatch.setattr(flow, "setup", lambda *_, **_options: signal.raise_signal(number))
     assert line("list") == 130
     assert "interrupted" in capsys.readouterr().err
 
 
 def test_nohup_is_kept(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def hang_up(matrix: Path) -> flow.Setup:
+    def hang_up(*values: Any, **options: Any) -> flow.Setup:
         signal.raise_signal(signal.SIGHUP)
-        return setup(matrix)
+        return setup(*values, **options)
 
     setup = flow.setup
     monkeypatch.setattr(flow, "setup", hang_up)
@@ -212,7 +202,7 @@ def test_nohup_is_kept(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_system_that_refuses_is_one_line(
     error: OSError, line: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(_matrix: Path) -> None:
+    def fail(*_: object, **_options: object) -> None:
         raise error
 
     monkeypatch.setattr(flow, "setup", fail)

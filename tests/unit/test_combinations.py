@@ -43,9 +43,10 @@ def question(ask: list[str]) -> Question:
 
 
 def impossible_codes() -> set[str]:
-    """Every code that rules.py writes into an impossible reason."""
-    source = inspect.getsource(rules)
-    return set(re.findall(r"\b_(?:impossible|missing)\(\s*\"([a-z0-9-]+)\"", source))
+    """Every code that a rule writes into an impossible reason."""
+    sources = {inspect.getsource(inspect.getmodule(rule) or rules) for rule in rules.RULES}
+    found = re.findall(r"\b(?:impossible|missing)\(\s*\"([a-z0-9-]+)\"", "\n".join(sources))
+    return set(found)
 
 
 # --- what it says of each -------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from imagegen import lock, plan, proc
 from imagegen.bake import Network
 from imagegen.errors import EngineError, UsageError
 from imagegen.plan import ASKED, PARTS
-from imagegen.resolve import Combination
+from imagegen.resolve import Candidate
 
 from .values import DEMO, RESOLUTION, WORKSPACE
 
@@ -165,7 +166,7 @@ def test_what_is_asked_for(tmp_path: Path, uv: Uv) -> None:
     assert torch.splitlines() == ["torch==2.11.0", "torchvision==0.26.0"]
     wanted = {*torch.splitlines(), *DEMO.packages, "einops", "pip", "uv", "ninja"}
     assert wanted < set(everything.splitlines())
-    assert "cuda-toolkit[nvcc,nvvm,crt,cudart,cccl]==13.0.2" in everything.splitlines()
+    assert "cuda-toolkit[nvcc,nvvm,crt,cudart,cccl,curand]==13.0.2" in everything.splitlines()
     assert words[words.index("--python-version") + 1] == "3.11"
     for option in ("--generate-hashes", "--no-emit-index-url", "--no-emit-find-links"):
         assert option in words
@@ -250,7 +251,7 @@ def test_a_lock_is_whole(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("it", LOCKED, ids=lambda it: it.id)
-def test_a_lock_was_made_for_what_the_matrix_asks_for_now(it: Combination) -> None:
+def test_a_lock_was_made_for_what_the_matrix_asks_for_now(it: Candidate) -> None:
     target = it.target(RESOLUTION.packages)
     folder = WORKSPACE.locks / plan.lock_name(target.torch, target.cuda, target.python)
     assert (folder / ASKED).read_text() == "".join(f"{row}\n" for row in plan.asked(target))
@@ -258,8 +259,113 @@ def test_a_lock_was_made_for_what_the_matrix_asks_for_now(it: Combination) -> No
 
 
 def test_each_lock_has_a_target_and_each_lockable_target_its_lock() -> None:
-    wanted = {plan.lock_name(it.torch.version, it.cuda.version, it.os.python) for it in LOCKED}
+    wanted = {plan.lock_name(it.torch.version, it.cuda.version, it.python.version) for it in LOCKED}
     assert {folder.name for folder in FOLDERS} == wanted
+
+
+# --- whether a lock is good -----------------------------------------------------------------------
+
+ASKS = plan.asked(DEMO)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the lock of the demo target."""
+    name = plan.lock_name(DEMO.torch, DEMO.cuda, DEMO.python)
+    shutil.copytree(WORKSPACE.locks / name, tmp_path / name)
+    return tmp_path / name
+
+
+def faults(folder: Path, asks: Iterable[str] = ASKS) -> list[str]:
+    return list(lock.faults(folder, asks))
+
+
+def test_a_good_lock_has_no_fault_in_whatever_order_it_is_asked_for(folder: Path) -> None:
+    assert faults(folder) == []
+    assert faults(folder, ASKS[::-1]) == []
+
+
+def test_a_lock_that_is_not_there(folder: Path) -> None:
+    (folder / ASKED).unlink()
+    assert faults(folder) == [f"{folder}: there is no such lock"]
+    shutil.rmtree(folder)
+    assert faults(folder) == [f"{folder}: there is no such lock"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("empty", [False, True], ids=["missing", "empty"])
+def test_a_part_that_is_missing(folder: Path, part: str, empty: bool) -> None:
+    (folder / f"{part}.txt").unlink()
+    if empty:
+        (folder / f"{part}.txt").touch()
+    assert faults(folder) == [f"{folder}/{part}.txt: missing"]
+
+
+@pytest.mark.parametrize("part", ["tools", "cuda", "torch", "build", "apps"])
+def test_a_part_that_holds_nothing_but_its_head(folder: Path, part: str) -> None:
+    """Of nvcc there is nothing where it comes from an image; of all others there always is."""
+    file = folder / f"{part}.txt"
+    file.write_text(file.read_text().splitlines(keepends=True)[0])
+    assert any(line.startswith(f"{file}: ") for line in faults(folder))
+
+
+def test_a_package_without_a_hash(folder: Path) -> None:
+    file = folder / "apps.txt"
+    file.write_text(file.read_text() + "zzz==1.0\nyyy==2.0 \\\n    --hash=md5:0\n")
+    assert faults(folder) == [f"{file}: zzz has no hash", f"{file}: yyy has no hash"]
+
+
+@pytest.mark.parametrize("row", ["zzz", "zzz>=1.0", "-r other.txt", "--pre"])
+def test_a_line_that_pins_nothing(folder: Path, row: str) -> None:
+    file = folder / "apps.txt"
+    file.write_text(file.read_text() + f"{row}\n")
+    assert any(line.startswith(f"{file}: ") and row in line for line in faults(folder))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "--index-url https://pypi.example.com/simple",
+        "zzz @ file:///tmp/zzz.whl",
+        "zzz @ https://x.example/zzz.whl",
+        "git+https://x.example/zzz",
+    ],
+)
+def test_a_line_that_names_a_place(folder: Path, row: str) -> None:
+    file = folder / "torch.txt"
+    file.write_text(f"{row}\n" + file.read_text())
+    assert f"{file}: names a place: {row}" in faults(folder)
+
+
+def test_a_comment_may_name_one(folder: Path) -> None:
+    file = folder / "torch.txt"
+    file.write_text("# see https://x.example/\n" + file.read_text())
+    assert faults(folder) == []
+
+
+def test_a_lock_that_was_made_for_other_packages(folder: Path) -> None:
+    file = folder / ASKED
+    assert faults(folder, (*ASKS, "peft")) == [f"{file} and the matrix differ in peft"]
+    assert faults(folder, ASKS[:-1]) == [f"{file} and the matrix differ in {ASKS[-1]}"]
+    other = ("torch==2.12.0", *ASKS[1:])
+    assert faults(folder, other) == [
+        f"{file} and the matrix differ in torch==2.11.0, torch==2.12.0"
+    ]
+
+
+def test_a_lock_that_holds_another_version_than_was_asked_for(folder: Path) -> None:
+    file = folder / "torch.txt"
+    file.write_text(file.read_text().replace("\ntorch==2.11.0 ", "\ntorch==2.10.0 "))
+    assert any("torch==2.11.0" in line for line in faults(folder))
+
+
+def test_every_fault_is_told(folder: Path) -> None:
+    (folder / "cuda.txt").unlink()
+    (folder / "apps.txt").write_text("zzz==1.0\n")
+    (folder / "torch.txt").write_text("https://x.example/y\n")
+    found = faults(folder, (*ASKS, "peft"))
+    for words in ("differ in peft", "cuda.txt: missing", "zzz has no hash", "names a place"):
+        assert any(words in line for line in found), words
 
 
 def test_the_name_of_a_lock() -> None:

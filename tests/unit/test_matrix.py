@@ -78,14 +78,14 @@ def test_the_good_one_loads(tmp_path: Path) -> None:
             '"ubunto24.04"',
             "build.0.os: unknown value 'ubunto24.04'; did you mean 'ubuntu24.04'?",
         ),
-        ('"13.0"', '"13.1"', "build.0.cuda: unknown value '13.1'; did you mean '13.0'?"),
-        ('"2.11"', '"2.111"', "build.0.torch: unknown value '2.111'; did you mean '2.11'?"),
+        ('"13.0"', '"12.7"', "build.0.cuda: unknown value '12.7'; did you mean '12.6"),
+        ('"2.11"', '"2.111"', "build.0.torch: unknown value '2.111'; did you mean '2.15'?"),
         (
             'profile = ["slim"]',
             'profile = ["slimm"]',
             "build.0.profile: unknown value 'slimm'; did you mean 'slim'?",
         ),
-        ('"2.10"', '"2.5"', "exclude.0.torch: unknown value '2.5'; did you mean '2.9'?"),
+        ('"2.10"', '"2.3"', "exclude.0.torch: unknown value '2.3'; did you mean '2.4'?"),
         (
             'flash_attn = "full"',
             'flash_attn = "ful"',
@@ -93,13 +93,17 @@ def test_the_good_one_loads(tmp_path: Path) -> None:
         ),
         (
             "2.8.3.post2",
-            "2.8.3",
-            "flash_attn.full.version: unknown value '2.8.3'; did you mean '2.8.3.post2'?",
+            "2.8.4",
+            "flash_attn.full.version: unknown value '2.8.4'; did you mean '2.8.3.post2'?",
         ),
         # versions
         ('"13.0"', '"13.x"', "build.0.cuda.0: '13.x' is not a version"),
         ('"13.0"', "13.0", "build.0.cuda.0: 13.0 is not a version in quotes"),
-        ('"13.0"', '"13.0.2"', "build.0.cuda: unknown value '13.0.2'; did you mean '13.0'?"),
+        (
+            '"13.0"',
+            '"13.0.9"',
+            "build.0.cuda: unknown value '13.0.9'; did you mean '13.0.3' or '13.1'?",
+        ),
         # the rest
         ('reason = "nobody asked for it"', "", "exclude.0.reason: Field required"),
         (
@@ -130,7 +134,7 @@ def test_the_good_one_loads(tmp_path: Path) -> None:
         (
             "version =",
             "archs = [80, 81]\nversion =",
-            "flash_attn.full.archs: unknown value '81'; did you mean '80'?",
+            "flash_attn.full.archs: unknown value '81'; did you mean '80' or '90'?",
         ),
         (
             "version =",
@@ -182,7 +186,7 @@ def test_every_fault_of_form_is_told_at_once(tmp_path: Path) -> None:
 
 def test_every_name_that_means_nothing_is_told_at_once(tmp_path: Path) -> None:
     text = GOOD.replace('flash_attn = "full"', 'flash_attn = "fool"')
-    text = text.replace("ubuntu24.04", "ubuntu24.4").replace('"13.0"', '"13.9", "12.6.3"')
+    text = text.replace("ubuntu24.04", "ubuntu24.4").replace('"13.0"', '"13.9", "12.6.9"')
     text = text.replace('"2.10"', '"2.99"').replace("post2", "post9")
     assert [line.partition(": ")[0] for line in faults(tmp_path, text)] == [
         "profile.slim.flash_attn",
@@ -252,3 +256,59 @@ def test_a_profile_has_a_name_that_a_tag_can_hold(tmp_path: Path, name: str) -> 
 def test_the_committed_matrix_says_why_it_leaves_something_out() -> None:
     assert all(row.reason for row in matrix.load(FILE, FACTS).matrix.exclude)
     assert "[[exclude]]" in TEXT
+
+
+# --- versions that nobody knows yet ---------------------------------------------------------------
+
+
+def test_an_exact_version_may_be_named(tmp_path: Path) -> None:
+    text = GOOD.replace('"13.0"', '"13.0.2"').replace('"2.11"', '"2.11.0"')
+    (block,) = load(tmp_path, text).matrix.build
+    assert (str(block.cuda[0]), str(block.torch[0])) == ("13.0.2", "2.11.0")
+
+
+def test_what_is_unknown_is_assumed_where_that_is_allowed(tmp_path: Path) -> None:
+    text = GOOD.replace('"2.11"', '"2.11", "2.99"').replace('"13.0"', '"13.0", "13.99"')
+    text = text.replace("2.8.3.post2", "2.9.9")
+    found = faults(tmp_path, text)
+    assert [line.partition(": ")[0] for line in found] == [
+        *("flash_attn.full.version", "build.0.cuda", "build.0.torch"),
+    ]
+    workspace = matrix.load(tmp_path / "matrix.toml", FACTS, allow_unknown=True)
+    assumed = {
+        str(row.version): row.assumed
+        for table in (workspace.facts.torch, workspace.facts.cuda, workspace.facts.flash_attn)
+        for row in table
+        if row.assumed
+    }
+    assert assumed == {"2.99": "2.15.0", "13.99": "13.5.0", "2.9.9": "2.8.3.post2"}
+    assert not any(row.assumed for row in FACTS.torch), "the facts themselves stay as they are"
+
+
+def test_what_is_known_is_not_assumed(tmp_path: Path) -> None:
+    load(tmp_path, GOOD)
+    assert matrix.load(tmp_path / "matrix.toml", FACTS, allow_unknown=True).facts == FACTS
+
+
+def test_no_distribution_and_no_name_is_assumed(tmp_path: Path) -> None:
+    text = GOOD.replace("ubuntu24.04", "ubuntu28.04").replace('["slim"]', '["slum"]')
+    with pytest.raises(FactsError) as caught:
+        load(tmp_path, text)
+    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == [
+        *("build.0.os", "build.0.profile"),
+    ]
+    with pytest.raises(FactsError) as again:
+        matrix.load(tmp_path / "matrix.toml", FACTS, allow_unknown=True)
+    assert str(again.value) == str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["2.x", "1.0", ""])
+def test_what_cannot_be_assumed_hides_no_other_fault(tmp_path: Path, word: str) -> None:
+    text = GOOD.replace('"2.11"', f'"{word}"').replace("ubuntu24.04", "ubunto24.04")
+    (tmp_path / "matrix.toml").write_text(text)
+    with pytest.raises(FactsError) as caught:
+        matrix.load(tmp_path / "matrix.toml", FACTS, allow_unknown=True)
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith(f"{tmp_path / 'matrix.toml'}: ") for line in lines), lines
+    assert any("build.0.torch" in line for line in lines)
+    assert any("ubunto24.04" in line for line in lines)

@@ -10,13 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from packaging.version import Version
 
 from imagegen import bake, flow, plan, render, resolve
 from imagegen.errors import FactsError, StaleFiles
 from imagegen.matrix import Workspace
 from imagegen.model import Image, minor
-from imagegen.resolve import Combination
+from imagegen.resolve import Candidate
 
 from .values import DEMO, FACTS, RESOLUTION, ROOT, SETUP, WORKSPACE
 
@@ -43,7 +42,7 @@ def workspace(tmp_path: Path) -> Workspace:
     return replace(WORKSPACE, folder=tmp_path / "dockerfiles")
 
 
-def made(it: Combination = IT, workspace: Workspace = WORKSPACE, **settings: str) -> Image:
+def made(it: Candidate = IT, workspace: Workspace = WORKSPACE, **settings: str) -> Image:
     recipe = plan.recipe(it, RESOLUTION, workspace)
     return plan.image(recipe, render.files(recipe), workspace, **settings)
 
@@ -164,7 +163,7 @@ def test_labels_say_what_the_image_is() -> None:
 
 
 @pytest.mark.parametrize("it", RESOLUTION.combinations, ids=lambda it: it.id)
-def test_a_recipe_says_where_each_piece_comes_from(it: Combination) -> None:
+def test_a_recipe_says_where_each_piece_comes_from(it: Candidate) -> None:
     recipe = plan.recipe(it, RESOLUTION, WORKSPACE)
     target = recipe.target
     cuda13 = target.cuda.major >= 13
@@ -179,6 +178,22 @@ def test_a_recipe_says_where_each_piece_comes_from(it: Combination) -> None:
     assert bool(recipe.lock) == plan.lockable(it)
 
 
+def test_an_image_that_no_list_has_is_still_nvidias() -> None:
+    """Allowed without a fact about it, it is named by its tag; a plain distribution has no nvcc."""
+    cuda = tuple(row.model_copy(update={"base": ()}) for row in FACTS.cuda)
+    facts = FACTS.model_copy(update={"cuda": cuda})
+    bold = resolve.resolve(facts, WORKSPACE.matrix, allow_unknown=True)
+    found = [it for it in bold.combinations if not it.from_wheels]
+    assert {it.kind for it in found} == {"devel", "slim"}
+    for it in found:
+        assert it.target().unverified
+        recipe = plan.recipe(it, bold, WORKSPACE)
+        assert recipe.from_tag.startswith(f"nvidia/cuda:{it.cuda.version}-"), it.id
+        assert recipe.from_tag.endswith(f"-{it.os.os.name}"), it.id
+        assert recipe.from_digest == ""
+        assert "base" in recipe.unlocked
+
+
 def test_the_tools_of_an_unlocked_torch_are_those_of_the_newest(workspace: Workspace) -> None:
     """The newest by version: torch 2.9 is not newer than 2.10."""
     for folder in workspace.locks.iterdir():
@@ -187,7 +202,7 @@ def test_the_tools_of_an_unlocked_torch_are_those_of_the_newest(workspace: Works
     it = next(
         it
         for it in RESOLUTION.combinations
-        if minor(it.torch.version) == "2.6" and it.os.python == Version("3.12")
+        if minor(it.torch.version) == "2.6" and str(it.os.python) == "3.12"
     )
     assert plan.recipe(it, RESOLUTION, workspace).tools_lock == "torch2.10.0-cu128-py3.12"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from imagegen import plan, render
 from imagegen.model import Target
 from imagegen.plan import Recipe
-from imagegen.resolve import Combination
+from imagegen.resolve import Candidate
 
 from .values import RESOLUTION, WORKSPACE
 
@@ -56,7 +57,7 @@ class Rendered:
                 yield mounts, re.split(r" && (?=(?:[^']*'[^']*')*[^']*$)", rest)  # not in quotes
 
 
-def rendered(it: Combination) -> Rendered:
+def rendered(it: Candidate) -> Rendered:
     recipe = plan.recipe(it, RESOLUTION, WORKSPACE)
     return Rendered(recipe, render.files(recipe)[f"{recipe.target.id}/Dockerfile"])
 
@@ -119,19 +120,48 @@ def test_what_is_installed_is_installed_by_hash(one: Rendered) -> None:
 
 @every
 def test_the_head_says_what_is_pinned_and_what_is_not(one: Rendered) -> None:
-    head = one.text.partition("ARG REGISTRY")[0].replace("\n# ", " ")
-    (said,) = (line for line in head.splitlines() if "Pinned: " in line)
-    pinned, _, rest = said.partition("Pinned: ")[2].partition(". Not pinned: ")
+    head = one.text.partition("ARG REGISTRY")[0]
+    pinned, _, rest = head.partition("# Pinned, all of it in lock.json beside this file:\n")[
+        2
+    ].partition("# Not pinned: ")
+    assert pinned
     assert rest
     recipe = one.recipe
     assert ("the base by digest" in pinned) == bool(recipe.from_digest)
-    assert ("(a single public source names it)" in pinned) == recipe.from_guess
+    assert (f"({recipe.from_witnesses} public files name it" in pinned) == bool(recipe.from_digest)
     assert ("Python packages by hash" in pinned) == bool(recipe.lock)
     assert ("torch by version" in pinned) == (not recipe.lock)
     assert "distribution packages" in rest
     assert ("the base" in rest) == (not recipe.from_digest)
     assert ("NVIDIA's apt packages" in rest) == (recipe.nvcc == "apt")
     assert ("what torch asks for" in rest) == (not recipe.lock)
+    assert {"base", "torch"} >= set(recipe.unlocked)
+    assert ("base" in recipe.unlocked) == (not recipe.from_digest)
+    assert ("torch" in recipe.unlocked) == (not recipe.lock)
+
+
+@every
+def test_lock_json_holds_every_pin_by_where_it_is(one: Rendered) -> None:
+    recipe, target = one.recipe, one.target
+    text = render.files(recipe)[f"{target.id}/lock.json"]
+    pins = json.loads(text)
+    assert text.endswith("}\n")
+    assert set(pins) == {"base", "flash_attn", "python", "unlocked"}
+    assert pins["base"]["image"] == recipe.from_tag
+    assert pins["base"].get("digest", "") == recipe.from_digest
+    assert ("provenance" in pins["base"]) == bool(recipe.from_digest)
+    assert pins["flash_attn"] == {
+        "source": f"flash_attn-{target.flash_attn.version}.tar.gz",
+        "sha256": recipe.flash_attn_sha256,
+    }
+    steps = plan.PARTS if recipe.lock else ("tools", "build", "apps")
+    assert tuple(pins["python"]) == tuple(steps)
+    for step, pin in pins["python"].items():
+        file = WORKSPACE.folder / pin["file"]
+        assert file == WORKSPACE.locks / (recipe.lock or recipe.tools_lock) / f"{step}.txt"
+        assert pin["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert pins["unlocked"] == recipe.unlocked
+    assert all(pins["unlocked"].values())
 
 
 @every
@@ -209,7 +239,9 @@ def test_the_promise_in_the_image_is_the_target(one: Rendered) -> None:
     promise = files[f"{one.target.id}/target.json"]
     assert json.loads(promise) == one.target.promise
     assert promise.endswith("}\n")
-    assert len(files) == 2
+    assert {name.rpartition("/")[2] for name in files} == {
+        *("Dockerfile", "target.json", "lock.json"),
+    }
 
 
 @every

@@ -9,15 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from imagegen import pods, report
+from imagegen import choose, pods, report
+from imagegen.choose import Listed
 from imagegen.demo import Demo
 from imagegen.doctor import Finding, Fixed
 from imagegen.flow import Rendered
 from imagegen.model import Layer
+from imagegen.pick import Picked
 from imagegen.report import Format
+from imagegen.resolve import LeftOut
+from imagegen.rules import Reason
 
 from . import values
-from .values import DEMO, DIGEST, FACTS, KEY, RESOLUTION
+from .values import DEMO, DIGEST, FACTS, KEY, RESOLUTION, SETUP
 
 Printed = Callable[[], str]
 
@@ -88,16 +92,132 @@ def test_paths(printed: Printed) -> None:
     assert json.loads(printed()) == ["a"]
 
 
+def listed(*select: str) -> tuple[Listed, ...]:
+    return choose.listed(SETUP, select, "", "")
+
+
 def test_targets(printed: Printed) -> None:
-    chosen = RESOLUTION.select(["*-demo"])
-    report.targets(chosen, RESOLUTION, "json")
-    rows = json.loads(printed())
-    assert [row["id"] for row in rows] == [it.id for it in chosen]
-    assert all(row["packages"] == list(RESOLUTION.packages) for row in rows)
-    report.targets(chosen, RESOLUTION, "text")
+    rows = listed("*-demo", "*torch2.14*-slim")
+    report.targets(rows, "json")
+    found = json.loads(printed())
+    assert [row["id"] for row in found] == [row.target.id for row in rows]
+    for row, it in zip(found, rows, strict=True):
+        assert {key: row[key] for key in it.target.promise} == it.target.promise
+        assert row["packages"] == list(RESOLUTION.packages)
+        assert row["tag"] == it.target.tag
+        assert row["aliases"] == [n for n, id_ in SETUP.aliases.items() if id_ == row["id"]]
+        assert row["unlocked"] == list(it.unlocked)
+        assert [reason["code"] for reason in row["reasons"]] == [r.code for r in it.reasons]
+        assert set(row) - set(it.target.promise) == {"tag", "aliases", "unlocked", "reasons"}
+    assert any(row["aliases"] for row in found)
+    assert any(row["reasons"] for row in found)
+    report.targets(rows, "github")
+    assert json.loads(printed()) == {
+        "include": [{"id": row.target.id, "tag": row.target.tag} for row in rows]
+    }
+
+
+def test_targets_as_a_table(printed: Printed) -> None:
+    reason = Reason(code="some-rule", severity="warn", stage="run", text="It is so.", source="x")
+    row = listed(DEMO.id)[0]
+    rows = [
+        replace(row, unlocked=("base", "torch"), reasons=(reason, reason), aliases=("a", "b")),
+        replace(row, unlocked=(), reasons=(), aliases=()),
+    ]
+    report.targets(rows, "text")
+    head, one, two = printed().splitlines()
+    starts = {word: head.index(word) for word in ("LOCKED", "TO KNOW", "TAG", "ALIASES")}
+    assert head.split() == [
+        *("TARGET", "CUDA", "TORCH", "SM", "LOCKED", "TO", "KNOW", "TAG", "ALIASES"),
+    ]
+    assert one.split()[0] == two.split()[0] == DEMO.id
+    assert one[starts["LOCKED"] :].startswith("not base, torch  some-rule  ")
+    assert one[starts["TAG"] :] == f"{DEMO.tag}  a, b"
+    assert two[starts["LOCKED"] :].startswith("all  ")
+    assert two[starts["TO KNOW"] : starts["TAG"]].strip() == ""
+    assert two.endswith(DEMO.tag)
+
+
+def test_what_is_left_out_has_every_reason(printed: Printed) -> None:
+    made = [
+        Reason(code=code, severity="impossible", stage="compile", text=text, source="a book")
+        for code, text in (("one", "It cannot."), ("two", "It may not."))
+    ]
+    axes = ("os", "cuda", "torch", "profile")
+    row = LeftOut(id="the-id", reasons=tuple(made), excluded=False, axes=axes)
+    report.left_out([row], "text")
+    assert [line.split() for line in printed().splitlines()] == [
+        ["LEFT", "OUT", "RULE", "WHY", "SOURCE"],
+        ["the-id", "one", "It", "cannot.", "a", "book"],
+        ["two", "It", "may", "not.", "a", "book"],
+    ]
+    report.left_out([row], "json")
+    assert json.loads(printed()) == [
+        {
+            "id": "the-id",
+            "reason": "It cannot.",
+            "source": "a book",
+            "reasons": [
+                {
+                    "code": reason.code,
+                    "severity": "impossible",
+                    "stage": "compile",
+                    "text": reason.text,
+                    "source": "a book",
+                }
+                for reason in made
+            ],
+        }
+    ]
+
+
+def picked(*select: str, gpu: str = "RTX 4090", driver: str = "570") -> Picked:
+    return choose.best(SETUP, select, gpu, driver, python="", torch="", here=False)
+
+
+def test_what_was_picked(printed: Printed) -> None:
+    found = picked()
+    assert found.next
+    report.picked(found, "json")
+    row = json.loads(printed())
+    assert row["id"] == found.best.candidate.id
+    assert row["tag"] == found.best.candidate.target().tag
+    assert row["verdict"] in ("ok", "warn")
+    assert row["next"] == found.next.candidate.id
+    assert row["because"] == found.because
+    assert row["fitting"] == found.fitting > 10
+    assert len(row["reasons"]) == len(found.best.found.reasons)
+    report.picked(found, "text")
     lines = printed().splitlines()
-    assert lines[0].split() == ["TARGET", "CUDA", "TORCH", "SM", "TAG"]
-    assert lines[1].split()[0] == chosen[0].id
+    assert lines[0] == found.best.candidate.id
+    assert lines[-1] == f"  {found.fitting} targets work there"
+    assert f"before {found.next.candidate.id}, because" in " ".join(lines)
+
+
+def test_one_that_is_alone_is_not_before_another(printed: Printed) -> None:
+    found = picked(picked().best.candidate.id)
+    report.picked(found, "json")
+    row = json.loads(printed())
+    assert row["next"] is None
+    assert row["because"] == "no other target works there"
+    report.picked(found, "text")
+    assert "before" not in printed()
+
+
+def test_what_is_to_know_of_the_picked_one(printed: Printed) -> None:
+    found = picked("*cuda13.2-torch2.15*", driver="580")
+    assert found.best.found.verdict == "warn"
+    report.picked(found, "text")
+    text = printed()
+    assert "to know (driver-minor): " in text
+    assert all(len(line) <= 100 for line in text.splitlines())
+
+
+def test_locks(printed: Printed) -> None:
+    report.locks([Path("locks/a"), Path("locks/b")], "text")
+    assert printed() == "2 locks: whole, hashed, and made for this matrix\n"
+    report.locks([Path("locks/a")], "json")
+    assert json.loads(printed()) == ["locks/a"]
 
 
 def test_images_that_were_built(printed: Printed) -> None:

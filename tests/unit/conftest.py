@@ -1,0 +1,34 @@
+"""Fixtures that several unit tests share."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from imagegen import __main__
+
+from .values import ROOT
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Runs ``imagegen WORDS`` in this process, through the boundary; gives the exit status."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    monkeypatch.chdir(ROOT)
+    for name in ("DEBUG", "MATRIX", "FACTS", "ALLOW_UNKNOWN"):
+        monkeypatch.delenv(f"IMAGEGEN_{name}", raising=False)
+
+    def run(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["imagegen", *words])
+        with pytest.raises(SystemExit) as caught:
+            __main__.main()
+        return int(caught.value.code or 0)
+
+    yield run
+    for number, handler in before.items():
+        signal.signal(number, handler)
