@@ -30,7 +30,7 @@ def computed(
         for target in chosen:
             try:
                 groups.setdefault(_name(row.name, target), []).append(target)
-            except (KeyError, IndexError, ValueError) as error:
+            except KeyError as error:
                 faults.append(f"{place}: no such placeholder: {error}")
                 break
         for name, mine in groups.items():
@@ -49,13 +49,15 @@ def computed(
 
 
 def _name(template: str, target: Target) -> str:
-    return template.format(
-        os=target.os.name,
-        cuda=minor(target.cuda),
-        torch=minor(target.torch),
-        python=minor(target.python),
-        profile=target.profile,
-    )
+    """The template with its placeholders filled in; only these, and nothing of ``str.format``."""
+    values = {
+        "os": target.os.name,
+        "cuda": minor(target.cuda),
+        "torch": minor(target.torch),
+        "python": minor(target.python),
+        "profile": target.profile,
+    }
+    return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], template)
 
 
 def _age(target: Target) -> tuple[object, object, object]:

@@ -21,6 +21,12 @@ BUILD = ("ninja", "packaging", "psutil", "setuptools", "wheel")
 """What flash-attn's setup.py needs beside torch."""
 NVCC = ("nvidia-cuda-cccl", "nvidia-cuda-crt", "nvidia-cuda-nvcc", "nvidia-nvvm")
 """What turns the CUDA libraries that torch brings into a toolkit."""
+LINE = re.compile(
+    r"#.*"
+    r"|[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+]+( ;[^@]*)?( \\)?"
+    r"|    --hash=sha256:[0-9a-f]{64}( \\)?"
+)
+"""What the lines of a lock look like: no place, no option, nothing without a version."""
 NAME = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==", re.MULTILINE)
 
 
@@ -62,17 +68,23 @@ def faults(folder: Path, asked: Iterable[str]) -> Iterator[str]:
         return
     if difference := set(file.read_text().split("\n")[:-1]) ^ set(asked):
         yield f"{file} and the matrix differ in {', '.join(sorted(difference))}"
+    pinned: set[str] = set()
     for part in PARTS:
         path = folder / f"{part}.txt"
         text = path.read_text() if path.is_file() else ""
-        if not text:
-            yield f"{path}: missing"
-        for name, block in _entries(text).items():
+        entries = _entries(text)
+        if not entries and not (part == "nvcc" and text):  # torch before CUDA 13 brings no nvcc
+            yield f"{path}: {'holds no package' if text else 'missing'}"
+        for name, block in entries.items():
+            pinned.add(block.split()[0])
             if "--hash=sha256:" not in block:
                 yield f"{path}: {name} has no hash"
         for line in text.splitlines():
-            if not line.startswith("#") and ("://" in line or " @ " in line):
-                yield f"{path}: names a place: {line.strip()}"
+            if line and not LINE.fullmatch(line):
+                yield f"{path}: not a package by version and hash: {line.strip()}"
+    for wanted in asked:
+        if "==" in wanted and wanted not in pinned:
+            yield f"{folder}: does not hold {wanted}"
 
 
 def _parts(name: str, for_torch: Iterable[str]) -> set[str]:

@@ -42,12 +42,16 @@ def parse(text: str, facts: Facts) -> Machine:
     cards: dict[str, GpuFact] = {}
     drivers: list[Version] = []
     for row in csv.reader(text.splitlines(), skipinitialspace=True):
+        if not row or not "".join(row).strip():
+            continue
+        if len(row) != len(QUERY.split(",")):
+            raise UsageError(f"nvidia-smi said: {', '.join(row).strip()}")
         try:
             name, driver, capability, memory = (word.strip() for word in row)
             drivers.append(Version(driver))
             cards[name] = facts.gpu_named(name) or _unnamed(name, capability, memory)
         except (ValueError, InvalidVersion) as error:
-            raise UsageError(f"nvidia-smi said {','.join(row)!r}: {error}") from error
+            raise UsageError(f"nvidia-smi said {', '.join(row)!r}: {error}") from error
     if not cards:
         raise UsageError("nvidia-smi names no card")
     unique = {card.name: card for card in cards.values()}
@@ -59,7 +63,8 @@ def _unnamed(name: str, capability: str, memory: str) -> GpuFact:
     return GpuFact(
         name=name,
         capability=int(major) * 10 + int(minor),
-        memory=(round(int(memory) / 1024),),
+        # "[N/A]" where a card shares the machine's memory.
+        memory=(round(int(memory) / 1024),) if memory.isdecimal() else (),
         brand="geforce" if "geforce" in name.lower() else "tesla",
         datacenter=False,
         source="nvidia-smi on this machine",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -109,8 +110,8 @@ class Workspace:
 
 
 def load(file: Path, facts: Facts, *, allow_unknown: bool = False) -> Workspace:
-    """The workspace whose matrix is ``file``; ``allow_unknown`` takes a torch, CUDA or flash-attn
-    that no fact knows to be like the version before it.
+    """The workspace whose matrix is ``file``; ``allow_unknown`` takes a torch or CUDA that no
+    fact knows to be like the version before it.
 
     Raises:
         FactsError: there is no such file, or it has faults: all of them, each with its place.
@@ -149,6 +150,8 @@ def _faults(raw: dict[str, Any], facts: Facts) -> Iterator[str]:
     releases = [str(row.version) for row in facts.flash_attn]
     able = {str(arch) for row in facts.flash_attn for arch in row.archs}
     for name, table in kernels.items():
+        # --allow-unknown does not help here: the source is checked by a hash that somebody has to
+        # know. A row of one's own, with --facts, does.
         yield from _unknown(f"flash_attn.{name}.version", _texts(table, "version"), releases)
         archs = table.get("archs", []) if isinstance(table, dict) else []
         words = [str(arch) for arch in archs] if isinstance(archs, list) else []
@@ -178,11 +181,8 @@ def _assuming(raw: dict[str, Any], facts: Facts) -> Facts:
         for block in _blocks(raw, "build"):
             for word in _texts(block, table):
                 if word not in _spelled(row.version for row in getattr(facts, table)):
-                    facts = facts.assume(table, word)
-    for kernels in _tables(raw, "flash_attn").values():
-        for word in _texts(kernels, "version"):
-            if word not in [str(row.version) for row in facts.flash_attn]:
-                facts = facts.assume("flash_attn", word)
+                    with suppress(FactsError):  # told by _faults, with its place and all others
+                        facts = facts.assume(table, word)
     return facts
 
 

@@ -13,7 +13,7 @@ from imagegen.facts.rows import exact
 from imagegen.model import Python
 from imagegen.plan import lockable
 from imagegen.resolve import Candidate, for_machine
-from imagegen.rules import Reason
+from imagegen.rules import Reason, driver_text
 from imagegen.solve import COST, Found
 
 
@@ -54,7 +54,7 @@ Key = Callable[[Fit], object]
 CRITERIA: tuple[tuple[Key, Callable[[Fit, Fit], str]], ...] = (
     (
         lambda fit: -_cost(fit.there),
-        lambda _one, two: f"of that one is to be known: {two.there[0].text}",
+        lambda one, two: f"of that one is to be known: {_more(one, two).text}",
     ),
     (
         lambda fit: len(fit.candidate.selection.head_dims) * len(fit.candidate.selection.dtypes),
@@ -155,6 +155,12 @@ def _rank(fit: Fit) -> tuple[object, ...]:
     return tuple(key(fit) for key, _ in CRITERIA)
 
 
+def _more(one: Fit, two: Fit) -> Reason:
+    """What is to be known of the second and not of the first."""
+    known = {reason.code for reason in one.there}
+    return next((reason for reason in two.there if reason.code not in known), two.there[0])
+
+
 def _named(machine: Machine) -> str:
     cards = " and ".join(gpu.name for gpu in machine.gpus) or "any card"
-    return f"{cards}{f' with driver {machine.driver}' if machine.driver else ''}"
+    return f"{cards} with driver {driver_text(machine.driver)}" if machine.driver else cards

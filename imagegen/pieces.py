@@ -51,8 +51,8 @@ def wheel_name(release: FlashAttnFact, it: Combination) -> str:
 
 def _base(it: Combination) -> Piece:
     pinned = it.base or it.os
-    if it.base is None and not it.from_wheels:
-        return {"from": "an nvidia/cuda image that no list has", "os": it.os.os.name}
+    if it.base and not it.cuda.base_for(it.os, it.kind):
+        return {"from": "an nvidia/cuda image that no list has", "image": it.base.tag}
     words = "NVIDIA's image" if it.base else "the distribution's image"
     piece: dict[str, object] = {"from": words, "image": pinned.tag}
     if pinned.digest:

@@ -41,6 +41,7 @@ def files(recipe: Recipe) -> dict[str, str]:
         nvcc=recipe.nvcc,
         cuda_apt=f"{target.cuda.major}-{target.cuda.minor}",
         lock=recipe.lock,
+        unlocked=recipe.unlocked,
         tools_lock=recipe.tools_lock,
         torch_backend=recipe.torch_backend,
         toolkit_extras=TOOLKIT_EXTRAS,

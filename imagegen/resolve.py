@@ -12,6 +12,7 @@ from packaging.version import Version
 
 from imagegen.errors import FactsError, NothingSelected
 from imagegen.facts import BaseFact, CudaFact, Facts, OsFact
+from imagegen.facts.rows import exact
 from imagegen.matrix import Axes, Exclude, Kernels, Matrix
 from imagegen.model import FlashAttn, Kind, Target, minor
 from imagegen.rules import RULES, Reason, Rule
@@ -59,14 +60,17 @@ class Candidate(Combination):
 class LeftOut:
     """A combination that the matrix crosses but that is not a target, and every reason.
 
-    ``excluded`` is set where the matrix itself leaves it out; ``axes`` are its values as the matrix
-    spells them.
+    ``excluded`` is set where the matrix itself leaves it out.
     """
 
-    id: str
+    candidate: Candidate
     reasons: tuple[Reason, ...]
     excluded: bool
-    axes: tuple[str, str, str, str]
+
+    @property
+    def id(self) -> str:
+        """The id that its target would have."""
+        return self.candidate.id
 
     @property
     def reason(self) -> str:
@@ -85,11 +89,15 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resolution:
-    """The matrix's targets, sorted, each with the facts it stands on; and what was left out."""
+    """The matrix's targets, sorted, each with the facts it stands on; and what was left out.
+
+    ``blocks`` are all combinations as the build blocks cross them, each with its values as written.
+    """
 
     combinations: tuple[Candidate, ...]
     packages: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
+    blocks: tuple[tuple[tuple[tuple[str, ...], Candidate], ...], ...]
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -128,25 +136,27 @@ def resolve(
     """
     found: dict[str, Candidate] = {}
     left_out: dict[str, LeftOut] = {}
-    crossed = list(_crossed(facts, matrix, rules))
-    for axes, it in sorted(crossed, key=lambda row: row[1].target()):
+    blocks = tuple(tuple(_crossed(facts, matrix, block, rules)) for block in matrix.build)
+    crossed = [it for block in blocks for _, it in block]
+    for it in sorted(crossed, key=lambda it: it.target()):
         if it.id in found or it.id in left_out:
-            raise FactsError(f"matrix.toml: {it.id} is declared by two build blocks")
+            raise FactsError(f"matrix.toml: {it.id} is declared twice by the build blocks")
         impossible = tuple(r for r in it.reasons if r.severity == "impossible")
-        wish = _excluded(axes, matrix.exclude)
+        wish = _excluded(it, matrix.exclude)
         unverified = tuple(
             r for r in it.reasons if r.severity == "unverified" and not allow_unknown
         )
         # A fact is told before a wish, and a wish before what nobody knows.
         if reasons := (impossible or ((wish,) if wish else unverified)):
             excluded = reasons == (wish,)
-            left_out[it.id] = LeftOut(id=it.id, reasons=reasons, excluded=excluded, axes=axes)
+            left_out[it.id] = LeftOut(candidate=it, reasons=reasons, excluded=excluded)
         else:
             found[it.id] = it
     return Resolution(
         combinations=tuple(found.values()),
         packages=matrix.packages,
         left_out=tuple(left_out.values()),
+        blocks=blocks,
     )
 
 
@@ -154,31 +164,27 @@ def faults(matrix: Matrix, resolution: Resolution) -> Iterator[str]:
     """Values of an axis that can never give a target, each with the rule that forbids it, and
     exclusions that exclude nothing.
     """
-    targets = {it.id for it in resolution.combinations}
-    for i, block in enumerate(matrix.build):
-        names = {
-            "os": block.os,
-            "cuda": tuple(map(minor, block.cuda)),
-            "torch": tuple(map(minor, block.torch)),
-            "profile": block.profile,
-        }
-        out = [row for row in resolution.left_out if _in(row.axes, block)]
-        for at, (axis, values) in enumerate(names.items()):
-            for value in values:
-                mine = [row for row in out if row.axes[at] == value]
-                whole = len(list(product(*names.values()))) // len(values)
-                forbidden = [row for row in mine if not row.excluded]
-                if len(forbidden) == whole and not targets & {row.id for row in mine}:
-                    codes = sorted({r.code for row in forbidden for r in row.reasons[:1]})
+    forbidden = {row.id: row.reasons[0] for row in resolution.left_out if not row.excluded}
+    every = [it for block in resolution.blocks for _, it in block]
+    for i, crossed in enumerate(resolution.blocks):
+        never = [axes for axes, it in crossed if it.id in forbidden]
+        if len(never) == len(crossed):
+            codes = sorted({forbidden[it.id].code for _, it in crossed})
+            reason = forbidden[crossed[0][1].id]
+            yield f"build.{i} can never give a target ({', '.join(codes)}): {reason.text}"
+            continue
+        for at, axis in enumerate(AXES_OF_A_BLOCK):
+            for value in dict.fromkeys(axes[at] for axes, _ in crossed):
+                mine = [it for axes, it in crossed if axes[at] == value]
+                reasons = [forbidden[it.id] for it in mine if it.id in forbidden]
+                if len(reasons) == len(mine):
+                    codes = sorted({reason.code for reason in reasons})
                     yield (
                         f"build.{i}.{axis}: {value} can never be a target with the block's other "
-                        f"values ({', '.join(codes)}): {forbidden[0].reason}"
+                        f"values ({', '.join(codes)}): {reasons[0].text}"
                     )
-    every = {row.axes for row in resolution.left_out} | {
-        _axes(it) for it in resolution.combinations
-    }
     for i, row in enumerate(matrix.exclude):
-        if not any(_excluded(axes, [row]) for axes in every):
+        if not any(_excluded(it, [row]) for it in every):
             yield f"exclude.{i}: there is nothing to exclude ({row.reason})"
 
 
@@ -188,35 +194,38 @@ def for_machine(it: Candidate, machine: dict[str, object]) -> Found:
     return judged(Combination(**(values | machine)))
 
 
+AXES_OF_A_BLOCK = ("os", "cuda", "torch", "profile")
+
+
 def _crossed(
-    facts: Facts, matrix: Matrix, rules: Sequence[Rule]
-) -> Iterator[tuple[tuple[str, str, str, str], Candidate]]:
-    for block in matrix.build:
-        for os_name, cuda, torch, name in product(block.os, block.cuda, block.torch, block.profile):
-            profile = matrix.profile[name]
-            selection = matrix.flash_attn[profile.flash_attn]
-            os = facts.os_named(os_name)
-            assert os  # matrix.load checked every name
-            domains = {
-                "host": ("x86_64",),
-                "gpu": (None,),
-                "driver": (None,),
-                "memory": (None,),
-                "torch": facts.torch_like(torch),
-                "index": (Version(minor(cuda)),),
-                "cuda": _pinned_first(facts.cuda_like(cuda), os, profile.kind),
-                "flash_attn": facts.flash_attn_like(selection.version),
-                "origin": ("source",),
-                "os": (os,),
-                "python": (os.python,),
-                "kind": (profile.kind,),
-                "archs": (selection.archs,),
-            }
-            found = best(domains, rules=rules)
-            assert found  # no axis is empty: matrix.load checked every name
-            values = {f.name: getattr(found.combination, f.name) for f in fields(Combination)}
-            it = Candidate(**values, profile=name, selection=selection, reasons=found.reasons)
-            yield (os_name, minor(cuda), minor(torch), name), it
+    facts: Facts, matrix: Matrix, block: Axes, rules: Sequence[Rule]
+) -> Iterator[tuple[tuple[str, ...], Candidate]]:
+    """Every combination of a block, with its values as the matrix spells them."""
+    for os_name, cuda, torch, name in product(block.os, block.cuda, block.torch, block.profile):
+        profile = matrix.profile[name]
+        selection = matrix.flash_attn[profile.flash_attn]
+        os = facts.os_named(os_name)
+        assert os  # matrix.load checked every name
+        domains = {
+            "host": ("x86_64",),
+            "gpu": (None,),
+            "driver": (None,),
+            "memory": (None,),
+            "torch": facts.torch_like(torch),
+            "index": (Version(minor(cuda)),),
+            "cuda": _pinned_first(facts.cuda_like(cuda), os, profile.kind),
+            "flash_attn": facts.flash_attn_like(selection.version),
+            "origin": ("source",),
+            "os": (os,),
+            "python": (os.python,),
+            "kind": (profile.kind,),
+            "archs": (selection.archs,),
+        }
+        found = best(domains, rules=rules)
+        assert found  # no axis is empty: matrix.load checked every name
+        values = {f.name: getattr(found.combination, f.name) for f in fields(Combination)}
+        it = Candidate(**values, profile=name, selection=selection, reasons=found.reasons)
+        yield (os_name, str(cuda), str(torch), name), it
 
 
 def _pinned_first(toolkits: Sequence[CudaFact], os: OsFact, kind: Kind) -> list[CudaFact]:
@@ -229,24 +238,14 @@ def _pinned_first(toolkits: Sequence[CudaFact], os: OsFact, kind: Kind) -> list[
     return sorted(toolkits, key=unpinned)
 
 
-def _axes(it: Candidate) -> tuple[str, str, str, str]:
-    return it.os.os.name, minor(it.cuda.version), minor(it.torch.version), it.profile
-
-
-def _in(axes: tuple[str, str, str, str], block: Axes) -> bool:
-    os, cuda, torch, profile = axes
-    return (
-        os in block.os
-        and cuda in map(minor, block.cuda)
-        and torch in map(minor, block.torch)
-        and profile in block.profile
-    )
-
-
-def _excluded(axes: tuple[str, str, str, str], excludes: Iterable[Exclude]) -> Reason | None:
+def _excluded(it: Candidate, excludes: Iterable[Exclude]) -> Reason | None:
     for row in excludes:
-        wanted = (row.os, tuple(map(minor, row.cuda)), tuple(map(minor, row.torch)), row.profile)
-        if all(not values or value in values for values, value in zip(wanted, axes, strict=True)):
+        if (
+            (not row.os or it.os.os.name in row.os)
+            and (not row.cuda or any(exact(it.cuda.version, wanted) for wanted in row.cuda))
+            and (not row.torch or any(exact(it.torch.version, wanted) for wanted in row.torch))
+            and (not row.profile or it.profile in row.profile)
+        ):
             return Reason(
                 code="excluded",
                 severity="impossible",

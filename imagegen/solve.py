@@ -9,14 +9,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from packaging.version import Version
 
 from imagegen.facts import BaseFact, CudaFact, FlashAttnFact, GpuFact, OsFact, TorchFact
 from imagegen.facts.rows import ThirdPartyWheel, Wheel
 from imagegen.model import Host, Kind, Origin, Python
-from imagegen.rules import CUDA_13, RULES, Reason, Rule, archs_of, axes_of, driver_text, wheel_of
+from imagegen.rules import (
+    CUDA_13,
+    RULES,
+    Reason,
+    Rule,
+    archs_in,
+    axes_of,
+    best_wheel,
+    driver_text,
+    wheels_of,
+)
 
 Verdict = Literal["ok", "warn", "unverified", "impossible"]
 COST = {"impossible": 1_000_000, "unverified": 1_000, "warn": 1}
@@ -40,11 +50,11 @@ class Combination:
     memory: int | None
     torch: TorchFact
     index: Version
-    cuda: CudaFact
     flash_attn: FlashAttnFact | None
     origin: Origin
     os: OsFact
     python: Python
+    cuda: CudaFact
     kind: Kind
     archs: tuple[int, ...]
 
@@ -55,24 +65,46 @@ class Combination:
 
     @property
     def base(self) -> BaseFact | None:
-        """The nvidia/cuda image that it stands on; None with wheels, or where none is known."""
-        return None if self.from_wheels else self.cuda.base_for(self.os, self.kind)
+        """The nvidia/cuda image that it stands on, None with wheels.
+
+        One that no list has is named by the form of NVIDIA's tags.
+        """
+        if self.from_wheels:
+            return None
+        return self.cuda.base_for(self.os, self.kind) or self._unlisted
+
+    @property
+    def _unlisted(self) -> BaseFact:
+        flavour = "cudnn-devel" if self.kind == "devel" else "base"
+        name = self.os.os.name
+        return BaseFact(
+            tag=f"nvidia/cuda:{self.cuda.version}-{flavour}-{name}",
+            digest="",
+            cuda=self.cuda.version,
+            os=name,
+            kind=self.kind,
+            source="the form of NVIDIA's tags: a guess",
+            checked=self.cuda.checked,
+        )
 
     @property
     def wheel(self) -> Wheel | ThirdPartyWheel | None:
         """flash-attn's published wheel, where it comes from one."""
-        if self.flash_attn is None:
+        release = self.flash_attn
+        if release is None:
             return None
-        return wheel_of(
-            self.flash_attn, self.origin, self.torch, self.index, self.python, self.host
-        )
+        found = wheels_of(release, self.origin, self.torch, self.index, self.python, self.host)
+        return best_wheel(release, found, self.index, self.os, self.gpu)
 
     @property
     def kernels(self) -> tuple[int, ...]:
-        """The architectures that flash-attn's binary holds."""
-        if self.flash_attn is None:
+        """The architectures that flash-attn's binary holds, as far as that is known."""
+        release, wheel = self.flash_attn, self.wheel
+        if release is None:
             return ()
-        return archs_of(self.flash_attn, self.origin, self.cuda, self.archs, self.wheel)
+        if wheel:
+            return archs_in(release, wheel)
+        return self.archs or release.able(self.cuda.version)
 
     @property
     def spelled(self) -> dict[str, str]:
@@ -147,6 +179,10 @@ def first_fine(
     The order of preference of the axes ``first`` comes before that of all others.
     """
     limit = COST["unverified"]
+    # Whether there is one at all is soonest known when the many values of these axes come last.
+    others = [axis for axis in AXES if axis not in first]
+    if _searched(domains, others, rules, limit=limit, enough=limit - 1) is None:
+        return None
     return _searched(domains, first, rules, limit=limit, enough=limit - 1)
 
 
@@ -162,12 +198,24 @@ def _searched(
     return judged(Combination(**search.winner), rules) if search.winner else None
 
 
+class _Waiting(NamedTuple):
+    """A rule, its axes, the depth at which the last of these is chosen, and all but that one."""
+
+    rule: Rule
+    names: tuple[str, ...]
+    last: int
+    others: list[str]
+
+
+Priced = list[tuple[Any, int]]
+"""The values of an axis that are still worth a look, with what each costs so far."""
+
+
 class _Search:
     """Depth first, with the cost of what is still open as a lower bound.
 
-    A rule of which all axes but one are chosen prices every value of that one. ``prices[depth]``
-    holds what each value of the axis at that depth costs so far, so the least of each open axis,
-    summed, is what a branch will cost at least.
+    A rule of which all axes but one are chosen prices every value of that one; a value that costs
+    too much alone is dropped. The least of each open axis, summed, is what a branch costs at least.
     """
 
     def __init__(
@@ -181,89 +229,95 @@ class _Search:
     ) -> None:
         """Look for what costs less than ``limit``; one of ``enough`` or less ends the search."""
         self.order, self.enough = order, enough
-        self.values = [domains[axis] for axis in order]
+        self.whole: list[Priced] = [[(value, 0) for value in domains[axis]] for axis in order]
         self.chosen: dict[str, Any] = {}
         self.least, self.winner = limit, dict[str, Any]()
-        self.known: dict[tuple[object, ...], int] = {}
-        self.alone: list[tuple[Rule, tuple[str, ...], int]] = []
-        self.ripe: list[list[tuple[Rule, tuple[str, ...], int]]] = [[] for _ in order]
+        self.known: dict[tuple[object, ...], dict[int, int]] = {}
+        self.alone: list[_Waiting] = []
+        self.ripe: list[list[_Waiting]] = [[] for _ in order]
         for rule in rules:
             names = axes_of(rule)
             *_, before, last = -1, *sorted(order.index(name) for name in names)
-            (self.alone if before < 0 else self.ripe[before]).append((rule, names, last))
+            waiting = _Waiting(rule, names, last, [n for n in names if n != order[last]])
+            (self.alone if before < 0 else self.ripe[before]).append(waiting)
 
     def run(self) -> None:
         """Find the winner."""
-        prices: list[Sequence[int]] = [[0] * len(values) for values in self.values]
-        self._price(self.alone, prices)
-        if sum(map(min, prices)) < self.least:
-            self._walk(0, 0, prices)
+        open_ = self.whole.copy()
+        if self._price(self.alone, open_, 0):
+            self._walk(0, 0, open_)
 
     def count(self) -> dict[Verdict, int]:
         """How many combinations have each verdict."""
         costs: Counter[int] = Counter()
-        prices: list[Sequence[int]] = [[0] * len(values) for values in self.values]
-        self._price(self.alone, prices)
-        self._tally(0, 0, prices, costs)
+        open_ = self.whole.copy()
+        self._price(self.alone, open_, 0)
+        self._tally(0, 0, open_, costs)
         found: dict[Verdict, int] = dict.fromkeys(get_args(Verdict), 0)
         for cost, many in costs.items():
             found[_graded(cost)] += many
         return found
 
-    def _tally(
-        self, depth: int, cost: int, prices: list[Sequence[int]], costs: Counter[int]
-    ) -> None:
+    def _tally(self, depth: int, cost: int, open_: list[Priced], costs: Counter[int]) -> None:
         if depth == len(self.order) - 1:
-            costs.update(cost + price for price in prices[depth])
+            costs.update(cost + price for _, price in open_[depth])
             return
-        for value, price in zip(self.values[depth], prices[depth], strict=True):
+        for value, price in open_[depth]:
             self.chosen[self.order[depth]] = value
-            after = prices.copy()
-            self._price(self.ripe[depth], after)
+            after = open_.copy()
+            self._price(self.ripe[depth], after, cost + price)
             self._tally(depth + 1, cost + price, after, costs)
 
-    def _walk(self, depth: int, cost: int, prices: list[Sequence[int]]) -> bool:
+    def _walk(self, depth: int, cost: int, open_: list[Priced]) -> bool:
         if depth == len(self.order):
             self.least, self.winner = cost, dict(self.chosen)
             return cost <= self.enough
-        for value, price in zip(self.values[depth], prices[depth], strict=True):
+        for value, price in open_[depth]:
             here = cost + price
             if here >= self.least:
                 continue
             self.chosen[self.order[depth]] = value
-            after = prices.copy()
-            self._price(self.ripe[depth], after)
-            bound = here + sum(map(min, after[depth + 1 :]))
+            after = open_.copy()
+            if not self._price(self.ripe[depth], after, here):
+                continue
+            bound = here + sum(min(price for _, price in one) for one in after[depth + 1 :])
             if bound < self.least and self._walk(depth + 1, here, after):
                 return True
         return False
 
-    def _price(
-        self, rules: Iterable[tuple[Rule, tuple[str, ...], int]], prices: list[Sequence[int]]
-    ) -> None:
-        """Add what these rules say of every value of the axis that they still wait for."""
-        for rule, names, last in rules:
-            axis = self.order[last]
-            prices[last] = [
-                price if price >= self.least else price + self._cost(rule, names, axis, value)
-                for value, price in zip(self.values[last], prices[last], strict=True)
-            ]
+    def _price(self, rules: Iterable[_Waiting], open_: list[Priced], cost: int) -> bool:
+        """Add what these rules say of every value of the axis that they still wait for.
 
-    def _cost(self, rule: Rule, names: Sequence[str], axis: str, value: object) -> int:
-        arguments = [value if name == axis else self.chosen[name] for name in names]
-        key = (rule, *map(id, arguments))  # every argument lives as long as the domains
-        cost = self.known.get(key)
-        if cost is None:
-            reason = rule(*arguments)
-            cost = self.known[key] = price_of(reason) if reason else 0
-        return cost
+        False where an axis has no value left that could beat what was found.
+        """
+        for one in rules:
+            # Every value lives as long as the domains, so that its id is its own.
+            key = (one.rule, *[id(self.chosen[name]) for name in one.others])
+            known = self.known.setdefault(key, {})
+            most = self.least - cost
+            kept = []
+            for value, price in open_[one.last]:
+                more = known.get(id(value))
+                if more is None:
+                    more = known[id(value)] = self._cost(one, value)
+                if price + more < most:
+                    kept.append((value, price + more))
+            open_[one.last] = kept
+            if not kept:
+                return False
+        return True
+
+    def _cost(self, one: _Waiting, value: object) -> int:
+        values = self.chosen | {self.order[one.last]: value}
+        reason = one.rule(*[values[name] for name in one.names])
+        return price_of(reason) if reason else 0
 
 
 def price_of(reason: Reason) -> int:
-    """What a reason costs. A piece that does not exist costs double, because it hides what else is
+    """What a reason costs. A piece that does not exist weighs more, because it hides what else is
     wrong with what it would have been combined with.
     """
-    return COST[reason.severity] * (1 + reason.missing)
+    return COST[reason.severity] * (4 if reason.missing else 1)
 
 
 def survey(domains: Domains, rules: Sequence[Rule] = RULES) -> dict[Verdict, int]:

@@ -7,6 +7,7 @@ and where every completion is impossible, its reasons are those of one with the 
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,10 @@ def option(axis: str, value: str) -> str:
         name = value.rstrip("0123456789.")
         return f"--{name} {value.removeprefix(name)}"
     return f"{OPTIONS[axis]} {shlex.quote(value)}"
+
+
+SYNONYMS = {"amd64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64"}
+MACHINE = frozenset({"memory", "driver", "host", "gpu"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,7 +173,8 @@ def narrowed(facts: Facts, question: Question) -> Domains:
         ("cuda", facts.cuda, facts.cuda_like),
         ("flash_attn", facts.flash_attn, facts.flash_attn_like),
     ):
-        if getattr(question, axis) not in ("", "none"):
+        word = getattr(question, axis)
+        if word and (axis, word) != ("flash_attn", "none"):
             domains[axis] = _versions(rows, like, getattr(question, axis), axis)
     if question.flash_attn == "none":
         domains |= {"flash_attn": (None,), "origin": ("source",)}
@@ -180,7 +186,7 @@ def narrowed(facts: Facts, question: Question) -> Domains:
     if question.python:
         domains["python"] = (_python(facts, question.python),)
     for axis, known in (("origin", get_args(Origin)), ("host", get_args(Host))):
-        if word := getattr(question, axis):
+        if word := SYNONYMS.get(getattr(question, axis), getattr(question, axis)):
             if word not in known:
                 raise _unknown(OPTIONS[axis], word, known)
             domains[axis] = (word,)
@@ -189,7 +195,7 @@ def narrowed(facts: Facts, question: Question) -> Domains:
     if question.driver:
         domains["driver"] = (_version(question.driver, "--driver"),)
     if question.memory:
-        if not question.memory.isdigit():
+        if not question.memory.isdecimal():
             raise UsageError(f"--memory {question.memory!r}: a number of gigabytes, such as 16")
         domains["memory"] = (int(question.memory),)
     return domains
@@ -204,7 +210,9 @@ def card(facts: Facts, name: str) -> GpuFact:
     found = facts.gpu_named(name)
     if found is None:
         names = {word.lower(): row.name for row in facts.gpu for word in (row.name, *row.also)}
-        near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)
+        digits = max(re.findall("[0-9]+", name), key=len, default="")
+        near = [word for word in names if len(digits) > 1 and digits in word]
+        near = near or difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)
         close = dict.fromkeys(f"{names[word]!r}" for word in near)
         raise FactsError(
             f"no fact about a GPU {name!r}", hint=f"near: {', '.join(close)}" if close else ""
@@ -263,8 +271,8 @@ def _near(facts: Facts, question: Question, domains: Domains) -> Iterator[Near]:
     done: list[set[str]] = []
     for size in (1, 2, 3):
         for axes in combinations(question.asked, size):
-            if any(smaller <= set(axes) for smaller in done):
-                continue
+            if any(smaller <= set(axes) for smaller in done) or len(MACHINE & set(axes)) > 1:
+                continue  # a machine that differs in two ways is just another machine
             found = _changed(facts, question, domains, axes)
             if found:
                 done.append(set(axes))
@@ -277,7 +285,7 @@ def _changed(
     facts: Facts, question: Question, domains: Domains, axes: Sequence[str]
 ) -> Near | None:
     """The closest values on these axes with which the rest of the question works."""
-    open_ = dict(domains) | {axis: _closest(facts, axis, domains[axis][0]) for axis in axes}
+    open_ = dict(domains) | {axis: _closest(facts, axis, domains[axis]) for axis in axes}
     if not all(open_[axis] for axis in axes):
         return None
     found = first_fine(open_, axes)
@@ -289,17 +297,17 @@ def _changed(
     return Near(question=question, found=polished, changed=changed)
 
 
-def _closest(facts: Facts, axis: str, asked: Any) -> Sequence[Any]:
-    """Every other value of the axis, the closest to ``asked`` first, the newer one of two."""
+def _closest(facts: Facts, axis: str, domain: Sequence[Any]) -> Sequence[Any]:
+    """Every value of the axis but those asked for, the closest first, the newer one of two."""
+    asked = domain[0]
     if axis == "gpu":
-        others = [row for row in facts.gpu if row != asked]
-        return sorted(others, key=lambda g: (abs(g.capability - asked.capability), g.name))
+        return _cards(facts, asked)
     if axis == "driver":
         known = {driver for row in facts.cuda for driver in (row.driver_floor, row.driver)}
         return sorted(driver for driver in known if driver and driver > asked)
     if axis == "memory":
         return (GIGABYTES_PER_NVCC,)
-    values = [value for value in everything(facts)[axis] if value != asked]
+    values = [value for value in everything(facts)[axis] if value not in domain]
     if axis == "os":
         other = asked.distribution
         return sorted(values, key=lambda row: (row.distribution != other, row.rank))
@@ -307,9 +315,21 @@ def _closest(facts: Facts, axis: str, asked: Any) -> Sequence[Any]:
         return values
     ladder = sorted({_step(axis, value) for value in (*values, asked)})
     at = ladder.index(_step(axis, asked))
-    values = [value for value in values if _step(axis, value) != _step(axis, asked)]
     values.sort(key=lambda value: _rungs(ladder.index(_step(axis, value)) - at))
     return values
+
+
+def _cards(facts: Facts, asked: GpuFact) -> Sequence[GpuFact]:
+    """One card of each kind, those of the closest compute capability first."""
+    kinds: dict[tuple[object, ...], GpuFact] = {}
+    for row in sorted(facts.gpu, key=lambda gpu: (not gpu.datacenter, gpu.name)):
+        kinds.setdefault((row.capability, row.brand == "geforce", row.host), row)
+    others = [row for row in kinds.values() if row != asked]
+    here = asked.capability
+    same = asked.brand == "geforce"
+    return sorted(
+        others, key=lambda g: (abs(g.capability - here), (g.brand == "geforce") != same, g.name)
+    )
 
 
 def _rungs(up: int) -> tuple[int, bool]:

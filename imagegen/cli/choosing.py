@@ -38,7 +38,10 @@ def list_(
     imagegen list '*cuda13.0*' 'debian*' --gpu "RTX 4090" --driver 570
     """
     from imagegen import choose, report
+    from imagegen.errors import UsageError
 
+    if excluded and (gpu or driver or fmt == ListOutput.github):
+        raise UsageError("--excluded shows what is left out on every machine: text or JSON")
     it = setup(matrix, facts, allow_unknown)
     if excluded:
         report.left_out(choose.left_out(it, select or ()), fmt.value)

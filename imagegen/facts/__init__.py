@@ -89,11 +89,12 @@ class Facts(Strict):
         return next((row for row in self.os if row.os.name == name), None)
 
     def gpu_named(self, name: str) -> GpuFact | None:
-        """The card, however its name is spelled; ``4090`` is enough where only one name ends so."""
+        """The card, however its name is spelled; of a GeForce the number is enough: ``4090``."""
         key = gpu_key(name)
-        whole = [row for row in self.gpu if key in row.keys]
-        ending = [row for row in self.gpu if key and gpu_key(row.name).endswith(key)]
-        return next(iter(whole), ending[0] if len(ending) == 1 else None)
+        for row in self.gpu:
+            if key in row.keys or (key[:4].isdecimal() and f"rtx{key}" in row.keys):
+                return row
+        return None
 
     @property
     def pythons(self) -> tuple[Python, ...]:
@@ -124,8 +125,12 @@ class Facts(Strict):
             raise FactsError(f"{table} {wanted} is older than every version that is known")
         like = max(older, key=lambda row: row.version)
         update: dict[str, Any] = {"version": version, "assumed": str(like.version)}
-        if table == "cuda":  # the images of another toolkit are none of its own
+        # Another release's images, wheels and hash are none of its own.
+        if table == "cuda":
             update["base"] = ()
+        if table == "flash_attn":
+            update |= {"sha256": "", "wheel": (), "wheel_archs": (), "glibc": None}
+            update |= {"third_party": ()}
         return self.model_copy(update={table: (*rows, like.model_copy(update=update))})
 
 
@@ -168,20 +173,35 @@ def merged(tables: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Tables with a user's rows: one that is known is changed key by key, others are added."""
     found = dict(tables)
     for table, value in own.items():
-        names = KEYS.get(table)
-        if names is None or not isinstance(value, list):
+        if not isinstance(value, list) or not isinstance(found.get(table), list):
             found[table] = value  # a single value, or a fault that the models tell
             continue
         rows = list(found[table])
         for row in value:
-            key = [row.get(name) for name in names] if isinstance(row, dict) else []
-            at = next((i for i, r in enumerate(rows) if [r.get(n) for n in names] == key), None)
+            key = _key(table, row)
+            at = next((i for i, r in enumerate(rows) if key and _key(table, r) == key), None)
             if at is None:
                 rows.append(row)
             else:
                 rows[at] = rows[at] | row
         found[table] = rows
     return found
+
+
+def _key(table: str, row: object) -> tuple[object, ...]:
+    """What names a row, however it is spelled: ``2.9`` is 2.9.0. Empty where rows have no name."""
+    if table not in KEYS or not isinstance(row, dict):
+        return ()
+    return tuple(_normal(name, row.get(name)) for name in KEYS[table])
+
+
+def _normal(name: str, value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return Version(value) if name == "version" else gpu_key(value) if name == "name" else value
+    except InvalidVersion:
+        return value
 
 
 def _assembled(tables: Mapping[str, Any], place: str) -> Facts:

@@ -78,8 +78,11 @@ def _cuda(facts: Facts) -> Iterator[str]:
     for row in rows:
         if row.driver and row.driver < row.driver_floor:
             yield f"cuda {row.version}: driver {row.driver} is below its driver_floor"
-        if Version(minor(row.version)) not in facts.driver_cuda:
-            yield f"driver_cuda: {minor(row.version)} is missing"
+        if row.base:
+            yield f"cuda {row.version}: its images belong in tables [[base]]"
+    for name in dict.fromkeys(minor(row.version) for row in rows):
+        if Version(name) not in facts.driver_cuda:
+            yield f"driver_cuda: {name} is missing"
 
 
 def _flash_attn(facts: Facts) -> Iterator[str]:
@@ -89,6 +92,8 @@ def _flash_attn(facts: Facts) -> Iterator[str]:
         place = f"flash_attn {row.version}"
         if bool(row.wheel) != bool(row.wheel_archs) or bool(row.wheel) != bool(row.glibc):
             yield f"{place}: wheel, wheel_archs and glibc go together"
+        if row.third_party:
+            yield f"{place}: third-party wheels belong in third_party"
         for wheel in row.wheel:
             if minor(wheel.torch) not in torches:
                 yield f"{place}.wheel: no torch {wheel.torch} in torch"

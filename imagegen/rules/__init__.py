@@ -16,7 +16,8 @@ from functools import cache
 
 from imagegen.rules.flash_attn import (
     GIGABYTES_PER_NVCC,
-    archs_of,
+    archs_in,
+    best_wheel,
     flash_attn_asks_for_the_standard,
     flash_attn_has_code_for_the_gpu,
     flash_attn_has_the_wheel,
@@ -28,7 +29,7 @@ from imagegen.rules.flash_attn import (
     the_compiler_has_memory,
     third_parties_are_trusted,
     third_parties_have_the_wheel,
-    wheel_of,
+    wheels_of,
 )
 from imagegen.rules.known import cuda_is_known, flash_attn_is_known, torch_is_known
 from imagegen.rules.machine import (
@@ -109,8 +110,9 @@ __all__ = [
     "Rule",
     "Severity",
     "Stage",
-    "archs_of",
+    "archs_in",
     "axes_of",
+    "best_wheel",
     "cuda_is_known",
     "driver_text",
     "flash_attn_asks_for_the_standard",
@@ -146,5 +148,5 @@ __all__ = [
     "torch_is_built_for_the_cuda",
     "torch_is_known",
     "torchvision_has_the_python",
-    "wheel_of",
+    "wheels_of",
 ]

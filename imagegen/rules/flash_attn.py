@@ -34,33 +34,56 @@ GIGABYTES_PER_NVCC = 5
 """3.2 to 5.0 GB were reported in flash-attention #2079, 3.9 measured for one architecture."""
 
 
-def wheel_of(
+def wheels_of(
     flash_attn: FlashAttnFact,
     origin: Origin,
     torch: TorchFact,
     index: Version,
     python: Python,
     host: Host,
-) -> Wheel | ThirdPartyWheel | None:
-    """The published wheel that fits, the one that asks for the oldest glibc first."""
+) -> list[Wheel] | list[ThirdPartyWheel]:
+    """The published wheels that fit: same torch minor, CUDA major, Python, C++ ABI and machine."""
     build = torch.build_for(index)
-    if build is None:
-        return None
-    if origin == "official":
-        for row in flash_attn.wheel:
-            if (
-                _fits(row, torch, python, host)
-                and row.cuda_major == index.major
-                and build.abi in row.abi
-            ):
-                return row
+    if build is None or origin == "source":
+        return []
     if origin == "third-party":
-        rows = _others(flash_attn, torch, index, python, host)
-        rows = [row for row in rows if row.abi == build.abi]
-        return min(
-            rows, key=lambda row: (row.glibc, abs(row.nvcc.minor - index.minor)), default=None
-        )
-    return None
+        others = _others(flash_attn, torch, index, python, host)
+        return [row for row in others if row.abi == build.abi]
+    rows = [row for row in flash_attn.wheel if _fits(row, torch, python, host)]
+    return [row for row in rows if row.cuda_major == index.major and build.abi in row.abi]
+
+
+def glibc_of(flash_attn: FlashAttnFact, wheel: Wheel | ThirdPartyWheel) -> Version:
+    """The C library that a wheel asks for."""
+    if isinstance(wheel, ThirdPartyWheel):
+        return wheel.glibc
+    assert flash_attn.glibc  # a release with wheels has one: see the cross-checks
+    return flash_attn.glibc
+
+
+def archs_in(flash_attn: FlashAttnFact, wheel: Wheel | ThirdPartyWheel) -> tuple[int, ...]:
+    """The architectures that a wheel holds."""
+    return wheel.archs if isinstance(wheel, ThirdPartyWheel) else flash_attn.wheel_archs
+
+
+def best_wheel(
+    flash_attn: FlashAttnFact,
+    wheels: Iterable[Wheel] | Iterable[ThirdPartyWheel],
+    index: Version,
+    os: OsFact,
+    gpu: GpuFact | None,
+) -> Wheel | ThirdPartyWheel | None:
+    """Of several that fit the one that loads there, runs there, and is closest to torch's CUDA."""
+
+    def against(wheel: Wheel | ThirdPartyWheel) -> tuple[object, ...]:
+        glibc, archs = glibc_of(flash_attn, wheel), archs_in(flash_attn, wheel)
+        first = (glibc > os.glibc, gpu is not None and not gpu.runs(archs))
+        if isinstance(wheel, Wheel):
+            return first
+        far = abs(wheel.nvcc.minor - index.minor)
+        return *first, wheel.torch_cuda != index, far, glibc, wheel.nvcc, wheel.release
+
+    return min(wheels, key=against, default=None)
 
 
 def _others(
@@ -92,9 +115,8 @@ def flash_attn_has_the_wheel(
     if flash_attn is None or origin != "official" or build is None:
         return None
     name = f"flash-attn {flash_attn.version}"
-    found = wheel_of(flash_attn, origin, torch, index, python, host)
-    if isinstance(found, Wheel):
-        if not found.development:
+    if found := wheels_of(flash_attn, origin, torch, index, python, host):
+        if not all(isinstance(row, Wheel) and row.development for row in found):
             return None
         text = f"the wheel of {name} for torch {minor(torch.version)} was built with a development "
         text += "version of that torch"
@@ -133,7 +155,7 @@ def third_parties_have_the_wheel(
     """Somebody else's wheels fit as narrowly as the official ones."""
     if flash_attn is None or origin != "third-party" or torch.build_for(index) is None:
         return None
-    if wheel_of(flash_attn, origin, torch, index, python, host):
+    if wheels_of(flash_attn, origin, torch, index, python, host):
         return None
     name = f"flash-attn {flash_attn.version}"
     if _others(flash_attn, torch, index, python, host):
@@ -167,9 +189,9 @@ def flash_attn_wheel_takes_the_libc(
     """A wheel that was built on a newer distribution asks for symbols that an older one lacks."""
     if flash_attn is None or origin == "source":
         return None
-    found = wheel_of(flash_attn, origin, torch, index, python, host)
-    needs = found.glibc if isinstance(found, ThirdPartyWheel) else flash_attn.glibc
-    if found is None or needs is None or needs <= os.glibc:
+    found = wheels_of(flash_attn, origin, torch, index, python, host)
+    needs = min((glibc_of(flash_attn, row) for row in found), default=os.glibc)
+    if needs <= os.glibc:
         return None
     text = f"the wheel of flash-attn {flash_attn.version} needs glibc {needs}; {os.os.name} has "
     return impossible("flash-attn-glibc", "import", text + f"{os.glibc}", flash_attn)
@@ -204,21 +226,6 @@ def nvcc_makes_the_architectures(
     return None
 
 
-def archs_of(
-    flash_attn: FlashAttnFact,
-    origin: Origin,
-    cuda: CudaFact,
-    archs: tuple[int, ...],
-    wheel: Wheel | ThirdPartyWheel | None,
-) -> tuple[int, ...]:
-    """What flash-attn's binary holds: what was asked for, else all that it can."""
-    if isinstance(wheel, ThirdPartyWheel):
-        return wheel.archs
-    if origin == "official":
-        return flash_attn.wheel_archs or tuple(flash_attn.archs)
-    return archs or flash_attn.able(cuda.version)
-
-
 def flash_attn_knows_the_gpu(
     flash_attn: FlashAttnFact | None, gpu: GpuFact | None
 ) -> Reason | None:
@@ -240,6 +247,7 @@ def flash_attn_has_code_for_the_gpu(
     index: Version,
     python: Python,
     host: Host,
+    os: OsFact,
     cuda: CudaFact,
     archs: tuple[int, ...],
     gpu: GpuFact | None,
@@ -247,8 +255,14 @@ def flash_attn_has_code_for_the_gpu(
     """The binary at hand may hold less than flash-attn could: older nvcc, a selection, a wheel."""
     if gpu is None or flash_attn is None or not gpu.runs(tuple(flash_attn.archs)):
         return None
-    wheel = wheel_of(flash_attn, origin, torch, index, python, host)
-    held = archs_of(flash_attn, origin, cuda, archs, wheel)
+    wheels = wheels_of(flash_attn, origin, torch, index, python, host)
+    wheel = best_wheel(flash_attn, wheels, index, os, gpu)
+    if origin == "source":
+        held = archs or flash_attn.able(cuda.version)
+    elif wheel is None:
+        return None  # that there is none is told by another rule
+    else:
+        held = archs_in(flash_attn, wheel)
     if gpu.runs(held):
         return None
     made = (
