@@ -57,7 +57,10 @@ def _name(template: str, target: Target) -> str:
         "python": minor(target.python),
         "profile": target.profile,
     }
-    return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], template)
+    name = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], template)
+    if found := re.search(r"\{[^{}]*\}?|\}", name):
+        raise KeyError(found[0])
+    return name
 
 
 def _age(target: Target) -> tuple[object, object, object]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
@@ -33,6 +34,9 @@ def answer(
 ) -> tuple[why.Answer, Mapping[str, Piece]]:
     """The answer to a question, and where each piece of the combination would come from."""
     known = facts.load(own)
+    flags = [f"--facts {shlex.quote(str(own))}"] if own else []
+    flags += ["--allow-unknown"] if allow_unknown else []
+    question = replace(question, flags=" ".join(flags))
     found = why.answer(known, question, allow_unknown=allow_unknown)
     return found, pieces(known, found.found.combination)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
+from itertools import combinations
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.version import Version
 
 from imagegen import proc
@@ -21,12 +23,8 @@ BUILD = ("ninja", "packaging", "psutil", "setuptools", "wheel")
 """What flash-attn's setup.py needs beside torch."""
 NVCC = ("nvidia-cuda-cccl", "nvidia-cuda-crt", "nvidia-cuda-nvcc", "nvidia-nvvm")
 """What turns the CUDA libraries that torch brings into a toolkit."""
-LINE = re.compile(
-    r"#.*"
-    r"|[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+]+( ;[^@]*)?( \\)?"
-    r"|    --hash=sha256:[0-9a-f]{64}( \\)?"
-)
-"""What the lines of a lock look like: no place, no option, nothing without a version."""
+LINE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+]+( ;[^@]*)?( \\)?")
+"""The first line of a package: no place, no option, nothing without a version."""
 NAME = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==", re.MULTILINE)
 
 
@@ -66,25 +64,46 @@ def faults(folder: Path, asked: Iterable[str]) -> Iterator[str]:
     if not file.is_file():
         yield f"{folder}: there is no such lock"
         return
+    asked, whole = tuple(asked), True
     if difference := set(file.read_text().split("\n")[:-1]) ^ set(asked):
         yield f"{file} and the matrix differ in {', '.join(sorted(difference))}"
-    pinned: set[str] = set()
+        whole = False
     for part in PARTS:
         path = folder / f"{part}.txt"
         text = path.read_text() if path.is_file() else ""
         entries = _entries(text)
         if not entries and not (part == "nvcc" and text):  # torch before CUDA 13 brings no nvcc
             yield f"{path}: {'holds no package' if text else 'missing'}"
+            whole = False
         for name, block in entries.items():
-            pinned.add(block.split()[0])
             if "--hash=sha256:" not in block:
                 yield f"{path}: {name} has no hash"
         for line in text.splitlines():
-            if line and not LINE.fullmatch(line):
-                yield f"{path}: not a package by version and hash: {line.strip()}"
-    for wanted in asked:
-        if "==" in wanted and wanted not in pinned:
-            yield f"{folder}: does not hold {wanted}"
+            if line.startswith(("#", " ")) or not line or LINE.fullmatch(line):
+                continue
+            place = "://" in line or " @ " in line
+            what = "names a place" if place else "not a package by version and hash"
+            yield f"{path}: {what}: {line.strip()}"
+    yield from _missing(folder, asked) if whole else ()
+
+
+def _missing(folder: Path, asked: Iterable[str]) -> Iterator[str]:
+    """What is asked for and not in its own part, and what is in two parts."""
+    held = {part: _entries((folder / f"{part}.txt").read_text()) for part in PARTS}
+    for wanted in map(Requirement, asked):
+        part = "torch" if wanted.name in ("torch", "torchvision") else "apps"
+        block = held[part].get(wanted.name, "")
+        first = block.split("\n")[0].split(" ")
+        exact = str(wanted) if wanted.specifier and "==" in str(wanted) else first[0]
+        if not block or first[0] != exact or ";" in first:
+            yield f"{folder / part}.txt: does not hold {wanted}"
+    if any(block.startswith("cuda-toolkit==13") for block in held["cuda"].values()):
+        for name in NVCC:
+            if name not in held["nvcc"]:
+                yield f"{folder / 'nvcc'}.txt: does not hold {name}"
+    for one, other in combinations([part for part in PARTS if part != "build"], 2):
+        for name in sorted(set(held[one]) & set(held[other])):
+            yield f"{folder}: {name} is in {one}.txt and in {other}.txt"
 
 
 def _parts(name: str, for_torch: Iterable[str]) -> set[str]:

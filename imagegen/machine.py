@@ -45,7 +45,7 @@ def parse(text: str, facts: Facts) -> Machine:
         if not row or not "".join(row).strip():
             continue
         if len(row) != len(QUERY.split(",")):
-            raise UsageError(f"nvidia-smi said: {', '.join(row).strip()}")
+            raise UsageError(f"nvidia-smi said {', '.join(row).strip()!r}")
         try:
             name, driver, capability, memory = (word.strip() for word in row)
             drivers.append(Version(driver))

@@ -152,7 +152,8 @@ def _faults(raw: dict[str, Any], facts: Facts) -> Iterator[str]:
     for name, table in kernels.items():
         # --allow-unknown does not help here: the source is checked by a hash that somebody has to
         # know. A row of one's own, with --facts, does.
-        yield from _unknown(f"flash_attn.{name}.version", _texts(table, "version"), releases)
+        for fault in _unknown(f"flash_attn.{name}.version", _texts(table, "version"), releases):
+            yield f"{fault} (a release of your own needs its row and hash: --facts)"
         archs = table.get("archs", []) if isinstance(table, dict) else []
         words = [str(arch) for arch in archs] if isinstance(archs, list) else []
         yield from _unknown(f"flash_attn.{name}.archs", words, able)

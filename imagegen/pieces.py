@@ -50,6 +50,8 @@ def wheel_name(release: FlashAttnFact, it: Combination) -> str:
 
 
 def _base(it: Combination) -> Piece:
+    if it.base is None and not it.from_wheels:
+        return {"from": f"none: NVIDIA publishes no images for {it.os.distribution}"}
     pinned = it.base or it.os
     if it.base and not it.cuda.base_for(it.os, it.kind):
         return {"from": "an nvidia/cuda image that no list has", "image": it.base.tag}

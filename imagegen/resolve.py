@@ -165,27 +165,31 @@ def faults(matrix: Matrix, resolution: Resolution) -> Iterator[str]:
     exclusions that exclude nothing.
     """
     forbidden = {row.id: row.reasons[0] for row in resolution.left_out if not row.excluded}
-    every = [it for block in resolution.blocks for _, it in block]
+    impossible = {id_ for id_, reason in forbidden.items() if reason.severity == "impossible"}
+    every = [it for block in resolution.blocks for _, it in block if it.id not in impossible]
     for i, crossed in enumerate(resolution.blocks):
         never = [axes for axes, it in crossed if it.id in forbidden]
         if len(never) == len(crossed):
-            codes = sorted({forbidden[it.id].code for _, it in crossed})
-            reason = forbidden[crossed[0][1].id]
-            yield f"build.{i} can never give a target ({', '.join(codes)}): {reason.text}"
+            yield f"build.{i} {_no_target([forbidden[it.id] for _, it in crossed])}"
             continue
         for at, axis in enumerate(AXES_OF_A_BLOCK):
             for value in dict.fromkeys(axes[at] for axes, _ in crossed):
                 mine = [it for axes, it in crossed if axes[at] == value]
                 reasons = [forbidden[it.id] for it in mine if it.id in forbidden]
                 if len(reasons) == len(mine):
-                    codes = sorted({reason.code for reason in reasons})
-                    yield (
-                        f"build.{i}.{axis}: {value} can never be a target with the block's other "
-                        f"values ({', '.join(codes)}): {reasons[0].text}"
-                    )
+                    yield f"build.{i}.{axis}: {value} {_no_target(reasons)}"
     for i, row in enumerate(matrix.exclude):
         if not any(_excluded(it, [row]) for it in every):
             yield f"exclude.{i}: there is nothing to exclude ({row.reason})"
+
+
+def _no_target(reasons: Sequence[Reason]) -> str:
+    codes = ", ".join(sorted({reason.code for reason in reasons}))
+    grave = [reason for reason in reasons if reason.severity == "impossible"]
+    if len(grave) == len(reasons):
+        return f"can never give a target ({codes}): {grave[0].text}"
+    first = next(reason for reason in reasons if reason.severity != "impossible")
+    return f"gives no target that a fact confirms ({codes}): {first.text}; see --allow-unknown"
 
 
 def for_machine(it: Candidate, machine: dict[str, object]) -> Found:

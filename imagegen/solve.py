@@ -65,22 +65,24 @@ class Combination:
 
     @property
     def base(self) -> BaseFact | None:
-        """The nvidia/cuda image that it stands on, None with wheels.
+        """The nvidia/cuda image that it stands on, None with wheels and where there are none.
 
         One that no list has is named by the form of NVIDIA's tags.
         """
-        if self.from_wheels:
+        if self.from_wheels or self.os.images_from is None:
             return None
         return self.cuda.base_for(self.os, self.kind) or self._unlisted
 
     @property
     def _unlisted(self) -> BaseFact:
-        flavour = "cudnn-devel" if self.kind == "devel" else "base"
-        name = self.os.os.name
+        version, name = self.cuda.version, self.os.os.name
+        cudnn = "cudnn" if version >= Version("12.4") else f"cudnn{9 if version.minor == 3 else 8}"
+        flavour = f"{cudnn}-devel" if self.kind == "devel" else "base"
+        release = f"{version.major}.{version.minor}.{version.micro}"
         return BaseFact(
-            tag=f"nvidia/cuda:{self.cuda.version}-{flavour}-{name}",
+            tag=f"nvidia/cuda:{release}-{flavour}-{name}",
             digest="",
-            cuda=self.cuda.version,
+            cuda=version,
             os=name,
             kind=self.kind,
             source="the form of NVIDIA's tags: a guess",
@@ -168,7 +170,12 @@ def best(
 
     None where an axis is empty.
     """
-    return _searched(domains, (), rules, limit=1 << 60, enough=0)
+    # From the least that it could cost up: a search that is allowed little ends soon.
+    for limit in (1, 1_000, 1_000_000, 2_000_000, 3_000_000, 5_000_000, 1 << 60):
+        found = _searched(domains, (), rules, limit=limit, enough=0)
+        if found:
+            return found
+    return None
 
 
 def first_fine(

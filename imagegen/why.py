@@ -56,7 +56,10 @@ def option(axis: str, value: str) -> str:
 
 
 SYNONYMS = {"amd64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64"}
+"""Other people's words for a CPU architecture."""
+
 MACHINE = frozenset({"memory", "driver", "host", "gpu"})
+"""The axes that are not the image's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +77,8 @@ class Question:
     gpu: str = ""
     driver: str = ""
     memory: str = ""
+    flags: str = ""
+    """What else the command line had: which facts, whether unknown versions are allowed."""
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -94,7 +99,8 @@ class Near:
         """The question that has this answer, as one types it."""
         values = {axis: getattr(self.question, axis) for axis in self.question.asked}
         values |= {axis: new for axis, (_, new) in self.changed.items()}
-        return " ".join(["imagegen why", *(option(*row) for row in values.items())])
+        words = ["imagegen why", *(option(*row) for row in values.items()), self.question.flags]
+        return " ".join(filter(None, words))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

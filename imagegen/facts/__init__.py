@@ -47,12 +47,10 @@ Row = TypeVar("Row", TorchFact, CudaFact, FlashAttnFact)
 class Facts(Strict):
     """All facts, one table of each kind.
 
-    ``driver_cuda`` are the CUDA versions that a driver can report, oldest first.
     ``cpu_seconds_per_kernel`` is what one kernel file of flash-attn costs for one architecture,
     ``cpu_seconds_per_lean_kernel`` without the optional features.
     """
 
-    driver_cuda: tuple[Ver, ...] = Field(min_length=1)
     torch: tuple[TorchFact, ...] = Field(min_length=1)
     cuda: tuple[CudaFact, ...] = Field(min_length=1)
     base: tuple[BaseFact, ...]
@@ -92,9 +90,14 @@ class Facts(Strict):
         """The card, however its name is spelled; of a GeForce the number is enough: ``4090``."""
         key = gpu_key(name)
         for row in self.gpu:
-            if key in row.keys or (key[:4].isdecimal() and f"rtx{key}" in row.keys):
+            if key in row.keys or (key[:4].isdecimal() and row.keys & {f"rtx{key}", f"gtx{key}"}):
                 return row
         return None
+
+    @property
+    def driver_cuda(self) -> tuple[Version, ...]:
+        """The CUDA (major.minor) that a driver can report: every minor release, oldest first."""
+        return tuple(sorted({Version(minor(row.version)) for row in self.cuda}))
 
     @property
     def pythons(self) -> tuple[Python, ...]:
@@ -183,9 +186,15 @@ def merged(tables: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
             if at is None:
                 rows.append(row)
             else:
-                rows[at] = rows[at] | row
+                rows[at] = rows[at] | _owned(rows[at], row)
         found[table] = rows
     return found
+
+
+def _owned(old: Mapping[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """A user's keys of a row, with a source that says so where they give none."""
+    ours = {"source": f"your own facts, over: {old.get('source', '')}"}
+    return new if "source" in new else ours | new
 
 
 def _key(table: str, row: object) -> tuple[object, ...]:
@@ -216,13 +225,20 @@ def _assembled(tables: Mapping[str, Any], place: str) -> Facts:
         row.model_copy(update={"base": tuple(b for b in flat.base if b.cuda == row.version)})
         for row in flat.cuda
     )
-    flash_attn = tuple(
-        row.model_copy(
-            update={"third_party": tuple(w for w in flat.third_party if w.version == row.version)}
-        )
-        for row in flat.flash_attn
-    )
+    flash_attn = tuple(_with_third_party(row, flat) for row in flat.flash_attn)
     return flat.model_copy(update={"cuda": cuda, "flash_attn": flash_attn})
+
+
+def _with_third_party(row: FlashAttnFact, flat: Facts) -> FlashAttnFact:
+    """A release with what others built of it: who could, has shown that it compiles."""
+    wheels = tuple(wheel for wheel in flat.third_party if wheel.version == row.version)
+    return row.model_copy(
+        update={
+            "third_party": wheels,
+            "third_party_source": f"{flat.third_party_source} ({flat.third_party_checked})",
+            "torch_max": max([row.torch_max, *(wheel.torch for wheel in wheels)]),
+        }
+    )
 
 
 __all__ = [

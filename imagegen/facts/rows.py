@@ -161,7 +161,9 @@ class Wheel(Strict):
     """flash-attn wheels that its makers published: one row for all Pythons.
 
     ``tag`` is the CUDA word of the file name; ``nvcc`` the compiler, where known; ``development``
-    means built with a torch before its release; ``named`` is the version in the file name.
+    means built with a torch before its release; ``named`` is the version in the file name;
+    ``misnamed`` are ABIs that a file is named for without having them, ``seen`` where people met
+    it.
     """
 
     torch: Ver
@@ -172,6 +174,8 @@ class Wheel(Strict):
     abi: tuple[bool, ...] = (False, True)
     development: bool = False
     named: str = ""
+    misnamed: tuple[bool, ...] = ()
+    seen: str = ""
 
     @cached_property
     def cuda_major(self) -> int:
@@ -216,6 +220,7 @@ class FlashAttnFact(Sourced):
     wheels_unknown_to: Ver | None = None
     wheel: tuple[Wheel, ...] = ()
     third_party: tuple[ThirdPartyWheel, ...] = ()
+    third_party_source: str = ""
 
     @cached_property
     def third_party_for(self) -> Mapping[tuple[int, int, Host], list[ThirdPartyWheel]]:
@@ -261,13 +266,14 @@ class GpuFact(Sourced):
 
 
 def gpu_key(name: str) -> str:
-    """A card's name without vendor, product line, case and separators: ``rtx4090``.
+    """A card's name without vendor, product line, memory, case and separators: ``rtx4090``.
 
     >>> gpu_key("NVIDIA GeForce RTX 4090") == gpu_key("RTX_4090")
     True
     """
     words = re.findall(r"[a-z0-9]+", name.lower())
-    return "".join(word for word in words if word not in {"nvidia", "geforce", "tesla"})
+    said = re.compile("nvidia|geforce|tesla|sxm[0-9]?|[0-9]+gb")  # the memory is no other card
+    return "".join(word for word in words if not said.fullmatch(word))
 
 
 def exact(version: Version, wanted: Version) -> bool:
@@ -276,7 +282,7 @@ def exact(version: Version, wanted: Version) -> bool:
     >>> exact(Version("12.8.1"), Version("12.8")), exact(Version("12.8.1"), Version("12.8.0"))
     (True, False)
     """
-    if wanted.pre or wanted.post is not None or wanted.local:
+    if wanted.is_prerelease or wanted.post is not None or wanted.local:
         return version == wanted
     release = wanted.release
     return (len(release) < 3 and version.release[: len(release)] == release) or version == wanted

@@ -27,9 +27,6 @@ from imagegen.rules.reason import (
     words,
 )
 
-THIRD_PARTY = "mjun0812/flash-attention-prebuild-wheels (2026-08-22)"
-
-
 GIGABYTES_PER_NVCC = 5
 """3.2 to 5.0 GB were reported in flash-attention #2079, 3.9 measured for one architecture."""
 
@@ -126,6 +123,14 @@ def flash_attn_has_the_wheel(
         text = f"which wheels {name} has is not recorded"
         return unverified("flash-attn-wheel-unknown", "resolve", text, flash_attn)
     near = [row for row in flash_attn.wheel if _fits(row, torch, python, host)]
+    if misnamed := [row for row in near if build.abi in row.misnamed]:
+        word, seen = str(build.abi).upper(), misnamed[0].seen
+        text = f"the wheel of {name} that is named cxx11abi{word} for torch {minor(torch.version)} "
+        text += "holds the other C++ ABI: undefined symbol"
+        if seen:
+            return missing("flash-attn-abi", "import", text, seen)
+        text += ". A guess, from those of 2.8.0.post2 and 2.8.2"
+        return unverified("flash-attn-abi", "import", text, "flash-attention #1717, #1783")
     if any(row.cuda_major == index.major for row in near):
         abi = "with" if build.abi else "without"
         text = f"{name} has no wheel {abi} the C++11 ABI, which torch {torch.version} for CUDA "
@@ -161,12 +166,12 @@ def third_parties_have_the_wheel(
     if _others(flash_attn, torch, index, python, host):
         text = f"the third-party wheels of {name} for torch {minor(torch.version)} and Python "
         text += f"{python} have another C++ ABI than torch for CUDA {index}: undefined symbol"
-        return missing("flash-attn-abi", "import", text, THIRD_PARTY)
+        return missing("flash-attn-abi", "import", text, flash_attn.third_party_source)
     text = (
         f"no third-party wheel of {name} is known for torch {minor(torch.version)}, CUDA "
         f"{index.major}, Python {python}, {host}"
     )
-    return missing("flash-attn-wheel", "resolve", text, THIRD_PARTY)
+    return missing("flash-attn-wheel", "resolve", text, flash_attn.third_party_source)
 
 
 def third_parties_are_trusted(flash_attn: FlashAttnFact | None, origin: Origin) -> Reason | None:
@@ -174,7 +179,8 @@ def third_parties_are_trusted(flash_attn: FlashAttnFact | None, origin: Origin) 
     if flash_attn is None or origin != "third-party":
         return None
     text = f"flash-attn {flash_attn.version} comes from a third party, and the hash of its wheel "
-    return unverified("third-party", "resolve", text + "is not recorded", THIRD_PARTY)
+    text += "is not recorded"
+    return unverified("third-party", "resolve", text, flash_attn.third_party_source)
 
 
 def flash_attn_wheel_takes_the_libc(
@@ -303,24 +309,32 @@ def flash_attn_was_compiled_with_the_torch(
 def setup_py_guesses_right(
     flash_attn: FlashAttnFact | None, torch: TorchFact, index: Version, python: Python, host: Host
 ) -> Reason | None:
-    """`pip install flash-attn` downloads the wheel that its setup.py guesses, which is wrong for a
-    CUDA 13 torch before 2.8.3.post1 and on a free-threaded Python always.
+    """`pip install flash-attn` downloads the wheel that its setup.py guesses by the names: wrong for
+    a CUDA 13 torch before 2.8.3.post1, where a name lies, and on a free-threaded Python always.
     """
-    if flash_attn is None:
+    build = torch.build_for(index)
+    if flash_attn is None or build is None:
         return None
     plain = Python(python.version)
     word = flash_attn.cuda13_tag if index >= CUDA_13 else f"cu{index.major}"
-    guessed = [
-        row for row in flash_attn.wheel if _fits(row, torch, plain, host) and row.tag == word
-    ]
-    if not guessed or (guessed[0].cuda_major == index.major and not python.free_threaded):
-        return None
-    text = (
-        f"`pip install flash-attn=={flash_attn.version}` here downloads a wheel for CUDA "
-        f"{guessed[0].cuda_major} and Python {plain} that cannot be loaded; imagegen never lets "
-        "setup.py guess"
-    )
-    return warn("pip-guess", "import", text, "setup.py of the sdist; flash-attention #2118")
+    for row in flash_attn.wheel:
+        named = build.abi in (*row.abi, *row.misnamed)
+        if not (_fits(row, torch, plain, host) and row.tag == word and named):
+            continue
+        wrong = [
+            f"for CUDA {row.cuda_major}" if row.cuda_major != index.major else "",
+            f"for Python {plain}" if python.free_threaded else "",
+            "of the other C++ ABI" if build.abi in row.misnamed else "",
+        ]
+        if any(wrong):
+            text = (
+                f"`pip install flash-attn=={flash_attn.version}` here downloads a wheel "
+                f"{' and '.join(filter(None, wrong))}, which cannot be loaded; imagegen never lets "
+                "setup.py guess"
+            )
+            seen = "flash-attention #2118, #1717, #1783"
+            return warn("pip-guess", "import", text, f"setup.py of the sdist; {seen}")
+    return None
 
 
 def the_compiler_has_memory(

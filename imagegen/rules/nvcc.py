@@ -17,6 +17,8 @@ from imagegen.rules.reason import (
     words,
 )
 
+LISTS = "cog's list of Docker Hub tags (2026-05-07); public Dockerfiles (2026-11-21)"
+
 
 def nvcc_is_of_torchs_major(torch: TorchFact, cuda: CudaFact, index: Version) -> Reason | None:
     """torch.utils.cpp_extension raises where the majors differ, and rightly: the two runtimes do
@@ -27,7 +29,7 @@ def nvcc_is_of_torchs_major(torch: TorchFact, cuda: CudaFact, index: Version) ->
     text = (
         f"nvcc {minor(cuda.version)} cannot compile an extension for a torch of CUDA {index}: "
         f"torch.utils.cpp_extension refuses another major. torch {torch.version} has builds for "
-        f"CUDA {words(build.cuda for build in torch.build)}"
+        f"CUDA {words(sorted(build.cuda for build in torch.build))}"
     )
     return impossible("nvcc-major", "compile", text, "torch/utils/cpp_extension.py of torch 2.15")
 
@@ -75,7 +77,7 @@ def the_base_image_exists(os: OsFact, cuda: CudaFact, kind: Kind) -> Reason | No
     if cuda.base_for(os, kind):
         return None
     text = f"no list has an {image} ({'cudnn-devel' if kind == 'devel' else 'base'})"
-    return unverified("base-image-unknown", "resolve", text, cuda)
+    return unverified("base-image-unknown", "resolve", text, LISTS)
 
 
 def nvcc_is_in_the_wheels(os: OsFact, cuda: CudaFact, kind: Kind) -> Reason | None:

@@ -36,13 +36,16 @@ Rule = Callable[..., Reason | None]
 
 
 def impossible(code: str, stage: Stage, text: str, fact: Sourced | str) -> Reason:
-    """It cannot work."""
+    """It cannot work. Of a version that nobody knows nothing is impossible."""
+    if isinstance(fact, Sourced) and fact.assumed:
+        return unverified(code, stage, text, f"a guess: taken to be like {fact.assumed}")
     return Reason(code=code, severity="impossible", stage=stage, text=text, source=where(fact))
 
 
 def missing(code: str, stage: Stage, text: str, fact: Sourced | str) -> Reason:
     """It cannot work, because a piece of it does not exist."""
-    return replace(impossible(code, stage, text, fact), missing=True)
+    found = impossible(code, stage, text, fact)
+    return replace(found, missing=found.severity == "impossible")
 
 
 def unverified(code: str, stage: Stage, text: str, fact: Sourced | str) -> Reason:
@@ -57,7 +60,10 @@ def warn(code: str, stage: Stage, text: str, fact: Sourced | str) -> Reason:
 
 def where(fact: Sourced | str) -> str:
     """A fact's source, with the day it was read."""
-    return fact if isinstance(fact, str) else f"{fact.source} ({fact.checked})"
+    if isinstance(fact, str):
+        return fact
+    guess = ", a guess" if getattr(fact, "guess", False) else ""
+    return f"{fact.source} ({fact.checked}{guess})"
 
 
 def words(values: Iterable[object]) -> str:

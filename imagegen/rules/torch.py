@@ -17,7 +17,7 @@ def torch_is_built_for_the_cuda(torch: TorchFact, index: Version, host: Host) ->
             return None
         text = f"torch {torch.version} for CUDA {index} was announced; nobody recorded its wheels"
         return unverified("torch-cuda-announced", "resolve", text, torch)
-    known = words(b.cuda for b in torch.build if host in b.hosts)
+    known = words(sorted(b.cuda for b in torch.build if host in b.hosts))
     text = f"torch {torch.version} has no build for CUDA {index} on {host} (it has {known})"
     return missing("torch-cuda", "resolve", text, torch)
 
@@ -36,7 +36,7 @@ def torch_has_the_python(
         return unverified("torch-python-index", "resolve", text, torch)
     text = (
         f"torch {torch.version} has no wheel for Python {python} on {host} "
-        f"(it has {words(torch.wheels_for(host))})"
+        f"(it has {words(sorted(torch.wheels_for(host)))})"
     )
     return missing("torch-python", "resolve", text, torch)
 
@@ -70,4 +70,5 @@ def torch_has_code_for_the_gpu(
         f"{capability(gpu.capability)}): no kernel image is available. It has "
         f"{words(map(capability, archs))}"
     )
-    return impossible("torch-gpu", "run", text, torch)
+    source = torch if build.read else f"PyTorch's build scripts ({torch.checked})"
+    return impossible("torch-gpu", "run", text, source)
