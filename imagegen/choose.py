@@ -78,7 +78,7 @@ def best(
 def described(known: facts.Facts, gpu: str, driver: str) -> Machine:
     """The machine that the options describe."""
     cards = (why.card(known, gpu),) if gpu else ()
-    return Machine(gpus=cards, driver=_version("--driver", driver) if driver else None)
+    return Machine(gpus=cards, driver=why.driver(driver) if driver else None)
 
 
 def listed(it: Setup, select: Sequence[str], gpu: str, driver: str) -> tuple[Listed, ...]:

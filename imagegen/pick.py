@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -119,14 +120,12 @@ def pick(
         raise ImpossibleCombination(f"no target{asked} in this workspace", hint="imagegen list")
     fits = fitting(wanted, machine)
     if not fits:
-        closest = min(
-            (_fit(it, machine) for it in wanted), key=lambda fit: _cost(fit.found.reasons)
-        )
+        closest = min((_fit(it, machine) for it in wanted), key=_how_far)
         reasons = "\n".join(f"  {r.code}: {r.text}" for r in closest.found.reasons)
         raise ImpossibleCombination(
             f"no target{asked} works on {_named(machine)}. The closest, {closest.candidate.id}:\n"
             + reasons,
-            hint="imagegen why --gpu … --driver … shows what would",
+            hint=f"what would: {_question(machine)}",
         )
     best, second = fits[0], fits[1] if len(fits) > 1 else None
     because = "no other target works there"
@@ -151,8 +150,19 @@ def _cost(reasons: Iterable[Reason]) -> int:
     return sum(COST[reason.severity] for reason in reasons)
 
 
+def _how_far(fit: Fit) -> tuple[object, ...]:
+    """How far a target is from working; of several the one that asks for the oldest driver."""
+    return _cost(fit.found.reasons), fit.candidate.cuda.driver_floor
+
+
 def _rank(fit: Fit) -> tuple[object, ...]:
     return tuple(key(fit) for key, _ in CRITERIA)
+
+
+def _question(machine: Machine) -> str:
+    words = [f"--gpu {shlex.quote(gpu.name)}" for gpu in machine.gpus[:1]]
+    words += [f"--driver {driver_text(machine.driver)}"] if machine.driver else []
+    return " ".join(["imagegen why", *words])
 
 
 def _more(one: Fit, two: Fit) -> Reason:

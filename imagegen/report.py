@@ -131,7 +131,7 @@ def why(found: Answer, where: Mapping[str, Piece], fmt: Format) -> None:
         show(
             {
                 "verdict": found.found.verdict,
-                "combination": found.found.combination.spelled,
+                "combination": _spelled(found.found.combination),
                 "reasons": list(map(_reason, found.found.reasons)),
                 "pieces": where,
                 "nearest": list(map(_near, found.near)),
@@ -166,9 +166,13 @@ def _near(near: Near) -> dict[str, object]:
         "verdict": near.found.verdict,
         "changed": {axis: {"from": old, "to": new} for axis, (old, new) in near.changed.items()},
         "command": near.command,
-        "combination": near.found.combination.spelled,
+        "combination": _spelled(near.found.combination),
         "reasons": list(map(_reason, near.found.reasons)),
     }
+
+
+def _spelled(it: Combination) -> dict[str, str | None]:
+    return {axis: None if word == "none" else word for axis, word in it.spelled.items()}
 
 
 def _combination(it: Combination) -> str:
@@ -190,6 +194,8 @@ def _combination(it: Combination) -> str:
 
 def picked(found: Picked, fmt: Format) -> None:
     """The best target for a machine, and why it is better than the next."""
+    from imagegen.rules import driver_text
+
     best, second = found.best, found.next
     if fmt == "json":
         show(
@@ -198,6 +204,8 @@ def picked(found: Picked, fmt: Format) -> None:
                 "tag": best.candidate.target().tag,
                 "verdict": best.found.verdict,
                 "reasons": list(map(_reason, best.found.reasons)),
+                "driver_floor": driver_text(best.candidate.cuda.driver_floor),
+                "flash_attn": best.candidate.target().promise["flash_attn"],
                 "next": second.candidate.id if second else None,
                 "because": found.because,
                 "fitting": found.fitting,
@@ -205,11 +213,18 @@ def picked(found: Picked, fmt: Format) -> None:
         )
         return
     print(best.candidate.id)
+    kernels = best.candidate.selection
+    if kernels.archs:
+        dims, types = _word(list(kernels.head_dims)), _word(list(kernels.dtypes))
+        held = f"flash-attn holds kernels for head dimensions {dims} in {types} only"
+        print(_folded(f"to know: {held}, on architectures {_word(list(kernels.archs))}", "  "))
+    floor = driver_text(best.candidate.cuda.driver_floor)
+    print(f"  needs driver {floor} or newer")
     for reason in best.found.reasons:
         print(_folded(f"to know ({reason.code}): {reason.text}", "  "))
     if second:
         print(_folded(f"before {second.candidate.id}, because {found.because}", "  "))
-    print(f"  {found.fitting} targets work there")
+    print(f"  {found.fitting} target{'s work' if found.fitting != 1 else ' works'} there")
 
 
 def locks(found: Sequence[Path], fmt: Format) -> None:

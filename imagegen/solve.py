@@ -29,7 +29,9 @@ from imagegen.rules import (
 )
 
 Verdict = Literal["ok", "warn", "unverified", "impossible"]
-COST = {"impossible": 1_000_000, "unverified": 1_000, "warn": 1}
+COST = {"impossible": 1_000_000, "unverified": 1_000, "warn": 2}
+LIGHT = {"driver-minor", "container-gate"}
+"""What is only to be known weighs half: a newer driver, or our own Dockerfile, ends it."""
 """One reason of a kind weighs more than all of the lighter kinds together."""
 
 Domains = Mapping[str, Sequence[Any]]
@@ -50,8 +52,8 @@ class Combination:
     memory: int | None
     torch: TorchFact
     index: Version
-    flash_attn: FlashAttnFact | None
     origin: Origin
+    flash_attn: FlashAttnFact | None
     os: OsFact
     python: Python
     cuda: CudaFact
@@ -181,7 +183,7 @@ def best(
 def first_fine(
     domains: Domains, first: Sequence[str], rules: Sequence[Rule] = RULES
 ) -> Found | None:
-    """The first combination that works, perhaps with something to know, or None.
+    """Of the combinations that work the first of those with the least to know, or None.
 
     The order of preference of the axes ``first`` comes before that of all others.
     """
@@ -190,7 +192,11 @@ def first_fine(
     others = [axis for axis in AXES if axis not in first]
     if _searched(domains, others, rules, limit=limit, enough=limit - 1) is None:
         return None
-    return _searched(domains, first, rules, limit=limit, enough=limit - 1)
+    for most in (1, 3, 5, limit):
+        found = _searched(domains, first, rules, limit=most, enough=most - 1)
+        if found:
+            return found
+    return None
 
 
 def _searched(
@@ -324,6 +330,8 @@ def price_of(reason: Reason) -> int:
     """What a reason costs. A piece that does not exist weighs more, because it hides what else is
     wrong with what it would have been combined with.
     """
+    if reason.code in LIGHT:
+        return COST[reason.severity] // 2
     return COST[reason.severity] * (4 if reason.missing else 1)
 
 
@@ -335,8 +343,8 @@ def survey(domains: Domains, rules: Sequence[Rule] = RULES) -> dict[Verdict, int
 
 def _graded(cost: int) -> Verdict:
     """The verdict of a combination that costs so much."""
-    grades: tuple[Verdict, ...] = ("impossible", "unverified", "warn")
-    for verdict in grades:
-        if cost >= COST[verdict]:
-            return verdict
-    return "ok"
+    if cost >= COST["impossible"]:
+        return "impossible"
+    if cost >= COST["unverified"]:
+        return "unverified"
+    return "warn" if cost else "ok"

@@ -19,7 +19,12 @@ from packaging.version import InvalidVersion, Version
 from imagegen.errors import FactsError, UsageError
 from imagegen.facts import Facts, GpuFact, nearest
 from imagegen.model import Host, Origin, Python, minor
-from imagegen.rules import GIGABYTES_PER_NVCC
+from imagegen.rules import (
+    GIGABYTES_PER_NVCC,
+    RULES,
+    the_base_image_starts,
+    the_driver_came_with_the_cuda,
+)
 from imagegen.solve import Domains, Found, best, first_fine
 
 MOST = 3
@@ -123,10 +128,23 @@ def answer(facts: Facts, question: Question, *, allow_unknown: bool = False) -> 
     if allow_unknown:
         facts = assuming(facts, question)
     domains = narrowed(facts, question)
-    found = best(domains)
-    assert found  # no axis is empty: narrowed() raises before
+    found = _best(domains)
     near = () if found.fine else tuple(_near(facts, question, domains))
     return Answer(question=question, found=found, near=near)
+
+
+def _best(domains: Domains) -> Found:
+    """The best completion. What is only to be known about a driver does not choose an older torch:
+    without this, an RTX 4090 with driver 550 would be answered with CUDA 11.8.
+    """
+    driver = [the_driver_came_with_the_cuda, the_base_image_starts]
+    newest = best(domains, rules=[rule for rule in RULES if rule not in driver])
+    assert newest  # no axis is empty: narrowed() raises before
+    torch = newest.combination.torch.version.release[:2]
+    same = [row for row in domains["torch"] if row.version.release[:2] == torch]
+    found = best(dict(domains) | {"torch": same})
+    assert found
+    return found
 
 
 def assuming(facts: Facts, question: Question) -> Facts:
@@ -180,9 +198,16 @@ def narrowed(facts: Facts, question: Question) -> Domains:
         ("flash_attn", facts.flash_attn, facts.flash_attn_like),
     ):
         word = getattr(question, axis)
+        if axis == "flash_attn" and word.startswith(("3", "4")):
+            raise UsageError(
+                f"--flash-attn {word}: FlashAttention-3 is the package flash_attn_3 and "
+                "FlashAttention-4 flash-attn-4; the facts are about flash-attn 2 only"
+            )
         if word and (axis, word) != ("flash_attn", "none"):
             domains[axis] = _versions(rows, like, getattr(question, axis), axis)
     if question.flash_attn == "none":
+        if question.origin:
+            raise UsageError("--flash-attn none comes from nowhere: leave --flash-attn-from out")
         domains |= {"flash_attn": (None,), "origin": ("source",)}
     if question.index:
         domains["index"] = (_index(facts, question.index),)
@@ -199,12 +224,28 @@ def narrowed(facts: Facts, question: Question) -> Domains:
     if question.gpu:
         domains["gpu"] = (card(facts, question.gpu),)
     if question.driver:
-        domains["driver"] = (_version(question.driver, "--driver"),)
+        domains["driver"] = (driver(question.driver),)
     if question.memory:
-        if not question.memory.isdecimal():
+        memory = question.memory.upper().removesuffix("GB").strip()
+        if not memory.isdecimal():
             raise UsageError(f"--memory {question.memory!r}: a number of gigabytes, such as 16")
-        domains["memory"] = (int(question.memory),)
+        domains["memory"] = (int(memory),)
     return domains
+
+
+def driver(word: str) -> Version:
+    """A driver's version, ``R570`` and ``570`` for a branch.
+
+    Raises:
+        UsageError: it is none; CUDA versions are taken for drivers often.
+    """
+    found = _version(word.lstrip("rR"), "--driver")
+    if not 100 <= found.major < 1000:
+        raise UsageError(
+            f"--driver {word}: not a driver's version, such as 570.124.06; is it a CUDA version?",
+            hint="nvidia-smi --query-gpu=driver_version --format=csv,noheader",
+        )
+    return found
 
 
 def card(facts: Facts, name: str) -> GpuFact:
@@ -246,9 +287,10 @@ def _version(word: str, option: str) -> Version:
 
 def _index(facts: Facts, word: str) -> Version:
     known = {f"cu{index.major}{index.minor}": index for index in reversed(facts.indexes)}
-    if word not in known:
+    plain = f"cu{word.lower().removeprefix('cu').replace('.', '')}"  # cu12.8 and 12.8, too
+    if plain not in known:
         raise _unknown("torch index", word, known)
-    return known[word]
+    return known[plain]
 
 
 def _python(facts: Facts, word: str) -> Python:
@@ -275,8 +317,11 @@ def _newest(rows: Iterable[Any]) -> tuple[Any, ...]:
 def _near(facts: Facts, question: Question, domains: Domains) -> Iterator[Near]:
     """Targets that work, those with the fewest changes first."""
     done: list[set[str]] = []
+    axes_ = question.asked
+    if not question.flash_attn and _best(domains).reasons[0].code == "flash-attn-gpu":
+        axes_ = ("flash_attn", *axes_)  # a card without kernels still trains, without flash-attn
     for size in (1, 2, 3):
-        for axes in combinations(question.asked, size):
+        for axes in combinations(axes_, size):
             if any(smaller <= set(axes) for smaller in done) or len(MACHINE & set(axes)) > 1:
                 continue  # a machine that differs in two ways is just another machine
             found = _changed(facts, question, domains, axes)
@@ -292,6 +337,8 @@ def _changed(
 ) -> Near | None:
     """The closest values on these axes with which the rest of the question works."""
     open_ = dict(domains) | {axis: _closest(facts, axis, domains[axis]) for axis in axes}
+    if "flash_attn" in axes and not question.flash_attn:
+        open_ |= {"flash_attn": (None,), "origin": ("source",)}
     if not all(open_[axis] for axis in axes):
         return None
     found = first_fine(open_, axes)
@@ -299,7 +346,10 @@ def _changed(
         return None
     fixed = {axis: (getattr(found.combination, axis),) for axis in axes}
     polished = best(open_ | fixed) or found
-    changed = {axis: (getattr(question, axis), polished.combination.spelled[axis]) for axis in axes}
+    changed = {
+        axis: (getattr(question, axis) or "any", polished.combination.spelled[axis])
+        for axis in axes
+    }
     return Near(question=question, found=polished, changed=changed)
 
 
@@ -322,20 +372,25 @@ def _closest(facts: Facts, axis: str, domain: Sequence[Any]) -> Sequence[Any]:
     ladder = sorted({_step(axis, value) for value in (*values, asked)})
     at = ladder.index(_step(axis, asked))
     values.sort(key=lambda value: _rungs(ladder.index(_step(axis, value)) - at))
+    if axis == "python":  # who asked for the free-threaded build wants no other
+        return [python for python in values if python.free_threaded == asked.free_threaded]
     return values
 
 
 def _cards(facts: Facts, asked: GpuFact) -> Sequence[GpuFact]:
     """One card of each kind, those of the closest compute capability first."""
+    most = max(asked.memory, default=0)
+
+    def far(row: GpuFact) -> tuple[object, ...]:
+        memory = max(row.memory, default=0)
+        kind = (abs(row.capability - asked.capability), row.brand != asked.brand)
+        return *kind, memory < most, abs(memory - most), row.name
+
     kinds: dict[tuple[object, ...], GpuFact] = {}
-    for row in sorted(facts.gpu, key=lambda gpu: (not gpu.datacenter, gpu.name)):
-        kinds.setdefault((row.capability, row.brand == "geforce", row.host), row)
-    others = [row for row in kinds.values() if row != asked]
-    here = asked.capability
-    same = asked.brand == "geforce"
-    return sorted(
-        others, key=lambda g: (abs(g.capability - here), (g.brand == "geforce") != same, g.name)
-    )
+    for row in sorted(facts.gpu, key=far):
+        if row != asked:
+            kinds.setdefault((row.capability, row.brand, row.host), row)
+    return sorted(kinds.values(), key=far)
 
 
 def _rungs(up: int) -> tuple[int, bool]:

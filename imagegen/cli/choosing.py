@@ -80,8 +80,9 @@ def why(
 ) -> None:
     """Say whether a combination works, every reason why not, and what is near.
 
-    An option left out means any value. Exit code 4 when nothing can work, 0 otherwise: the verdict
-    is ok, warn (works, with something to know), unverified (no fact says) or impossible.
+    An option left out means any value. The verdict is ok, warn (works, with something to know),
+    unverified (no fact says), or impossible, and then the exit code is 4. A value that no fact
+    knows is exit code 3, with the nearest that is known.
 
     imagegen why --ubuntu 24.04 --cuda 13.0 --torch 2.8 --python 3.12
     """
@@ -91,6 +92,11 @@ def why(
 
     if ubuntu and debian:
         raise UsageError("--ubuntu and --debian: an image stands on one of them")
+    ubuntu, debian = ubuntu.removeprefix("ubuntu"), debian.removeprefix("debian")
+    torch, _, local = torch.partition("+")  # 2.9.1+cu128 is what torch.__version__ says
+    if local and torch_index and local != torch_index:
+        raise UsageError(f"--torch …+{local} and --torch-index {torch_index} contradict each other")
+    torch_index = torch_index or local
     question = Question(
         os=f"ubuntu{ubuntu}" if ubuntu else f"debian{debian}" if debian else "",
         cuda=cuda, torch=torch, index=torch_index, python=python, flash_attn=flash_attn,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import date
 from functools import cache
@@ -101,9 +102,10 @@ class Facts(Strict):
 
     @property
     def pythons(self) -> tuple[Python, ...]:
-        """Every Python that some torch has a wheel for, newest first."""
-        found = {p for row in self.torch for p in (*row.pythons, *row.index_pythons)}
-        return tuple(sorted(found, reverse=True))
+        """Every Python that some torch has a wheel for, those that most have first."""
+        count = Counter(p for row in self.torch for p in (*row.pythons, *row.index_pythons))
+        order = sorted(count, key=lambda p: (p.free_threaded, -count[p], -p.version.minor))
+        return tuple(order)
 
     @property
     def indexes(self) -> tuple[Version, ...]:
@@ -127,6 +129,8 @@ class Facts(Strict):
         if not older:
             raise FactsError(f"{table} {wanted} is older than every version that is known")
         like = max(older, key=lambda row: row.version)
+        if table != "cuda" and like.version.major != version.major:
+            raise FactsError(f"{table} {wanted}: nothing is known about its major release")
         update: dict[str, Any] = {"version": version, "assumed": str(like.version)}
         # Another release's images, wheels and hash are none of its own.
         if table == "cuda":
@@ -221,12 +225,33 @@ def _assembled(tables: Mapping[str, Any], place: str) -> Facts:
     faults = [f"{place}: {fault}" for fault in crosscheck.faults(flat)]
     if faults:
         raise FactsError("\n".join(faults))
-    cuda = tuple(
-        row.model_copy(update={"base": tuple(b for b in flat.base if b.cuda == row.version)})
-        for row in flat.cuda
+    cuda = tuple(_with_images(row, flat) for row in flat.cuda)
+    drivers = {minor(row.version): row.driver_of_minor for row in cuda}
+    torch = tuple(
+        row.model_copy(
+            update={
+                "build": tuple(
+                    build.model_copy(update={"driver_of_minor": drivers.get(str(build.cuda))})
+                    for build in row.build
+                )
+            }
+        )
+        for row in flat.torch
     )
     flash_attn = tuple(_with_third_party(row, flat) for row in flat.flash_attn)
-    return flat.model_copy(update={"cuda": cuda, "flash_attn": flash_attn})
+    return flat.model_copy(update={"torch": torch, "cuda": cuda, "flash_attn": flash_attn})
+
+
+def _with_images(row: CudaFact, flat: Facts) -> CudaFact:
+    """A toolkit with its images, and the driver that its minor came with."""
+    same = [other for other in flat.cuda if minor(other.version) == minor(row.version)]
+    drivers = [other.driver or other.driver_branch for other in same]
+    return row.model_copy(
+        update={
+            "base": tuple(base for base in flat.base if base.cuda == row.version),
+            "driver_of_minor": min(filter(None, drivers), default=None),
+        }
+    )
 
 
 def _with_third_party(row: FlashAttnFact, flat: Facts) -> FlashAttnFact:

@@ -50,7 +50,8 @@ class TorchBuild(Strict):
     """One PyTorch release for one CUDA: what its wheel index holds.
 
     ``archs`` are compute capabilities times ten; ``read`` says that they were listed from the
-    wheel. ``toolkit`` is the cuda-toolkit release that a CUDA 13 wheel asks for.
+    wheel. ``toolkit`` is the cuda-toolkit release that a CUDA 13 wheel asks for, ``driver_of_minor``
+    the driver that this CUDA came with.
     """
 
     cuda: Ver
@@ -61,6 +62,7 @@ class TorchBuild(Strict):
     read: bool = False
     toolkit: Ver | None = None
     announced: bool = False
+    driver_of_minor: Ver | None = None
 
 
 class TorchFact(Sourced):
@@ -116,7 +118,8 @@ class CudaFact(Sourced):
 
     ``driver`` came with it (``driver_branch`` where only the branch is known), ``driver_floor`` is
     the oldest that minor-version compatibility takes; ``glibc_max`` is None without a known limit.
-    ``base`` are the nvidia/cuda images that carry it.
+    ``base`` are the nvidia/cuda images that carry it, ``driver_of_minor`` the driver that came with
+    the first release of its minor: from it on a driver reports that CUDA, whatever the patch.
     """
 
     version: Ver
@@ -126,6 +129,7 @@ class CudaFact(Sourced):
     gcc_max: int
     glibc_max: Ver | None = None
     archs: tuple[int, ...] = Field(min_length=1)
+    driver_of_minor: Ver | None = None
     base: tuple[BaseFact, ...] = ()
 
     def base_for(self, os: OsFact, kind: Kind) -> BaseFact | None:
@@ -217,7 +221,9 @@ class FlashAttnFact(Sourced):
     cuda13_tag: str
     wheel_archs: tuple[int, ...] = ()
     glibc: Ver | None = None
+    python_min: Py
     wheels_unknown_to: Ver | None = None
+    wheels_unknown_pythons: tuple[Py, ...] = ()
     wheel: tuple[Wheel, ...] = ()
     third_party: tuple[ThirdPartyWheel, ...] = ()
     third_party_source: str = ""
@@ -272,7 +278,9 @@ def gpu_key(name: str) -> str:
     True
     """
     words = re.findall(r"[a-z0-9]+", name.lower())
-    said = re.compile("nvidia|geforce|tesla|sxm[0-9]?|[0-9]+gb")  # the memory is no other card
+    said = re.compile(
+        "nvidia|geforce|tesla|sxm[0-9]?|pcie|[0-9]+gb|[0-9]+x"
+    )  # the memory is no other card
     return "".join(word for word in words if not said.fullmatch(word))
 
 

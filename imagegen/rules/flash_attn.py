@@ -99,6 +99,14 @@ def _fits(row: Wheel, torch: TorchFact, python: Python, host: Host) -> bool:
     )
 
 
+def flash_attn_takes_the_python(flash_attn: FlashAttnFact | None, python: Python) -> Reason | None:
+    """The metadata names the oldest Python, and pip keeps to it."""
+    if flash_attn is None or python.version >= flash_attn.python_min.version:
+        return None
+    text = f"flash-attn {flash_attn.version} needs Python {flash_attn.python_min}, not {python}"
+    return missing("flash-attn-python", "resolve", text, flash_attn)
+
+
 def flash_attn_has_the_wheel(
     flash_attn: FlashAttnFact | None,
     origin: Origin,
@@ -119,7 +127,8 @@ def flash_attn_has_the_wheel(
         text += "version of that torch"
         return unverified("flash-attn-development", "import", text, flash_attn)
     unknown = flash_attn.wheels_unknown_to
-    if unknown and torch.version.release[:2] <= unknown.release[:2]:
+    maybe = unknown and torch.version.release[:2] <= unknown.release[:2]
+    if maybe and python in flash_attn.wheels_unknown_pythons:
         text = f"which wheels {name} has is not recorded"
         return unverified("flash-attn-wheel-unknown", "resolve", text, flash_attn)
     near = [row for row in flash_attn.wheel if _fits(row, torch, python, host)]
@@ -143,10 +152,20 @@ def flash_attn_has_the_wheel(
             f"{near[0].cuda_major} is missing"
         )
         return missing("flash-attn-wheel-cuda", "import", text, flash_attn)
-    has = sorted({row.torch for row in flash_attn.wheel if row.host == host})
     text = f"{name} has no official wheel for torch {minor(torch.version)}, Python {python}, {host}"
-    text += f" (it has torch {words(map(minor, has))})" if has else ""
-    return missing("flash-attn-wheel", "resolve", text, flash_attn)
+    same = [
+        row
+        for row in flash_attn.wheel
+        if row.host == host and row.torch == Version(minor(torch.version))
+    ]
+    has = sorted({row.torch for row in flash_attn.wheel if row.host == host})
+    if same:
+        pythons = sorted({python for row in same for python in row.pythons})
+        text += f" (for that torch it has Python {words(pythons)})"
+    elif has:
+        text += f" (it has torch {words(map(minor, has))})"
+    source = flash_attn if flash_attn.wheel else "flash-attention's publish.yml (2026-08-15)"
+    return missing("flash-attn-wheel", "resolve", text, source)
 
 
 def third_parties_have_the_wheel(
@@ -167,6 +186,11 @@ def third_parties_have_the_wheel(
         text = f"the third-party wheels of {name} for torch {minor(torch.version)} and Python "
         text += f"{python} have another C++ ABI than torch for CUDA {index}: undefined symbol"
         return missing("flash-attn-abi", "import", text, flash_attn.third_party_source)
+    listed = max((wheel.torch for wheel in flash_attn.third_party), default=None)
+    if listed and torch.version.release[:2] > listed.release[:2]:
+        text = f"the list of third-party wheels of {name} ends before torch {minor(torch.version)}"
+        source = flash_attn.third_party_source
+        return unverified("flash-attn-wheel-unknown", "resolve", text, source)
     text = (
         f"no third-party wheel of {name} is known for torch {minor(torch.version)}, CUDA "
         f"{index.major}, Python {python}, {host}"
@@ -309,8 +333,9 @@ def flash_attn_was_compiled_with_the_torch(
 def setup_py_guesses_right(
     flash_attn: FlashAttnFact | None, torch: TorchFact, index: Version, python: Python, host: Host
 ) -> Reason | None:
-    """`pip install flash-attn` downloads the wheel that its setup.py guesses by the names: wrong for
-    a CUDA 13 torch before 2.8.3.post1, where a name lies, and on a free-threaded Python always.
+    """`pip install flash-attn` downloads the wheel that its setup.py guesses by the names.
+
+    Wrong for a CUDA 13 torch before 2.8.3.post1, where a name lies, and on a free-threaded Python.
     """
     build = torch.build_for(index)
     if flash_attn is None or build is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from packaging.version import Version
 
-from imagegen.facts.rows import CudaFact, GpuFact, OsFact
+from imagegen.facts.rows import CudaFact, GpuFact, OsFact, TorchFact
 from imagegen.model import Host, Kind, Python, minor
 from imagegen.rules.reason import CUDA_13, Reason, driver_text, impossible, older, unverified, warn
 
@@ -21,8 +21,8 @@ def the_driver_runs_the_cuda(cuda: CudaFact, driver: Version | None) -> Reason |
         return None
     text = (
         f"CUDA {cuda.version.major} needs driver {driver_text(cuda.driver_floor)} or newer, not "
-        f"{driver_text(driver)}. On a rented machine choose another host, or an image of an older "
-        "CUDA major"
+        f"{driver_text(driver)}. On a rented machine choose another host; older CUDA majors ask "
+        "for less"
     )
     return impossible("driver", "start", text, cuda)
 
@@ -35,22 +35,27 @@ def the_driver_knows_the_gpu(gpu: GpuFact | None, driver: Version | None) -> Rea
     return impossible("driver-gpu", "run", text, gpu)
 
 
-def the_driver_came_with_the_cuda(cuda: CudaFact, driver: Version | None) -> Reason | None:
+def the_driver_came_with_the_cuda(
+    cuda: CudaFact, torch: TorchFact, index: Version, driver: Version | None
+) -> Reason | None:
     """Minor-version compatibility has an end: code that is there only as PTX."""
     if driver is None or older(driver, cuda.driver_floor):
         return None
-    with_it = cuda.driver or cuda.driver_branch
-    if with_it is None:
-        text = f"which driver came with CUDA {cuda.version} is not published yet"
-        return unverified("driver-unknown", "run", text, cuda)
-    if not older(driver, with_it):
-        return None
-    text = (
-        f"driver {driver_text(driver)} is older than the {driver_text(with_it)} of CUDA "
-        f"{cuda.version}: minor-version compatibility runs it, except code that is there as PTX "
-        "only"
-    )
-    return warn("driver-minor", "run", text, cuda)
+    build = torch.build_for(index)
+    known = [(minor(cuda.version), cuda.driver_of_minor)]
+    known += [(str(index), build.driver_of_minor)] if build else []
+    for name, with_it in known:
+        if with_it is None:
+            text = f"which driver came with CUDA {name} is not published yet"
+            return unverified("driver-unknown", "run", text, cuda)
+        if older(driver, with_it):
+            text = (
+                f"driver {driver_text(driver)} is older than the {driver_text(with_it)} of CUDA "
+                f"{name}: minor-version compatibility runs it, except code that is there as PTX "
+                "only"
+            )
+            return warn("driver-minor", "run", text, cuda)
+    return None
 
 
 def the_base_image_starts(
@@ -61,14 +66,14 @@ def the_base_image_starts(
     """
     if gpu is None or driver is None or gpu.brand != "geforce" or cuda.version < GATED_FROM:
         return None
-    with_it = cuda.driver or cuda.driver_branch
+    with_it = cuda.driver_of_minor
     from_wheels = kind == "slim" and cuda.version >= CUDA_13
     if from_wheels or with_it is None or not older(driver, with_it):
         return None
     if older(driver, cuda.driver_floor):
         return None
     text = (
-        f"nvidia/cuda:{cuda.version} itself does not start on a {gpu.name} with driver "
+        f"nvidia/cuda:{cuda.version} itself does not start on {gpu.name} with driver "
         f"{driver_text(driver)} (unsatisfied condition: cuda>={minor(cuda.version)}); imagegen's "
         f"Dockerfile asks for the major's floor instead, {driver_text(cuda.driver_floor)}"
     )

@@ -65,7 +65,12 @@ def the_base_image_exists(os: OsFact, cuda: CudaFact, kind: Kind) -> Reason | No
     except outside the range that its support matrix gives.
     """
     if kind == "slim" and (cuda.version >= CUDA_13 or os.images_from is None):
-        return None  # nvcc comes from wheels, or cannot: see the next rule
+        if os.images_before is None or cuda.version < os.images_before:
+            return None  # nvcc comes from wheels, or cannot: see the next rule
+        text = (
+            f"NVIDIA dropped {os.os.name} with CUDA {os.images_before}; nobody recorded that nvcc "
+        )
+        return unverified("os-dropped", "compile", text + "from wheels works there", os)
     image = f"nvidia/cuda image of {cuda.version} for {os.os.name}"
     if os.images_from is None:
         text = f"there is no {image}: NVIDIA publishes none for {os.distribution}"
@@ -85,8 +90,8 @@ def nvcc_is_in_the_wheels(os: OsFact, cuda: CudaFact, kind: Kind) -> Reason | No
     if kind == "devel" or cuda.version >= CUDA_13 or os.images_from is not None:
         return None
     text = (
-        f"on {os.os.name} nvcc comes from wheels, and those of CUDA {minor(cuda.version)} hold "
-        "ptxas only: it needs CUDA 13 or newer"
+        f"imagegen takes nvcc on {os.os.name} from wheels, and those of CUDA {minor(cuda.version)} "
+        "hold ptxas only: it needs CUDA 13 or newer"
     )
     return impossible("wheel-nvcc", "resolve", text, "nvidia-cuda-nvcc wheels on PyPI (2026-11-21)")
 
@@ -109,6 +114,15 @@ def the_wheels_are_the_toolkit_of_torch(
     text = f"torch {torch.version} for CUDA {index} asks for the wheels of toolkit "
     text += f"{build.toolkit}: nvcc {cuda.version} from wheels does not go with them"
     return impossible("toolkit-pin", "resolve", text, torch)
+
+
+def gcc_has_the_standard(torch: TorchFact, os: OsFact) -> Reason | None:
+    """gcc takes ``-std=c++20`` from release 10 on; before, the word was c++2a."""
+    if torch.cxx <= 17 or os.gcc >= 10:
+        return None
+    text = f"extensions of torch {torch.version} need C++{torch.cxx}, which the gcc {os.gcc} of "
+    text += f"{os.os.name} does not take"
+    return impossible("torch-cxx20", "compile", text, torch)
 
 
 def nvcc_makes_code_for_the_gpu(cuda: CudaFact, gpu: GpuFact | None) -> Reason | None:
