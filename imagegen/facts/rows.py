@@ -50,8 +50,8 @@ class TorchBuild(Strict):
     """One PyTorch release for one CUDA: what its wheel index holds.
 
     ``archs`` are compute capabilities times ten; ``read`` says that they were listed from the
-    wheel. ``toolkit`` is the cuda-toolkit release that a CUDA 13 wheel asks for, ``driver_of_minor``
-    the driver that this CUDA came with.
+    wheel. ``toolkit`` is the cuda-toolkit release that a CUDA 13 wheel asks for. The driver
+    ``driver_of_minor`` came with this CUDA.
     """
 
     cuda: Ver
