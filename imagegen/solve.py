@@ -30,9 +30,10 @@ from imagegen.rules import (
 
 Verdict = Literal["ok", "warn", "unverified", "impossible"]
 COST = {"impossible": 1_000_000, "unverified": 1_000, "warn": 2}
+"""One reason of a kind weighs more than all of the lighter kinds together."""
+
 LIGHT = {"driver-minor", "container-gate"}
 """What is only to be known weighs half: a newer driver, or our own Dockerfile, ends it."""
-"""One reason of a kind weighs more than all of the lighter kinds together."""
 
 Domains = Mapping[str, Sequence[Any]]
 """The values of every axis, the preferred ones first."""
@@ -144,6 +145,11 @@ class Found:
     def verdict(self) -> Verdict:
         """The gravest of the reasons; ok without any."""
         return self.reasons[0].severity if self.reasons else "ok"
+
+    @property
+    def without_kernels(self) -> bool:
+        """Whether flash-attn has nothing for the card, so that an image without it might do."""
+        return any(reason.code == "flash-attn-gpu" for reason in self.reasons)
 
     @property
     def fine(self) -> bool:

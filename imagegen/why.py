@@ -239,7 +239,8 @@ def driver(word: str) -> Version:
     Raises:
         UsageError: it is none; CUDA versions are taken for drivers often.
     """
-    found = _version(word.lstrip("rR"), "--driver")
+    plain = re.fullmatch(r"[rR]?([0-9]+(?:\.[0-9]+)*)", word)
+    found = Version(plain[1]) if plain else Version("0")
     if not 100 <= found.major < 1000:
         raise UsageError(
             f"--driver {word}: not a driver's version, such as 570.124.06; is it a CUDA version?",
@@ -260,7 +261,7 @@ def card(facts: Facts, name: str) -> GpuFact:
         digits = max(re.findall("[0-9]+", name), key=len, default="")
         near = [word for word in names if len(digits) > 1 and digits in word]
         near = near or difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)
-        close = dict.fromkeys(f"{names[word]!r}" for word in near)
+        close = list(dict.fromkeys(f"{names[word]!r}" for word in near))[:6]
         raise FactsError(
             f"no fact about a GPU {name!r}", hint=f"near: {', '.join(close)}" if close else ""
         )
@@ -287,10 +288,15 @@ def _version(word: str, option: str) -> Version:
 
 def _index(facts: Facts, word: str) -> Version:
     known = {f"cu{index.major}{index.minor}": index for index in reversed(facts.indexes)}
-    plain = f"cu{word.lower().removeprefix('cu').replace('.', '')}"  # cu12.8 and 12.8, too
+    plain = index_word(word)
     if plain not in known:
         raise _unknown("torch index", word, known)
     return known[plain]
+
+
+def index_word(word: str) -> str:
+    """PyTorch's word for a CUDA build, ``cu128``, however it is written: 12.8, cu12.8, CU128."""
+    return re.sub(r"^(?:cu)?(\d\d)\.?(\d)$", r"cu\1\2", word.lower())
 
 
 def _python(facts: Facts, word: str) -> Python:
@@ -318,7 +324,7 @@ def _near(facts: Facts, question: Question, domains: Domains) -> Iterator[Near]:
     """Targets that work, those with the fewest changes first."""
     done: list[set[str]] = []
     axes_ = question.asked
-    if not question.flash_attn and _best(domains).reasons[0].code == "flash-attn-gpu":
+    if not question.flash_attn and not question.origin and _best(domains).without_kernels:
         axes_ = ("flash_attn", *axes_)  # a card without kernels still trains, without flash-attn
     for size in (1, 2, 3):
         for axes in combinations(axes_, size):

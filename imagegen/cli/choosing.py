@@ -88,13 +88,13 @@ def why(
     """
     from imagegen import choose, report
     from imagegen.errors import ImpossibleCombination, UsageError
-    from imagegen.why import Question
+    from imagegen.why import Question, index_word
 
     if ubuntu and debian:
         raise UsageError("--ubuntu and --debian: an image stands on one of them")
     ubuntu, debian = ubuntu.removeprefix("ubuntu"), debian.removeprefix("debian")
     torch, _, local = torch.partition("+")  # 2.9.1+cu128 is what torch.__version__ says
-    if local and torch_index and local != torch_index:
+    if local and torch_index and local != index_word(torch_index):
         raise UsageError(f"--torch …+{local} and --torch-index {torch_index} contradict each other")
     torch_index = torch_index or local
     question = Question(

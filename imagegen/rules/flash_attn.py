@@ -164,7 +164,8 @@ def flash_attn_has_the_wheel(
         text += f" (for that torch it has Python {words(pythons)})"
     elif has:
         text += f" (it has torch {words(map(minor, has))})"
-    source = flash_attn if flash_attn.wheel else "flash-attention's publish.yml (2026-08-15)"
+    known = flash_attn.wheel or flash_attn.assumed
+    source = flash_attn if known else "flash-attention's publish.yml (2026-08-15)"
     return missing("flash-attn-wheel", "resolve", text, source)
 
 
@@ -182,6 +183,9 @@ def third_parties_have_the_wheel(
     if wheels_of(flash_attn, origin, torch, index, python, host):
         return None
     name = f"flash-attn {flash_attn.version}"
+    if flash_attn.assumed:
+        text = f"whether third parties have wheels of {name} is not recorded"
+        return unverified("flash-attn-wheel-unknown", "resolve", text, flash_attn)
     if _others(flash_attn, torch, index, python, host):
         text = f"the third-party wheels of {name} for torch {minor(torch.version)} and Python "
         text += f"{python} have another C++ ABI than torch for CUDA {index}: undefined symbol"

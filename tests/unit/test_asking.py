@@ -185,6 +185,16 @@ def test_a_target_is_not_left_out(imagegen: Shell) -> None:
     assert f"nothing that matches {DEMO.id} is left out" in err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("--gpu", "H100"), ("--driver", "570"), ("--format", "github")],
+    ids=lambda words: words[0],
+)
+def test_what_is_left_out_is_so_on_every_machine(imagegen: Shell, words: tuple[str, ...]) -> None:
+    err = imagegen("list", "--excluded", *words, status=2)
+    assert err == "error: --excluded shows what is left out on every machine: text or JSON\n"
+
+
 # --- pick -----------------------------------------------------------------------------------------
 
 
@@ -203,6 +213,8 @@ def test_pick(imagegen: Shell) -> None:
             }
             for reason in best.best.found.reasons
         ],
+        "driver_floor": "525.60.13",
+        "flash_attn": best.best.candidate.target().promise["flash_attn"],
         "next": best.next.candidate.id,
         "because": best.because,
         "fitting": best.fitting,
@@ -409,8 +421,9 @@ def test_what_is_not_locked_does_not_say_that_pypi_lacks_it(tmp_path: Path) -> N
     flow.render_files(it, UNKNOWN, check=False)
     folder = it.workspace.folder / UNKNOWN[1]
     pins = json.loads((folder / "lock.json").read_text())
-    assert "not on PyPI" not in pins["unlocked"]["torch"]
-    assert "PyTorch's own index only" not in (folder / "Dockerfile").read_text()
+    why = pins["unlocked"]["torch"]
+    assert why == "there is no lock of it here; imagegen lock makes one of what is on PyPI"
+    assert f"# ({why}.)\n" in (folder / "Dockerfile").read_text()
 
 
 @pytest.mark.parametrize(("value", "status"), [("1", 0), ("true", 0), ("0", 3), ("", 3)])

@@ -16,9 +16,10 @@ from packaging.version import Version
 
 from imagegen import facts as module
 from imagegen.errors import FactsError
-from imagegen.facts import Facts, Sourced, checked, crosscheck, nearest, parse_toml
+from imagegen.facts import Facts, GpuFact, Sourced, checked, crosscheck, nearest, parse_toml
 from imagegen.facts.rows import TorchBuild, exact, gpu_key
 from imagegen.model import Os, Python, minor
+from imagegen.rules.reason import where
 
 from .values import FACTS
 
@@ -374,6 +375,32 @@ def test_a_release_is_spelled_as_people_spell_it(
     assert Os(distribution=distribution, version=Version(version)).name == name
 
 
+@pytest.mark.parametrize("fact", FACTS.gpu, ids=lambda fact: fact.name)
+def test_a_card_is_known_from_the_driver_of_its_first_toolkit(fact: GpuFact) -> None:
+    first = {86: "455", 89: "520", 90: "520", 100: "570", 120: "570", 103: "575", 121: "575"}
+    if fact.capability in first:
+        assert str(fact.driver) == first[fact.capability]
+    elif fact.capability < 80:
+        assert fact.driver is None
+
+
+def test_a_guess_is_said_wherever_its_source_is() -> None:
+    for name in ("H800", "L20", "RTX 5090 D"):
+        fact = FACTS.gpu_named(name)
+        assert fact
+        assert fact.guess
+        assert where(fact) == f"{fact.source} ({fact.checked}, a guess)"
+    known = FACTS.gpu_named("RTX 4090")
+    assert known
+    assert where(known) == f"{known.source} ({known.checked})"
+
+
+def test_a_release_says_the_oldest_python_that_it_takes() -> None:
+    data = tables()
+    del data["flash_attn"][0]["python_min"]
+    assert refused(data) == ["imagegen/data: flash_attn.0.python_min: Field required"]
+
+
 def test_a_lookup_of_something_unknown_is_none() -> None:
     assert FACTS.os_named("ubuntu4.10") is None
     assert FACTS.gpu_named("Voodoo") is None
@@ -400,7 +427,8 @@ def test_near_words_are_offered_and_far_ones_listed() -> None:
     ("name", "key"),
     [
         ("NVIDIA GeForce RTX 4090", "rtx4090"),
-        ("Tesla V100-SXM2-16GB", "v100sxm216gb"),
+        ("Tesla V100-SXM2-16GB", "v100"),
+        ("NVIDIA A100 80GB PCIe", "a100"),
         ("RTX_4090", "rtx4090"),
         ("NVIDIA", ""),
     ],
@@ -434,13 +462,16 @@ def _twice(table: str, **key: str) -> Any:
     return lambda data: data[table].append(dict(row(data, table, **key)))
 
 
+def _again(table: str, spelled: str, **key: str) -> Any:
+    return lambda data: data[table].append(row(data, table, **key) | {"version": spelled})
+
+
 def _set(table: str, values: dict[str, Any], **key: str) -> Any:
     return lambda data: row(data, table, **key).update(values)
 
 
 EMPTY: dict[str, list[Any]] = {"wheel": [], "wheel_archs": []}
 BASE = "nvidia/cuda:12.8.1-base-ubuntu24.04"
-DRIVERS = WRITTEN["driver_cuda"]
 
 
 @pytest.mark.parametrize(
@@ -473,6 +504,9 @@ DRIVERS = WRITTEN["driver_cuda"]
             _set("gpu", {"also": ["GeForce RTX 4090"]}, name="RTX 5090"),
             ["gpu: rtx4090 is there 2 times"],
         ),
+        # the same row, spelled in another way
+        (_again("torch", "2.8", version="2.8.0"), ["torch: 2.8.0 is there 2 times"]),
+        (_again("cuda", "12.8", version="12.8.0"), ["cuda: 12.8.0 is there 2 times"]),
         # torch
         (
             _set("torch", {"pypi_cuda": "12.4"}, version="2.11.0"),
@@ -526,14 +560,16 @@ DRIVERS = WRITTEN["driver_cuda"]
             ["cuda 11.8.0: driver 449.1 is below its driver_floor"],
         ),
         (
-            lambda data: data.update(driver_cuda=[*DRIVERS, "14.0"]),
-            ["driver_cuda: 14.0 is not in cuda"],
-        ),
-        (
-            lambda data: data.update(driver_cuda=[v for v in DRIVERS if v != "13.1"]),
-            ["driver_cuda: 13.1 is missing"],
+            lambda data: row(data, "cuda", version="12.8.1").update(
+                base=[dict(row(data, "base", tag=BASE))]
+            ),
+            ["cuda 12.8.1: its images belong in tables [[base]]"],
         ),
         # flash-attn
+        (
+            lambda data: row(data, "flash_attn", version="2.8.3").update(third_party=[third()]),
+            ["flash_attn 2.8.3: third-party wheels belong in third_party"],
+        ),
         *(
             (
                 _set("flash_attn", {name: value}, version="2.8.3"),
@@ -669,7 +705,8 @@ def test_one_key_of_a_row_is_changed_and_the_others_stay(tmp_path: Path) -> None
     found = own(tmp_path, '[[gpu]]\nname = "RTX 4090"\nmemory = [48]\n')
     before, after = FACTS.gpu_named("RTX 4090"), found.gpu_named("RTX 4090")
     assert before
-    assert after == before.model_copy(update={"memory": (48,)})
+    source = f"your own facts, over: {before.source}"
+    assert after == before.model_copy(update={"memory": (48,), "source": source})
     assert [g for g in found.gpu if g != after] == [g for g in FACTS.gpu if g != before]
     assert FACTS.gpu_named("RTX 4090") == before, "the facts that come with it stay as they are"
 
@@ -711,7 +748,6 @@ capability = 80
 
 def test_a_toolkit_with_its_image_is_added(tmp_path: Path) -> None:
     text = f"""
-driver_cuda = {[*DRIVERS, "13.6"]}
 [[cuda]]
 version = "13.6.0"
 driver = "650.10"
@@ -726,8 +762,64 @@ os = "ubuntu24.04"
 kind = "devel"
 {SOURCE}
 """
-    (fact,) = own(tmp_path, text).cuda_like(Version("13.6"))
+    found = own(tmp_path, text)
+    (fact,) = found.cuda_like(Version("13.6"))
     assert [base.tag for base in fact.base] == ["registry.example/cuda:13.6.0-devel"]
+    assert found.driver_cuda == (*FACTS.driver_cuda, Version("13.6")), "and a driver reports it"
+
+
+def test_what_a_driver_reports_is_no_table(tmp_path: Path) -> None:
+    (fault,) = own_faults(tmp_path, 'driver_cuda = ["13.6"]\n')
+    assert fault.startswith("unknown key driver_cuda")
+
+
+@pytest.mark.parametrize(
+    ("text", "table"),
+    [
+        ('[[torch]]\nversion = "2.9"\ncxx = 20\n', "torch"),
+        ('[[cuda]]\nversion = "12.8"\ngcc_max = 14\n', "cuda"),
+        ('[[os]]\ndistribution = "ubuntu"\nversion = "24.4"\ngcc = 14\n', "os"),
+        ('[[gpu]]\nname = "NVIDIA GeForce rtx_4090"\nmemory = [48]\n', "gpu"),
+    ],
+)
+def test_a_row_is_found_however_its_name_is_spelled(tmp_path: Path, text: str, table: str) -> None:
+    found = own(tmp_path, text)
+    before, after = getattr(FACTS, table), getattr(found, table)
+    assert len(after) == len(before)
+    assert sum(row not in before for row in after) == 1
+
+
+def test_a_row_that_is_changed_says_who_changed_it(tmp_path: Path) -> None:
+    text = '[[torch]]\nversion = "2.9.1"\ncxx = 20\n'
+    before = torch("2.9.1")
+    (fact,) = own(tmp_path, text).torch_like(Version("2.9.1"))
+    assert fact.source == f"your own facts, over: {before.source}"
+    (fact,) = own(tmp_path, text + SOURCE).torch_like(Version("2.9.1"))
+    assert fact.source == "measured here"
+
+
+def test_wheels_of_others_are_added_and_replace_none(tmp_path: Path) -> None:
+    wheel = """
+[[third_party]]
+version = "2.8.3"
+torch = "2.15"
+nvcc = "13.2"
+torch_cuda = "13.2"
+host = "x86_64"
+pythons = ["3.12"]
+abi = true
+archs = [80, 90]
+glibc = "2.34"
+platform = "linux_x86_64"
+release = "v9"
+"""
+    found = own(tmp_path, wheel)
+    assert found.third_party[: len(FACTS.third_party)] == FACTS.third_party
+    (new,) = found.third_party[len(FACTS.third_party) :]
+    assert new.release == "v9"
+    (fact,) = found.flash_attn_like(Version("2.8.3"))
+    assert new in fact.third_party
+    assert fact.torch_max == Version("2.15"), "who could, has shown that it compiles"
 
 
 def test_a_typo_in_a_users_row_names_the_file_and_the_nearest_key(tmp_path: Path) -> None:
@@ -825,6 +917,30 @@ def test_what_is_older_than_everything_known_is_refused(table: str, wanted: str)
     with pytest.raises(FactsError) as caught:
         FACTS.assume(table, wanted)
     assert str(caught.value) == f"{table} {wanted} is older than every version that is known"
+
+
+@pytest.mark.parametrize(("table", "wanted"), [("torch", "3.0"), ("flash_attn", "3.0.0")])
+def test_of_another_major_release_nothing_is_assumed(table: str, wanted: str) -> None:
+    with pytest.raises(FactsError) as caught:
+        FACTS.assume(table, wanted)
+    assert str(caught.value) == f"{table} {wanted}: nothing is known about its major release"
+
+
+def test_another_major_of_cuda_is_assumed() -> None:
+    assert [row.assumed for row in FACTS.assume("cuda", "14.0").cuda if row.assumed] == ["13.5.0"]
+
+
+def test_an_unknown_flash_attn_has_no_hash_and_no_wheel() -> None:
+    (like,) = FACTS.flash_attn_like(Version("2.8.3"))
+    assert like.sha256
+    assert like.wheel
+    assert like.third_party
+    facts = FACTS.model_copy(update={"flash_attn": (like,)})
+    (fact,) = facts.assume("flash_attn", "2.8.4").flash_attn_like(Version("2.8.4"))
+    assert fact.assumed == "2.8.3"
+    assert (fact.sha256, fact.wheel, fact.wheel_archs, fact.third_party) == ("", (), (), ())
+    assert fact.glibc is None
+    assert (fact.archs, fact.python_min) == (like.archs, like.python_min)
 
 
 def test_what_is_no_version_is_refused() -> None:

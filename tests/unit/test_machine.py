@@ -127,6 +127,15 @@ def test_a_known_card_needs_no_memory() -> None:
     assert names(parsed("NVIDIA GB10, 580.95.05, 12.1, [N/A]\n")) == ["GB10"]
 
 
+def test_blank_lines_say_nothing() -> None:
+    assert parsed(f"\n{ONE}  \n\n") == parsed(ONE)
+
+
+def test_an_unknown_card_may_hide_its_memory() -> None:
+    (card,) = parsed("NVIDIA X500, 610.43.02, 10.3, [N/A]\n").gpus
+    assert card.memory == ()
+
+
 # --- no answers -----------------------------------------------------------------------------------
 
 

@@ -269,11 +269,8 @@ def test_an_exact_version_may_be_named(tmp_path: Path) -> None:
 
 def test_what_is_unknown_is_assumed_where_that_is_allowed(tmp_path: Path) -> None:
     text = GOOD.replace('"2.11"', '"2.11", "2.99"').replace('"13.0"', '"13.0", "13.99"')
-    text = text.replace("2.8.3.post2", "2.9.9")
     found = faults(tmp_path, text)
-    assert [line.partition(": ")[0] for line in found] == [
-        *("flash_attn.full.version", "build.0.cuda", "build.0.torch"),
-    ]
+    assert [line.partition(": ")[0] for line in found] == ["build.0.cuda", "build.0.torch"]
     workspace = matrix.load(tmp_path / "matrix.toml", FACTS, allow_unknown=True)
     assumed = {
         str(row.version): row.assumed
@@ -281,8 +278,28 @@ def test_what_is_unknown_is_assumed_where_that_is_allowed(tmp_path: Path) -> Non
         for row in table
         if row.assumed
     }
-    assert assumed == {"2.99": "2.15.0", "13.99": "13.5.0", "2.9.9": "2.8.3.post2"}
+    assert assumed == {"2.99": "2.15.0", "13.99": "13.5.0"}
     assert not any(row.assumed for row in FACTS.torch), "the facts themselves stay as they are"
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_flash_attn_that_nobody_knows_is_never_assumed(tmp_path: Path, allowed: bool) -> None:
+    """Its source is checked by a hash, which no other release can tell."""
+    file = tmp_path / "matrix.toml"
+    file.write_text(GOOD.replace("2.8.3.post2", "2.9.9"))
+    with pytest.raises(FactsError) as caught:
+        matrix.load(file, FACTS, allow_unknown=allowed)
+    assert str(caught.value) == (
+        f"{file}: flash_attn.full.version: unknown value '2.9.9'; did you mean '2.8.3.post2'? "
+        "(a release of your own needs its row and hash: --facts)"
+    )
+
+
+def test_a_torch_of_another_major_is_refused_also_where_unknown_is_allowed(tmp_path: Path) -> None:
+    file = tmp_path / "matrix.toml"
+    file.write_text(GOOD.replace('"2.11"', '"3.0"'))
+    with pytest.raises(FactsError, match=r"build\.0\.torch: unknown value '3\.0'"):
+        matrix.load(file, FACTS, allow_unknown=True)
 
 
 def test_what_is_known_is_not_assumed(tmp_path: Path) -> None:

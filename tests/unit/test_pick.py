@@ -167,7 +167,16 @@ def test_a_t4_has_no_target_and_is_told_why() -> None:
     assert any(line.startswith("  flash-attn-gpu: ") for line in reasons)
     where = machine("T4", driver="580")
     assert weight(wanted) == min(weight(said(it, where)) for it in EVERY)
-    assert error.hint.startswith("imagegen why")
+    assert error.hint == "what would: imagegen why --gpu T4 --driver 580"
+    least = [row for row in EVERY if weight(said(row, where)) == weight(wanted)]
+    assert it.cuda.driver_floor == min(row.cuda.driver_floor for row in least)
+
+
+def test_the_hint_can_be_typed_as_it_is() -> None:
+    error = refused("RTX 2080 Ti", driver="580.65.06")
+    assert error.hint == "what would: imagegen why --gpu 'RTX 2080 Ti' --driver 580.65.06"
+    assert refused("T4").hint == "what would: imagegen why --gpu T4"
+    assert refused(driver="470").hint == "what would: imagegen why --driver 470"
 
 
 def test_a_driver_of_cuda_12_gets_no_cuda_13() -> None:
@@ -246,7 +255,7 @@ def one_of(text: str) -> Candidate:
         (
             "ubuntu24.04-cuda13.0-torch2.13-py3.12-slim",
             "ubuntu24.04-cuda13.2-torch2.14-py3.12-devel",
-            "of that one is to be known: driver 580 is older than the 595.",
+            "of that one is to be known: driver 580 is older than the 595 of CUDA 13.2: ",
         ),
         (
             "ubuntu24.04-cuda13.0-torch2.9-py3.12-devel",
@@ -307,6 +316,17 @@ def test_what_is_over_once_it_is_built_makes_it_no_worse() -> None:
     where = machine("H100", driver="610")
     assert [reason.code for reason in said(rows[1], where)] == ["flash-attn-cxx20"]
     assert pick.pick(rows, where).best.candidate is rows[1]
+
+
+def test_there_is_what_is_to_know_when_it_runs() -> None:
+    (fit,) = pick.fitting([one_of("cuda13.0-torch2.14-py3.12-slim")], machine("H100", driver="610"))
+    assert [reason.code for reason in fit.found.reasons] == ["flash-attn-cxx20"]
+    assert fit.there == ()
+    (fit,) = pick.fitting(
+        [one_of("cuda13.2-torch2.15-py3.12-slim")], machine("H100", driver="580.65.06")
+    )
+    assert {reason.stage for reason in fit.there} <= {"import", "start", "run"}
+    assert "driver-minor" in {reason.code for reason in fit.there}
 
 
 def test_torch_2_10_is_newer_than_2_9() -> None:

@@ -178,6 +178,21 @@ def test_a_recipe_says_where_each_piece_comes_from(it: Candidate) -> None:
     assert bool(recipe.lock) == plan.lockable(it)
 
 
+@pytest.mark.parametrize("it", RESOLUTION.combinations, ids=lambda it: it.id)
+def test_why_something_is_not_locked_is_true(it: Candidate, tmp_path: Path) -> None:
+    why = plan.recipe(it, RESOLUTION, WORKSPACE).unlocked
+    if not plan.lockable(it):
+        assert why["torch"] == (
+            f"torch {it.torch.version} for CUDA {it.index} is on PyTorch's own index, "
+            "and not on PyPI"
+        )
+    bare = plan._why_unlocked(it, "torch")
+    assert (bare == NO_LOCK) == plan.lockable(it), "without its lock"
+
+
+NO_LOCK = "there is no lock of it here; imagegen lock makes one of what is on PyPI"
+
+
 def test_an_image_that_no_list_has_is_still_nvidias() -> None:
     """Allowed without a fact about it, it is named by its tag; a plain distribution has no nvcc."""
     cuda = tuple(row.model_copy(update={"base": ()}) for row in FACTS.cuda)

@@ -113,9 +113,10 @@ def test_what_is_installed_is_installed_by_hash(one: Rendered) -> None:
                 wanted = f"torch=={one.target.torch} torchvision=={one.target.torchvision}"
                 assert wanted in command
     assert one.recipe.flash_attn_sha256 in one.text
-    assert ("(This torch build is on PyTorch's own index only.)" in one.text) == (
-        not one.recipe.lock
-    )
+    why = one.recipe.unlocked.get("torch")
+    assert bool(why) == (not one.recipe.lock)
+    said = re.findall(r"^# \((.*)\.\)$", one.text, re.MULTILINE)
+    assert said == ([why] if why else [])
 
 
 @every

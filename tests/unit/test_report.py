@@ -143,18 +143,19 @@ def test_what_is_left_out_has_every_reason(printed: Printed) -> None:
         Reason(code=code, severity="impossible", stage="compile", text=text, source="a book")
         for code, text in (("one", "It cannot."), ("two", "It may not."))
     ]
-    axes = ("os", "cuda", "torch", "profile")
-    row = LeftOut(id="the-id", reasons=tuple(made), excluded=False, axes=axes)
+    (it,) = values.RESOLUTION.select([DEMO.id])
+    row = LeftOut(candidate=it, reasons=tuple(made), excluded=False)
+    assert row.id == DEMO.id
     report.left_out([row], "text")
     assert [line.split() for line in printed().splitlines()] == [
         ["LEFT", "OUT", "RULE", "WHY", "SOURCE"],
-        ["the-id", "one", "It", "cannot.", "a", "book"],
+        [DEMO.id, "one", "It", "cannot.", "a", "book"],
         ["two", "It", "may", "not.", "a", "book"],
     ]
     report.left_out([row], "json")
     assert json.loads(printed()) == [
         {
-            "id": "the-id",
+            "id": DEMO.id,
             "reason": "It cannot.",
             "source": "a book",
             "reasons": [
@@ -186,11 +187,15 @@ def test_what_was_picked(printed: Printed) -> None:
     assert row["next"] == found.next.candidate.id
     assert row["because"] == found.because
     assert row["fitting"] == found.fitting > 10
+    assert row["driver_floor"] == "525.60.13"
+    assert row["flash_attn"] == found.best.candidate.target().promise["flash_attn"]
     assert len(row["reasons"]) == len(found.best.found.reasons)
     report.picked(found, "text")
     lines = printed().splitlines()
     assert lines[0] == found.best.candidate.id
     assert lines[-1] == f"  {found.fitting} targets work there"
+    assert "  needs driver 525.60.13 or newer" in lines
+    assert "flash-attn holds" not in " ".join(lines), "it holds everything"
     assert f"before {found.next.candidate.id}, because" in " ".join(lines)
 
 
@@ -201,7 +206,22 @@ def test_one_that_is_alone_is_not_before_another(printed: Printed) -> None:
     assert row["next"] is None
     assert row["because"] == "no other target works there"
     report.picked(found, "text")
-    assert "before" not in printed()
+    text = printed()
+    assert "before" not in text
+    assert text.splitlines()[-1] == "  1 target works there"
+
+
+def test_kernels_that_are_not_there_are_told(printed: Printed) -> None:
+    found = picked(DEMO.id, gpu="RTX 3090", driver="580")
+    assert found.best.candidate.id == DEMO.id
+    kernels = found.best.candidate.selection
+    report.picked(found, "text")
+    text = " ".join(printed().split())
+    dims, types = ", ".join(map(str, kernels.head_dims)), ", ".join(kernels.dtypes)
+    assert (
+        f"to know: flash-attn holds kernels for head dimensions {dims} in {types} only, "
+        "on architectures 80 needs driver 580.65.06 or newer"
+    ) in text
 
 
 def test_what_is_to_know_of_the_picked_one(printed: Printed) -> None:

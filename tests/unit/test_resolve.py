@@ -59,6 +59,7 @@ def versions(*words: str) -> tuple[Version, ...]:
 WHOLE = resolve.resolve(FACTS, crossed())
 BOLD = resolve.resolve(FACTS, crossed(), allow_unknown=True)
 """The same with what no fact confirms."""
+LEFT_OUT = {row.id: row for row in WHOLE.left_out}
 
 
 def ids(resolution: Resolution) -> list[str]:
@@ -120,7 +121,7 @@ def parts_of_the_facts(draw: st.DrawFn) -> Facts:
 def test_a_part_of_the_axes_gives_a_part_of_the_targets(part: dict[str, Any]) -> None:
     found = resolve.resolve(FACTS, crossed(**part))
     assert set(found.targets) <= set(WHOLE.targets)
-    assert set(found.left_out) <= set(WHOLE.left_out)
+    assert all(row == LEFT_OUT[row.id] for row in found.left_out)
 
 
 @given(parts_of_the_facts(), axes)
@@ -257,7 +258,7 @@ def test_what_is_unverified_is_left_out_unless_it_is_allowed() -> None:
     doubtful = {row.id: row for row in WHOLE.left_out if row.reasons[0].severity == "unverified"}
     assert len(doubtful) > 20
     assert set(bold) == before | set(doubtful)
-    assert set(BOLD.left_out) == set(WHOLE.left_out) - set(doubtful.values())
+    assert list(BOLD.left_out) == [row for row in WHOLE.left_out if row.id not in doubtful]
     assert {r.code for row in doubtful.values() for r in row.reasons} >= {
         "base-image-unknown",
         "toolkit-unknown",
@@ -276,6 +277,44 @@ def test_what_is_not_confirmed_is_said_in_a_sentence() -> None:
     row = next(row for row in WHOLE.left_out if row.reasons[0].code == "base-image-unknown")
     it = next(it for it in BOLD.combinations if it.id == row.id)
     assert "no list has an nvidia/cuda image" in it.target().unverified[0]
+
+
+@pytest.mark.parametrize(
+    ("table", "wanted", "names", "code"),
+    [
+        ("torch", "2.99", ("ubuntu24.04", "12.8", "2.99", "devel"), "torch-cuda"),
+        ("torch", "2.99", ("ubuntu20.04", "12.6", "2.99", "devel"), "torch-python"),
+        ("cuda", "13.0.9", ("ubuntu26.04", "13.0.9", "2.11", "devel"), "nvcc-gcc"),
+    ],
+)
+def test_of_a_version_that_nobody_knows_nothing_is_impossible(
+    table: str, wanted: str, names: tuple[str, ...], code: str
+) -> None:
+    os, cuda, torch, profile = names
+    matrix = crossed((os,), versions(cuda), versions(torch), (profile,))
+    (row,) = resolve.resolve(FACTS.assume(table, wanted), matrix).left_out
+    (reason,) = (reason for reason in row.candidate.reasons if reason.code == code)
+    assert reason.severity == "unverified"
+    assert reason.source.startswith("a guess: taken to be like ")
+
+
+@pytest.mark.parametrize(
+    ("names", "tag"),
+    [
+        (("ubuntu24.04", "12.8.9", "devel"), "nvidia/cuda:12.8.9-cudnn-devel-ubuntu24.04"),
+        (("ubuntu24.04", "12.8.9", "slim"), "nvidia/cuda:12.8.9-base-ubuntu24.04"),
+        (("debian12", "12.8.9", "devel"), None),
+    ],
+)
+def test_an_image_that_no_list_has_is_named_by_the_form_of_the_tags(
+    names: tuple[str, ...], tag: str | None
+) -> None:
+    os, cuda, profile = names
+    matrix = crossed((os,), versions(cuda), versions("2.8"), (profile,))
+    found = resolve.resolve(FACTS.assume("cuda", cuda), matrix, allow_unknown=True)
+    (it,) = [*found.combinations, *(row.candidate for row in found.left_out)]
+    assert (it.base.tag if it.base else None) == tag
+    assert not (it.base and it.base.digest)
 
 
 def only(matrix: Matrix, *, bold: bool = False) -> LeftOut:
@@ -568,7 +607,7 @@ def test_an_exclude_of_one_release_leaves_the_others() -> None:
 
 def test_a_target_that_two_blocks_declare_is_a_fault() -> None:
     block = MATRIX.build[0]
-    with pytest.raises(FactsError, match="is declared by two build blocks"):
+    with pytest.raises(FactsError, match="is declared twice by the build blocks"):
         resolve.resolve(FACTS, MATRIX.model_copy(update={"build": (block, block)}))
 
 
@@ -585,40 +624,71 @@ def test_the_committed_matrix_has_no_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("axis", "matrix", "code"),
+    ("axis", "matrix", "words", "rest"),
     [
         (
             "torch: 2.8",
             crossed(("ubuntu24.04",), versions("13.0"), versions("2.8", "2.11"), ("devel",)),
-            "torch-cuda",
+            "can never give a target (torch-cuda): ",
+            "",
         ),
         (
             "os: debian12",
             crossed(("debian12", "ubuntu24.04"), versions("13.0"), versions("2.11"), ("devel",)),
-            "base-image",
+            "can never give a target (base-image): ",
+            "",
         ),
         (
             "cuda: 12.4",
             crossed(("ubuntu22.04",), versions("12.4", "12.8"), versions("2.8"), ("devel",)),
-            "torch-cuda",
+            "can never give a target (torch-cuda): ",
+            "",
         ),
         (
             "profile: slim",
             crossed(("ubuntu24.04",), versions("13.2"), versions("2.14"), ("devel", "slim")),
-            "toolkit-unknown",
+            "gives no target that a fact confirms (toolkit-unknown): ",
+            "; see --allow-unknown",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_value_that_can_never_be_a_target_is_a_fault(
-    axis: str, matrix: Matrix, code: str
+    axis: str, matrix: Matrix, words: str, rest: str
 ) -> None:
-    (fault,) = faults(matrix)
-    assert fault.startswith(
-        f"build.0.{axis} can never be a target with the block's other values ({code}): "
-    )
     (row, *_) = resolve.resolve(FACTS, matrix).left_out
-    assert fault.endswith(row.reason)
+    assert faults(matrix) == [f"build.0.{axis} {words}{row.reason}{rest}"]
+
+
+@pytest.mark.parametrize(
+    ("axes", "words", "rest"),
+    [
+        (FORBIDDEN, "can never give a target (torch-cuda): ", ""),
+        (
+            DOUBTFUL,
+            "gives no target that a fact confirms (torch-cuda-announced): ",
+            "; see --allow-unknown",
+        ),
+    ],
+    ids=["impossible", "unverified"],
+)
+def test_a_block_in_which_nothing_works_is_one_fault_and_not_four(
+    axes: Any, words: str, rest: str
+) -> None:
+    assert faults(crossed(*axes)) == [f"build.0 {words}{only(crossed(*axes)).reason}{rest}"]
+
+
+def test_of_a_block_that_is_impossible_in_part_the_other_reasons_are_told() -> None:
+    """2.7 cannot be; of 2.15 no fact says: so it is not said that nothing ever can."""
+    matrix = crossed(DOUBTFUL[0], DOUBTFUL[1], versions("2.7", "2.15"), ("devel",))
+    (fault,) = faults(matrix)
+    assert fault.startswith("build.0 gives no target that a fact confirms (torch-cuda, torch-cuda-")
+    assert fault.endswith("; see --allow-unknown")
+    assert [line.partition(" ")[0] for line in faults(matrix, bold=True)] == ["build.0.torch:"]
+
+
+def test_a_block_that_is_excluded_is_no_fault() -> None:
+    assert faults(crossed(*GOOD, exclude=(WISH,))) == []
 
 
 def test_one_that_is_only_excluded_is_no_such_fault() -> None:
@@ -641,7 +711,7 @@ def test_the_place_is_that_of_the_block() -> None:
     bad = Axes(os=GOOD[0], cuda=GOOD[1], torch=versions("2.12", "2.7"), profile=("devel",))
     matrix = MATRIX.model_copy(update={"build": (good, bad), "exclude": (), "alias": ()})
     (fault,) = faults(matrix)
-    assert fault.startswith("build.1.torch: 2.7 can never be a target")
+    assert fault.startswith("build.1.torch: 2.7 can never give a target (torch-cuda): ")
 
 
 @pytest.mark.parametrize(
@@ -649,17 +719,36 @@ def test_the_place_is_that_of_the_block() -> None:
     [
         Exclude(reason="there is no such combination", os=("debian13",)),
         Exclude(reason="there is no such combination", torch=versions("2.11"), profile=("demo",)),
+        Exclude(reason="there is no such combination", torch=versions("2.11.1")),
+        Exclude(reason="there is no such combination", torch=versions("2.8")),
     ],
-    ids=["os", "profile"],
+    ids=["os", "profile", "release", "impossible"],
 )
 def test_an_exclude_that_excludes_nothing_is_a_fault(row: Exclude) -> None:
     used = Exclude(reason="devel is not wanted now", torch=versions("2.12"))
     matrix = crossed(
         ("ubuntu24.04",), versions("13.0"), versions("2.11", "2.12"), ("devel",), (used, row)
     )
-    assert faults(matrix) == [
-        "exclude.1: there is nothing to exclude (there is no such combination)"
-    ]
+    assert faults(matrix) == [NOTHING]
+
+
+NOTHING = "exclude.1: there is nothing to exclude (there is no such combination)"
+
+
+def test_one_that_excludes_only_what_is_impossible_is_a_fault() -> None:
+    used = Exclude(reason="devel is not wanted now", torch=versions("2.12"))
+    row = Exclude(reason="there is no such combination", torch=versions("2.8"))
+    block = (("ubuntu24.04",), versions("13.0"), versions("2.8", "2.11", "2.12"), ("devel",))
+    first, second = faults(crossed(*block, exclude=(used, row)))
+    assert first.startswith("build.0.torch: 2.8 can never give a target")
+    assert second == NOTHING
+
+
+def test_one_that_excludes_what_no_fact_confirms_is_none() -> None:
+    """With --allow-unknown it would be a target."""
+    row = Exclude(reason="it was tried and is bad", torch=versions("2.15"))
+    matrix = crossed(DOUBTFUL[0], DOUBTFUL[1], versions("2.11", "2.15"), ("devel",), (row,))
+    assert faults(matrix) == faults(matrix, bold=True) == []
 
 
 BAD = """
@@ -699,8 +788,8 @@ def test_a_workspace_with_faults_does_not_load_and_all_are_told(tmp_path: Path) 
     for line, words in zip(
         lines,
         (
-            "build.0.os: debian12 can never be a target",
-            "build.0.torch: 2.8 can never be a target",
+            "build.0.os: debian12 can never give a target (base-image, torch-cuda): ",
+            "build.0.torch: 2.8 can never give a target (base-image, torch-cuda): ",
             "exclude.0: there is nothing to exclude (nobody asked for it)",
             "alias.0: latest points to nothing",
             "alias.1: la test: 'la test' is not a tag",

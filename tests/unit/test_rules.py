@@ -16,7 +16,7 @@ from packaging.version import Version
 
 from imagegen import rules
 from imagegen.facts.rows import CudaFact, FlashAttnFact, GpuFact, OsFact, TorchFact
-from imagegen.model import Python
+from imagegen.model import Origin, Python
 from imagegen.rules import RULES, Reason, Rule, Severity, Stage, axes_of
 from imagegen.solve import AXES
 
@@ -33,6 +33,7 @@ def build(cuda: str = "12.8", **changes: Any) -> dict[str, Any]:
         "abi": True,
         "archs": [80, 86, 90],
         "archs_aarch64": [90],
+        "driver_of_minor": "570.124.06",
     }
     return values | changes
 
@@ -64,6 +65,7 @@ def cuda(version: str = "12.8.1", **changes: Any) -> CudaFact:
         "driver_floor": "525.60.13",
         "gcc_max": 14,
         "archs": [75, 80, 90, 120],
+        "driver_of_minor": "570.124.06",
     }
     return CudaFact.model_validate(values | SOURCED | changes)
 
@@ -116,9 +118,11 @@ def flash(version: str = "2.8.3", *wheels: dict[str, Any], **changes: Any) -> Fl
         "kernel_files": 72,
         "torch_max": "2.9",
         "cuda13_tag": "cu12",
+        "python_min": "3.9",
         "wheel_archs": [80, 90] if wheels else [],
         "glibc": "2.32" if wheels else None,
         "wheel": wheels,
+        "third_party_source": "their list",
     }
     return FlashAttnFact.model_validate(values | SOURCED | changes)
 
@@ -312,6 +316,15 @@ for glibc, limit, fine in (
         says(r, "impossible compile nvcc-glibc", "nvcc 12.8", f"up to {limit}", f"has {glibc}",
              note=f"{glibc} of {limit}", **rows_)  # fmt: skip
 
+r = rules.gcc_has_the_standard
+of20 = torch("2.14.0", cxx=20)
+silent(r, "C++17", os=os(gcc=9))
+silent(r, "at 10", os=os(gcc=10), torch=of20)
+says(r, "impossible compile torch-cxx20", "torch 2.14.0", "C++20", "gcc 9 of ubuntu24.04",
+     os=os(gcc=9), torch=of20)  # fmt: skip
+says(r, "unverified compile torch-cxx20", "gcc 9", os=os(gcc=9), note="a torch that nobody knows",
+     torch=torch("2.16.0", cxx=20, assumed="2.15.0"))  # fmt: skip
+
 r = rules.nvcc_makes_code_for_the_gpu
 gone = "impossible compile nvcc-gpu"
 silent(r, "no card")
@@ -339,7 +352,11 @@ says(r, unlisted, "12.10.0", cuda=cuda("12.10.0"), os=os(images_from="12.9.0"))
 until = os(images_before="13.0")
 says(r, unlisted, "12.9.2", cuda=cuda("12.9.2"), os=until, kind="devel", note="before the last")
 says(r, missing, "13.0.0", "12.6.0 up to below 13.0", cuda=cuda("13.0.0"), os=until, kind="devel")
-silent(r, "nvcc from wheels", cuda=cuda("13.0.0"), os=until)
+silent(r, "nvcc from wheels", cuda=cuda("13.0.0"))
+silent(r, "nvcc from wheels, before the end", cuda=cuda("13.0.0"), os=os(images_before="13.1"))
+says(r, "unverified compile os-dropped", "dropped ubuntu24.04 with CUDA 13.0",
+     cuda=cuda("13.0.0"), os=until)  # fmt: skip
+says(r, "unverified compile os-dropped", cuda=cuda("13.10.0"), os=os(images_before="13.9"))
 says(r, unlisted, "12.9.2", cuda=cuda("12.9.2"))
 says(r, missing, "12.8.1", "debian12", "publishes none for debian", os=os(**DEBIAN), kind="devel")
 says(r, missing, "13.0.2", "debian", os=os(**DEBIAN), cuda=cuda("13.0.2"), kind="devel")
@@ -367,6 +384,16 @@ says(r, "unverified resolve toolkit-unknown", "torch 2.11.0", "CUDA 13.2", cuda=
      torch=pinned, index=v("13.2"))  # fmt: skip
 
 # flash-attn
+
+r = rules.flash_attn_takes_the_python
+silent(r, "no flash-attn", python=py("3.1"))
+silent(r, "at the oldest", flash_attn=flash(), python=py("3.9"))
+silent(r, "3.10 is above 3.9", flash_attn=flash(), python=py("3.10"))
+silent(r, "the free-threaded build of it", flash_attn=flash(), python=py("3.9t"))
+says(r, "impossible resolve flash-attn-python", "flash-attn 2.8.3", "needs Python 3.9", "not 3.8 ",
+     flash_attn=flash(), python=py("3.8"))  # fmt: skip
+says(r, "impossible resolve flash-attn-python", "needs Python 3.10", python=py("3.9"),
+     flash_attn=flash(python_min="3.10"))  # fmt: skip
 
 r = rules.flash_attn_has_the_wheel
 has = flash("2.8.3", wheel())
@@ -401,12 +428,22 @@ says(r, "impossible import flash-attn-abi", " with the C++11 ABI", origin="offic
 silent(r, torch=old_abi, origin="official", flash_attn=flash("2.8.3", wheel(abi=[False, True])))
 says(r, "unverified import flash-attn-development", "flash-attn 2.8.3", "torch 2.9",
      origin="official", flash_attn=flash("2.8.3", wheel(development=True)))  # fmt: skip
-unknown = flash("2.8.3.post2", wheels_unknown_to="2.10")
+unknown = flash("2.8.3.post2", wheels_unknown_to="2.10", wheels_unknown_pythons=["3.12"])
 for release, told in (("2.9.1", "unverified resolve flash-attn-wheel-unknown"),
                       ("2.10.1", "unverified resolve flash-attn-wheel-unknown"),
                       ("2.11.0", gone)):  # fmt: skip
     says(r, told, "flash-attn 2.8.3.post2", note=f"to 2.10: {release}", torch=torch(release),
          flash_attn=unknown, origin="official")  # fmt: skip
+says(r, gone, "Python 3.13", flash_attn=unknown, origin="official", python=py("3.13"),
+     note="of that Python there is none")  # fmt: skip
+named: dict[str, Any] = {"abi": [True], "misnamed": [False]}
+seen = flash("2.8.3", wheel(seen="a thread", **named))
+guessed = flash("2.8.3", wheel(**named))
+silent(r, "the true one of two names", flash_attn=seen, origin="official")
+says(r, "impossible import flash-attn-abi", "cxx11abiFALSE", "torch 2.9", "the other C++ ABI",
+     torch=old_abi, flash_attn=seen, origin="official", note="seen")  # fmt: skip
+says(r, "unverified import flash-attn-abi", "cxx11abiFALSE", "A guess", torch=old_abi,
+     flash_attn=guessed, origin="official", note="not seen")  # fmt: skip
 
 r = rules.third_parties_have_the_wheel
 theirs: dict[str, Any] = {"flash_attn": flash(third_party=[other()]), "origin": "third-party"}
@@ -416,7 +453,11 @@ silent(r, "official", flash_attn=flash(), origin="official")
 silent(r, "it fits", **theirs)
 silent(r, "no such torch", index=v("12.9"), **theirs)
 silent(r, "another minor of CUDA", torch=torch("2.9.1", build("12.1")), index=v("12.1"), **theirs)
-says(r, gone, "flash-attn 2.8.3", "torch 2.10", torch=torch("2.10.0"), **theirs)
+says(r, gone, "flash-attn 2.8.3", "torch 2.8,", torch=torch("2.8.0"), **theirs)
+says(r, "unverified resolve flash-attn-wheel-unknown", "flash-attn 2.8.3", "ends before torch 2.10",
+     torch=torch("2.10.0"), **theirs)  # fmt: skip
+silent(r, "a patch that is newer", torch=torch("2.9.5"), **theirs)
+says(r, gone, "torch 2.9", flash_attn=flash(), origin="third-party", note="there are none at all")
 says(r, gone, "CUDA 13", torch=torch("2.9.1", build("13.0")), index=v("13.0"), **theirs)
 says(r, gone, "Python 3.11", python=py("3.11"), **theirs)
 says(r, gone, "aarch64", host="aarch64", **theirs)
@@ -494,6 +535,12 @@ silent(r, "in the wheel", gpu=gpu(89), **official)
 says(r, gone, "the official wheel", "12.0", "8.0, 9.0", gpu=gpu(120), **official)
 silent(r, "in theirs", gpu=gpu(89), **theirs)
 says(r, gone, "the third-party wheel", "12.0", "8.0, 9.0", gpu=gpu(120), **theirs)
+one_runs = flash(third_party=[other(), other(archs=[120], glibc="2.39"),
+                              other(archs=[120], glibc="2.40")])  # fmt: skip
+silent(r, "one of theirs", gpu=gpu(120), flash_attn=one_runs, origin="third-party")
+says(r, gone, "it has 8.0, 9.0", gpu=gpu(120), flash_attn=one_runs, origin="third-party",
+     os=os(glibc="2.32"), note="what runs there does not load")  # fmt: skip
+silent(r, "no such wheel", gpu=gpu(90), flash_attn=flash(), origin="official")
 
 r = rules.flash_attn_asks_for_the_standard
 new = torch("2.14.0", cxx=20)
@@ -529,7 +576,11 @@ silent(r, "another Python", flash_attn=has, python=py("3.11"), **torch13)
 silent(r, "the name that it guesses", flash_attn=flash("2.8.3.post1", wheel(), wheel(tag="cu13"),
                                                        cuda13_tag="cu13"), **torch13)  # fmt: skip
 says(r, warns, "flash-attn==2.8.3", "CUDA 12", flash_attn=has, **torch13)
-says(r, warns, "flash-attn==2.8.3", "Python 3.12 ", flash_attn=has, python=py("3.12t"))
+says(r, warns, "flash-attn==2.8.3", "Python 3.12,", flash_attn=has, python=py("3.12t"))
+says(r, warns, "of the other C++ ABI", flash_attn=guessed, torch=old_abi)
+says(r, warns, "CUDA 12 and for Python 3.12,", flash_attn=has, python=py("3.12t"),
+     note="both", **torch13)  # fmt: skip
+silent(r, "the name is true", flash_attn=guessed)
 
 r = rules.the_compiler_has_memory
 silent(r, "no flash-attn", memory=1)
@@ -566,14 +617,25 @@ silent(r, "no driver")
 for driver in ("570", "570.124.06", "570.124.07", "575"):
     silent(r, driver, driver=v(driver))
 for driver in ("570.124.05", "570.26", "569", "525.60.13", "525"):
-    says(r, "warn run driver-minor", f"driver {driver} ", "570.124.06", "CUDA 12.8.1",
+    says(r, "warn run driver-minor", f"driver {driver} ", "570.124.06", "CUDA 12.8:",
          note=driver, driver=v(driver))  # fmt: skip
 silent(r, "another rule's", driver=v("525.60.12"))
-branch = cuda("12.9.2", driver=None, driver_branch="575")
+of_patch = cuda("12.9.2", driver="575.57.08", driver_of_minor="575.51.03")
+silent(r, "the driver of a patch is not asked for", cuda=of_patch, driver=v("575.51.03"))
+says(r, "warn run driver-minor", "575.51.02", "575.51.03 of CUDA 12.9:", cuda=of_patch,
+     driver=v("575.51.02"))  # fmt: skip
+branch = cuda("12.9.2", driver=None, driver_branch="575", driver_of_minor="575")
 silent(r, "of the branch", cuda=branch, driver=v("575.10"))
 says(r, "warn run driver-minor", "574.99", "the 575 of", cuda=branch, driver=v("574.99"))
-secret = cuda("13.5.0", driver=None, driver_floor="580.65.06")
-says(r, "unverified run driver-unknown", "CUDA 13.5.0", cuda=secret, driver=v("999"))
+of129 = torch("2.9.1", build("12.9", driver_of_minor="575.51.03"))
+says(r, "warn run driver-minor", "570.124.06", "575.51.03 of CUDA 12.9:", torch=of129,
+     index=v("12.9"), driver=v("570.124.06"), note="torch's own CUDA is newer")  # fmt: skip
+silent(r, "new enough for both", torch=of129, index=v("12.9"), driver=v("575.51.03"))
+silent(r, "no such build", torch=of129, driver=v("570.124.06"))
+secret = cuda("13.5.0", driver=None, driver_floor="580.65.06", driver_of_minor=None)
+says(r, "unverified run driver-unknown", "CUDA 13.5 ", cuda=secret, driver=v("999"))
+says(r, "unverified run driver-unknown", "CUDA 12.8 ", driver=v("999"), note="torch's",
+     torch=torch("2.9.1", build(driver_of_minor=None)))  # fmt: skip
 
 r = rules.the_base_image_starts
 gate = "warn start container-gate"
@@ -590,10 +652,12 @@ says(r, gate, "525.60.13", gpu=gpu(), driver=v("525.60.13"))
 silent(r, "before 12.6", cuda=cuda("12.5.1"), **mine)
 says(r, gate, "cuda>=12.6", cuda=cuda("12.6.0"), **mine)
 says(r, gate, "cuda>=12.10", cuda=cuda("12.10.0"), **mine)
-of13 = cuda("13.1.0", driver="590.44.01", driver_floor="580.65.06")
+of13 = cuda("13.1.0", driver_of_minor="590.44.01", driver_floor="580.65.06")
 silent(r, "no image of NVIDIA's", gpu=gpu(), driver=v("580.65.06"), cuda=of13)
-first13 = cuda("13.0.0", driver="580.82.07", driver_floor="580.65.06")
+first13 = cuda("13.0.2", driver_of_minor="580.82.07", driver_floor="580.65.06")
 silent(r, "at 13, too", gpu=gpu(), driver=v("580.65.06"), cuda=first13)
+silent(r, "a patch's driver is not asked for", gpu=gpu(), driver=v("570.124.06"),
+       cuda=cuda(driver="570.999"))  # fmt: skip
 says(r, gate, "cuda>=13.1", gpu=gpu(), driver=v("580.65.06"), cuda=of13, kind="devel")
 silent(r, "nobody knows", gpu=gpu(), driver=v("580.65.06"), cuda=secret, kind="devel")
 
@@ -626,6 +690,15 @@ silent(rules.flash_attn_is_known)
 silent(rules.flash_attn_is_known, flash_attn=flash())
 says(rules.flash_attn_is_known, guess, "flash-attn 2.9", "2.8.3",
      flash_attn=flash("2.9", assumed="2.8.3"))  # fmt: skip
+
+# of a version that nobody knows nothing is impossible
+
+says(rules.torch_is_built_for_the_cuda, "unverified resolve torch-cuda", "CUDA 12.6",
+     index=v("12.6"), torch=torch("2.16.0", assumed="2.15.0"), note="an assumed torch")  # fmt: skip
+says(rules.nvcc_takes_the_compiler, "unverified compile nvcc-gcc", os=os(gcc=15),
+     cuda=cuda("14.0", assumed="13.5.0"), note="an assumed toolkit")  # fmt: skip
+says(rules.flash_attn_takes_the_python, "unverified resolve flash-attn-python", python=py("3.8"),
+     flash_attn=flash("2.9", assumed="2.8.3"), note="an assumed flash-attn")  # fmt: skip
 
 
 def ids() -> Iterator[str]:
@@ -701,9 +774,20 @@ def test_what_does_not_exist_at_all_is_told_apart() -> None:
         "flash-attn-wheel",
         "flash-attn-wheel-cuda",
         "flash-attn-abi",
+        "flash-attn-python",
     }
-    for code in codes:
-        assert all(one.missing for one in found if one and one.code == code)
+    for one in found:
+        if one and one.code in codes:
+            assert one.missing == (one.severity == "impossible")
+
+
+def test_what_is_said_of_an_assumed_version_names_what_it_is_like() -> None:
+    found = rules.torch_is_built_for_the_cuda(
+        torch("2.16.0", assumed="2.15.0"), v("12.6"), "x86_64"
+    )
+    assert found
+    assert "2.15.0" in found.source
+    assert not found.missing
 
 
 def test_a_reason_of_a_fact_has_the_facts_source_and_date() -> None:
@@ -749,33 +833,68 @@ def test_a_branch_alone_means_its_newest() -> None:
 # --- which wheel ----------------------------------------------------------------------------------
 
 
-def test_of_third_party_wheels_the_one_for_the_oldest_glibc_then_the_nearest_nvcc() -> None:
-    rows = [
-        other(release="far", nvcc="12.4"),
-        other(release="new", glibc="2.34"),
-        other(release="near", nvcc="12.9"),
-        other(release="abi", glibc="2.17", abi=False),
-        other(release="arm", glibc="2.17", host="aarch64"),
-    ]
+def names(row: FlashAttnFact, origin: Origin = "third-party", index: str = "12.8") -> set[str]:
+    """The releases of the wheels that fit."""
+    builds = [build(one) for one in ("12.6", "12.8")]
+    torch_ = torch("2.9.1", *builds)
+    found = rules.wheels_of(row, origin, torch_, v(index), py("3.12"), "x86_64")
+    return {getattr(one, "release", "official") for one in found}
+
+
+def chosen(
+    *rows: dict[str, Any], index: str = "12.8", card: GpuFact | None = None, glibc: str = "2.39"
+) -> str:
+    """The release of the best third-party wheel; the order of the rows does not matter."""
+    found = set()
     for order in (rows, rows[::-1]):
-        found = rules.wheel_of(
-            flash(third_party=order), "third-party", torch(), v("12.8"), py("3.12"), "x86_64"
-        )
-        assert found
-        assert getattr(found, "release", "") == "near"
+        release = flash(third_party=order)
+        wheels = release.third_party
+        one = rules.best_wheel(release, wheels, v(index), os(glibc=glibc), card)
+        found.add(getattr(one, "release", "none"))
+    (name,) = found
+    return name
+
+
+def test_the_wheels_that_fit_have_the_torch_cuda_python_abi_and_machine() -> None:
+    rows = [
+        other(release="fits"),
+        other(release="minor", nvcc="12.4", torch_cuda="12.4"),
+        other(release="abi", abi=False),
+        other(release="arm", host="aarch64"),
+        other(release="python", pythons=["3.11"]),
+        other(release="torch", torch="2.8"),
+        other(release="major", nvcc="13.0", torch_cuda="13.0"),
+    ]
+    assert names(flash(third_party=rows)) == {"fits", "minor"}
+    both = flash("2.8.3", wheel(), wheel(tag="cu13"), wheel(abi=[False]), wheel(host="aarch64"))
+    found = rules.wheels_of(both, "official", torch(), v("12.8"), py("3.12"), "x86_64")
+    assert found == [both.wheel[0]]
+
+
+def test_of_third_party_wheels_the_one_that_loads_and_runs_and_is_nearest_to_torchs_cuda() -> None:
+    new, old = other(release="new", glibc="2.34"), other(release="old", glibc="2.32")
+    assert chosen(new, old) == "old"
+    assert chosen(new, other(release="far", nvcc="12.4")) == "new", "nearer comes before older"
+    same = other(release="same", nvcc="12.4", torch_cuda="12.8")
+    near = other(release="near", nvcc="12.8", torch_cuda="12.9")
+    assert chosen(same, near) == "same", "built with the very CUDA of that torch"
+    assert chosen(other(release="far", nvcc="12.4"), other(release="near", nvcc="12.9")) == "near"
+    assert chosen(other(release="loads", nvcc="12.1"), new, glibc="2.32") == "loads"
+    assert chosen(other(release="runs", nvcc="12.1", archs=[120]), new, card=gpu(120)) == "runs"
+    assert chosen(other(release="runs", archs=[120], glibc="2.40"), new, card=gpu(120)) == "new"
+    assert chosen(other(release="v2"), other(release="v1")) == "v1"
+    assert chosen() == "none"
 
 
 def test_source_has_no_wheel() -> None:
     row = flash("2.8.3", wheel(), third_party=[other()])
-    assert rules.wheel_of(row, "source", torch(), v("12.8"), py("3.12"), "x86_64") is None
-    assert rules.wheel_of(row, "official", torch(), v("12.9"), py("3.12"), "x86_64") is None
+    assert names(row, "source") == set()
+    assert names(row, "official") == {"official"}
+    assert names(row, "third-party") == {"v1"}
+    assert names(row, "official", "12.9") == names(row, "third-party", "12.9") == set()
 
 
-def test_the_architectures_that_a_binary_holds() -> None:
-    row = flash("2.8.3", wheel())
-    assert rules.archs_of(row, "official", cuda(), (120,), row.wheel[0]) == (80, 90)
-    assert rules.archs_of(row, "source", cuda("12.8.0"), (), None) == (80, 90, 120)
-    assert rules.archs_of(row, "source", cuda("12.6.3"), (), None) == (80, 90)
-    assert rules.archs_of(row, "source", cuda(), (90,), None) == (90,)
-    theirs = flash(third_party=[other(archs=[86])]).third_party[0]
-    assert rules.archs_of(row, "third-party", cuda(), (), theirs) == (86,)
+def test_the_architectures_that_a_wheel_holds() -> None:
+    row = flash("2.8.3", wheel(), third_party=[other(archs=[86])])
+    assert rules.archs_in(row, row.wheel[0]) == (80, 90)
+    assert rules.archs_in(row, row.third_party[0]) == (86,)

@@ -21,6 +21,7 @@ from imagegen.rules import RULES, Reason, Rule, axes_of
 from imagegen.solve import (
     AXES,
     COST,
+    LIGHT,
     Combination,
     Found,
     Verdict,
@@ -203,11 +204,14 @@ def mixed(facts: Facts, table: str, chance: random.Random) -> tuple[Any, ...]:
 
 
 @given(domains(), st.lists(st.sampled_from(AXES), unique=True, max_size=3))
-def test_first_fine_is_the_first_that_works(values: Domains, first: list[str]) -> None:
+def test_first_fine_is_the_first_of_those_with_the_least_to_know(
+    values: Domains, first: list[str]
+) -> None:
+    """Nothing, one thing, two, or more: only then what is closer counts."""
     order = [*filter(first.__contains__, AXES), *(axis for axis in AXES if axis not in first)]
     found = first_fine(values, first)
-    fine = next((one for one in map(judged, every(values, order)) if one.fine), None)
-    assert same(found, fine)
+    works = [one for one in map(judged, every(values, order)) if one.fine]
+    assert same(found, min(works, key=lambda one: min(3, (cost(one) + 1) // 2), default=None))
     assert found is None or found.fine
     assert (found is None) == (grade(best(values)) > GRADES.index("warn"))
 
@@ -294,7 +298,16 @@ def test_one_graver_reason_weighs_more_than_all_lighter_ones() -> None:
     assert price_of(reason("impossible")) > most * price_of(reason("unverified"))
     assert price_of(reason("unverified")) > most * price_of(reason("warn"))
     assert price_of(reason("warn")) > 0
-    assert price_of(reason("impossible", missing=True)) == 2 * COST["impossible"]
+    assert price_of(reason("impossible", missing=True)) == 4 * COST["impossible"]
+
+
+def test_what_a_newer_driver_or_our_own_dockerfile_ends_weighs_half() -> None:
+    assert {code for code in CODES if price_of(reason("warn", code)) == 1} >= LIGHT
+    assert {code for code in CODES if price_of(reason("warn", code)) == 2} == CODES - LIGHT
+    assert COST["warn"] == 2
+
+
+CODES = {"driver-minor", "container-gate", "nvcc-minor", "python-distribution", "pip-guess"}
 
 
 @given(st.lists(st.sampled_from(("impossible", "unverified", "warn")), max_size=8))
@@ -331,17 +344,28 @@ def test_what_is_spelled_finds_the_same_values(values: Domains) -> None:
     words = {axis: "" if word == "none" else word for axis, word in it.spelled.items()}
     kind = words.pop("kind")
     assert kind == it.kind
+    axes = ["gpu", "driver", "memory", "index", "python", "host"]
     if it.flash_attn is None:
-        words["flash_attn"] = "none"
+        words |= {"flash_attn": "none", "origin": ""}  # which comes from nowhere
+    else:
+        axes.append("origin")
     again = why.narrowed(FACTS, Question(**words))
     assert [str(row.version) for row in again["torch"]] == [str(it.torch.version)]
     assert [str(row.version) for row in again["cuda"]] == [str(it.cuda.version)]
     assert again["os"] == (it.os,)
-    for axis in ("gpu", "driver", "memory", "index", "python", "origin", "host"):
+    for axis in axes:
         assert again[axis] == (getattr(it, axis),)
     assert [row and row.version for row in again["flash_attn"]] == [
         it.flash_attn and it.flash_attn.version
     ]
+
+
+def test_the_order_of_the_axes_is_that_of_their_preferences() -> None:
+    """What is chosen first is given up last: torch before the distribution, the image last."""
+    assert AXES == (
+        "host", "gpu", "driver", "memory", "torch", "index", "origin", "flash_attn", "os",
+        "python", "cuda", "kind", "archs",
+    )  # fmt: skip
 
 
 def combination(**changes: Any) -> Combination:

@@ -20,7 +20,7 @@ from imagegen.facts.rows import exact
 from imagegen.model import minor
 from imagegen.pieces import Piece, cpu_hours, pieces
 from imagegen.solve import AXES, COST, Combination, best, first_fine, judged
-from imagegen.why import CHANGES, MOST, OPTIONS, Answer, Near, Question
+from imagegen.why import CHANGES, MACHINE, MOST, OPTIONS, Answer, Near, Question
 
 from .values import FACTS
 
@@ -67,6 +67,8 @@ def questions(draw: st.DrawFn) -> Question:
         values[axis] = draw(st.sampled_from(VALUES[axis]))
     for axis in draw(st.lists(st.sampled_from(OPEN), unique=True, max_size=3)):
         values.pop(axis)
+    if values["flash_attn"] == "none":
+        values.pop("origin", "")
     return Question(**values)
 
 
@@ -113,6 +115,7 @@ def test_what_is_near_works_and_keeps_the_rest_of_the_question(question: Questio
     sizes = [len(near.changed) for near in found.near]
     assert sizes == sorted(sizes)
     sets = [set(near.changed) for near in found.near]
+    assert all(len(MACHINE & one) < 2 for one in sets), "that is just another machine"
     assert not any(a <= b for a in sets for b in sets if a is not b)
     for near in found.near:
         check(question, near)
@@ -126,8 +129,12 @@ def check(question: Question, near: Near) -> None:
     assert again.found.verdict in ("ok", "warn")
     assert again.near == ()
     differ = {axis for axis in question.asked if not holds(axis, getattr(question, axis), it)}
-    assert set(near.changed) == differ != set()
-    for axis, (old, new) in near.changed.items():
+    changed = dict(near.changed)
+    if "flash_attn" not in question.asked:  # a card without kernels still trains, without it
+        assert changed.pop("flash_attn", ("any", "none")) == ("any", "none")
+    assert set(changed) == differ
+    assert near.changed
+    for axis, (old, new) in changed.items():
         assert old == getattr(question, axis)
         assert new == it.spelled[axis]
 
@@ -145,11 +152,15 @@ def test_one_change_is_named_wherever_one_is_enough(question: Question) -> None:
         if axis in ("driver", "memory"):  # of which there is no end
             continue
         values = [value for value in every(axis) if value not in domains[axis]]
+        if axis == "python":  # the free-threaded build is for who asked for one
+            free = domains[axis][0].free_threaded
+            values = [value for value in values if value.free_threaded == free]
         far = [value for value in values if release(axis, value) != release(axis, domains[axis][0])]
         for chosen, fine in ((far, likely), (values, possible)):
             if chosen and first_fine(dict(domains) | {axis: chosen}, [axis]):
                 fine.add(axis)
     named = {axis for near in found.near for axis in near.changed if len(near.changed) == 1}
+    named &= set(question.asked)
     assert named - {"driver", "memory"} <= possible
     if len(found.near) < MOST:
         assert likely <= named
@@ -175,7 +186,7 @@ def test_the_command_of_what_is_near_asks_for_it(question: Question) -> None:
         for option, word in zip(words[::2], words[1::2], strict=True):
             axis = axis_of[option]
             values[axis] = option.removeprefix("--") + word if axis == "os" else word
-        assert set(values) == set(question.asked)
+        assert set(values) == {*question.asked, *near.changed}
         assert why.answer(FACTS, Question(**values)).found == near.found
 
 
@@ -211,7 +222,47 @@ def test_software_is_changed_before_machines() -> None:
     assert CHANGES[-2:] == ("host", "gpu")
     assert set(CHANGES) == set(OPTIONS) == {axis for axis in AXES if axis not in ("kind", "archs")}
     found = ask(gpu="T4", flash_attn="2.8.3", origin="official", torch="2.8", index="cu128")
-    assert [dict(near.changed) for near in found.near] == [{"gpu": ("T4", "A100")}]
+    assert [dict(near.changed) for near in found.near] == [{"gpu": ("T4", "A30")}]
+
+
+def test_a_card_without_kernels_still_trains_without_flash_attn() -> None:
+    found = ask(gpu="T4", torch="2.8")
+    assert codes(found) == ["flash-attn-gpu"]
+    assert dict(found.near[0].changed) == {"flash_attn": ("any", "none")}
+    assert found.near[0].command == "imagegen why --torch 2.8 --gpu T4 --flash-attn none"
+    asked = ask(gpu="T4", torch="2.8", flash_attn="2.8.3")
+    assert all("flash_attn" not in near.changed for near in asked.near), "who asked wants one"
+    other = ask(torch="2.8", cuda="13.0")
+    assert all("flash_attn" not in near.changed for near in other.near)
+
+
+def test_at_most_one_thing_about_the_machine_changes() -> None:
+    found = ask(
+        cuda="13.0", torch="2.11", flash_attn="2.8.3.post2", origin="source", driver="525",
+        memory="4",
+    )  # fmt: skip
+    assert {"memory", "driver"} <= set(codes(found))
+    changed = [set(near.changed) for near in found.near]
+    assert changed
+    assert {"memory", "driver"} not in changed
+
+
+def test_a_free_threaded_python_is_offered_only_to_who_asked_for_one() -> None:
+    for python, free in (("3.8", False), ("3.12t", True)):
+        found = ask(python=python, torch="2.9", flash_attn="none")
+        (near,) = [near for near in found.near if set(near.changed) == {"python"}]
+        assert near.changed["python"][1].endswith("t") == free
+
+
+def test_a_driver_to_know_about_does_not_choose_an_older_torch() -> None:
+    free, bound = ask(gpu="RTX 4090"), ask(gpu="RTX 4090", driver="550")
+    newest = minor(free.found.combination.torch.version)
+    assert minor(bound.found.combination.torch.version) == newest
+    assert bound.found.verdict == "warn"
+    assert set(codes(bound)) <= {"driver-minor", "container-gate"}
+    least = best(why.narrowed(FACTS, Question(gpu="RTX 4090", driver="550")))
+    assert least
+    assert least.combination.torch.version < bound.found.combination.torch.version
 
 
 @pytest.mark.parametrize("values", WORKING, ids=lambda values: values["os"])
@@ -314,7 +365,7 @@ def refused(kind: type[ImagegenError] = FactsError, **values: str) -> ImagegenEr
         ("flash_attn", "2.9", "2.8"),
         ("index", "cu127", "cu126"),
         ("origin", "offical", "official"),
-        ("host", "arm64", "aarch64"),
+        ("host", "arch64", "aarch64"),
     ],
 )
 def test_a_value_that_no_fact_knows_is_refused_with_the_nearest(
@@ -329,13 +380,65 @@ def test_a_value_that_no_fact_knows_is_refused_with_the_nearest(
 
 @pytest.mark.parametrize(
     ("axis", "word"),
-    [("torch", "new"), ("cuda", "12.x"), ("driver", "newest"), ("python", "3"), ("memory", "8GB")],
+    [
+        ("torch", "new"),
+        ("torch", "none"),
+        ("cuda", "12.x"),
+        ("cuda", "none"),
+        ("driver", "newest"),
+        ("driver", "12.8"),
+        ("driver", "5700"),
+        ("driver", "none"),
+        ("python", "3"),
+        ("memory", "8GB2"),
+        ("memory", "GB"),
+        ("memory", "-8"),
+        ("memory", "8.5"),
+        ("memory", "²"),
+        ("flash_attn", "3.0"),
+        ("flash_attn", "4.0.0"),
+    ],
 )
 def test_a_value_of_no_such_form_is_a_matter_of_usage(axis: str, word: str) -> None:
     error = refused(UsageError, **{axis: word})
     assert error.exit_code == 2
     assert word in str(error)
     assert OPTIONS[axis] in str(error)
+
+
+def test_a_cuda_version_is_not_taken_for_a_driver() -> None:
+    error = refused(UsageError, driver="12.8")
+    assert "is it a CUDA version?" in str(error)
+    assert "nvidia-smi" in error.hint
+
+
+def test_no_flash_attn_comes_from_nowhere() -> None:
+    for origin in VALUES["origin"]:
+        assert "--flash-attn-from" in str(refused(UsageError, flash_attn="none", origin=origin))
+
+
+def test_another_package_is_not_a_newer_flash_attn() -> None:
+    error = str(refused(UsageError, flash_attn="3"))
+    assert "flash_attn_3" in error
+    assert "flash-attn 2" in error
+
+
+@pytest.mark.parametrize(
+    ("axis", "words", "value"),
+    [
+        ("memory", ("16", "16GB", "16 gb"), 16),
+        ("host", ("x86_64", "amd64", "x86-64"), "x86_64"),
+        ("host", ("aarch64", "arm64"), "aarch64"),
+        ("driver", ("570", "R570", "r570"), Version("570")),
+        ("driver", ("570.124.06", "570.124.6"), Version("570.124.6")),
+        ("index", ("cu128", "12.8", "cu12.8", "CU128"), Version("12.8")),
+    ],
+)
+def test_a_value_is_taken_as_people_write_it(
+    axis: str, words: tuple[str, ...], value: object
+) -> None:
+    for word in words:
+        assert why.narrowed(FACTS, Question(**{axis: word}))[axis] == (value,)
 
 
 @pytest.mark.parametrize(
@@ -407,6 +510,11 @@ def test_only_versions_can_be_allowed() -> None:
         ("t4", "T4"),
         ("RTX 6000 Ada Generation", "RTX 6000 Ada"),
         ("A6000", "RTX A6000"),
+        ("1080 Ti", "GTX 1080 Ti"),
+        ("GeForce RTX 5090", "RTX 5090"),
+        ("H100 PCIe", "H100"),
+        ("NVIDIA A100-PCIE-40GB", "A100"),
+        ("Tesla V100-SXM2-16GB", "V100"),
     ],
 )
 def test_a_card_is_found_however_it_is_spelled(spelled: str, name: str) -> None:
@@ -414,7 +522,7 @@ def test_a_card_is_found_however_it_is_spelled(spelled: str, name: str) -> None:
     assert ask(gpu=spelled, flash_attn="none").found.combination.spelled["gpu"] == name
 
 
-@pytest.mark.parametrize("spelled", ["6000", "NVIDIA", "0", "Ti", "RTX 9090"])
+@pytest.mark.parametrize("spelled", ["6000", "NVIDIA", "0", "Ti", "RTX 9090", "80GB", "100"])
 def test_a_card_that_may_be_several_or_none_is_refused(spelled: str) -> None:
     error = refused(gpu=spelled)
     assert error.exit_code == 3
@@ -424,6 +532,9 @@ def test_a_card_that_may_be_several_or_none_is_refused(spelled: str) -> None:
 def test_the_nearest_cards_are_named() -> None:
     assert "'RTX 4090'" in refused(gpu="RTX 4900").hint
     assert refused(gpu="---").hint == ""
+    hint = refused(gpu="6000").hint
+    assert all("6000" in name for name in hint.removeprefix("near: ").split(", "))
+    assert {"'RTX A6000'", "'RTX 6000 Ada'"} <= set(hint.removeprefix("near: ").split(", "))
 
 
 def test_every_name_of_every_card_is_found() -> None:
@@ -453,7 +564,7 @@ def test_the_pieces_of_an_official_wheel() -> None:
         "version": "2.8.3",
         "archs": [80, 90, 100, 120],
         "wheel": name,
-        "url": "https://github.com/Dao-AILab/flash-attention/releases/download/v2.8.3/" + name,
+        "url": FACTS.flash_attn_url.format(version="2.8.3", wheel=name),
     }
     assert found["torch"] == {"from": "PyPI", "version": "2.8.0", "cuda": "12.8"}
     assert found["python"] == {"from": "ubuntu24.04", "version": "3.12"}
@@ -499,7 +610,7 @@ def test_the_pieces_of_a_third_partys_wheel() -> None:
     assert piece["from"] == "a third party's wheel"
     assert wheel.startswith("flash_attn-2.8.3+cu130torch2.10-cp313-cp313-")
     assert wheel.endswith("x86_64.whl")
-    assert str(piece["url"]).startswith("https://github.com/mjun0812/")
+    assert str(piece["url"]).startswith(FACTS.third_party_url.partition("{")[0])
     assert str(piece["url"]).endswith(f"/{wheel}")
     missing = parts(torch="2.4", python="3.12", flash_attn="2.8.3.post2", origin="third-party")
     assert missing["flash_attn"]["from"] == "no third-party wheel is known"
@@ -558,7 +669,10 @@ def test_where_nvcc_python_and_the_base_come_from() -> None:
     assert taken["python"] == {"from": "elsewhere", "version": "3.11"}
     assert taken["nvcc"] == {"from": "NVIDIA's apt packages", "version": "12.8.1"}
     absent = parts(os="debian12", cuda="12.8", torch="2.8")
-    assert absent["base"] == {"from": "an nvidia/cuda image that no list has", "os": "debian12"}
+    assert absent["base"] == {"from": "none: NVIDIA publishes no images for debian"}
+    unlisted = parts(os="ubuntu22.04", cuda="12.8.2", torch="2.8", flash_attn="none")["base"]
+    assert unlisted["from"] == "an nvidia/cuda image that no list has"
+    assert str(unlisted["image"]).startswith("nvidia/cuda:12.8.2-")
     ended = parts(torch="2.12")["torchaudio"]
     assert "none" in str(ended["from"])
     assert parts(torch="2.11")["torchaudio"] == {"from": "beside torch", "version": "2.11.0"}
@@ -670,6 +784,50 @@ def test_every_option_reaches_its_axis() -> None:
     assert {axis: found[axis] for axis in expected} == expected
     debian = json.loads(invoke("--debian", "12", "--format", "json").stdout)
     assert debian["combination"]["os"] == "debian12"
+
+
+def test_what_is_absent_is_null_in_json() -> None:
+    found = json.loads(invoke("--flash-attn", "none", "--format", "json").stdout)["combination"]
+    assert found["flash_attn"] is None
+    assert found["gpu"] is found["driver"] is found["memory"] is None
+    assert found["torch"]
+
+
+def test_what_torch_calls_itself_names_its_index(
+    line: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = invoke("--torch", "2.9.1+cu126", "--format", "json")
+    found = json.loads(done.stdout)["combination"]
+    assert (found["torch"], found["index"]) == ("2.9.1", "cu126")
+    both = ("--torch", "2.9.1+cu126", "--torch-index")
+    same = json.loads(invoke(*both, "cu126", "--format", "json").stdout)
+    assert same["combination"]["index"] == "cu126"
+    assert line("why", *both, "cu128") == 2
+    assert "contradict" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (("--gpu", "RTX 9090"), 3),
+        (("--torch-index", "cu127"), 3),
+        (("--arch", "riscv64"), 3),
+        (("--ubuntu", "24.40"), 3),
+        (("--torch", "none"), 2),
+        (("--cuda", "none"), 2),
+        (("--driver", "12.8"), 2),
+        (("--memory", "²"), 2),
+        (("--flash-attn", "3"), 2),
+        (("--flash-attn", "none", "--flash-attn-from", "official"), 2),
+    ],
+)
+def test_what_is_not_known_is_3_and_what_has_no_such_form_is_2(
+    words: tuple[str, ...], status: int, line: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert line("why", *words) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
 
 
 def test_two_distributions_are_a_matter_of_usage(
