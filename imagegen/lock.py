@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from imagegen import proc
@@ -25,6 +26,8 @@ NVCC = ("nvidia-cuda-cccl", "nvidia-cuda-crt", "nvidia-cuda-nvcc", "nvidia-nvvm"
 """What turns the CUDA libraries that torch brings into a toolkit."""
 LINE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+]+( ;[^@]*)?( \\)?")
 """The first line of a package: no place, no option, nothing without a version."""
+NAME_AND_VERSION = re.compile(r"[A-Za-z0-9._-]+==([A-Za-z0-9.!+]+) ?(?!;)")
+"""A package's version; none where it is for some machines only."""
 NAME = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==", re.MULTILINE)
 
 
@@ -91,19 +94,22 @@ def _missing(folder: Path, asked: Iterable[str]) -> Iterator[str]:
     """What is asked for and not in its own part, and what is in two parts."""
     held = {part: _entries((folder / f"{part}.txt").read_text()) for part in PARTS}
     for wanted in map(Requirement, asked):
-        part = "torch" if wanted.name in ("torch", "torchvision") else "apps"
-        block = held[part].get(wanted.name, "")
-        first = block.split("\n")[0].split(" ")
-        exact = str(wanted) if wanted.specifier and "==" in str(wanted) else first[0]
-        if not block or first[0] != exact or ";" in first:
+        name = str(canonicalize_name(wanted.name))
+        # A package that others in the list need may be in their part: einops beside torch.
+        elsewhere = [part for part in ("tools", "cuda", "torch") if name in held[part]]
+        part = "torch" if name in ("torch", "torchvision") else "apps"
+        if part == "apps" and elsewhere and _parts(name, held["torch"]) & set(elsewhere):
+            part = elsewhere[0]
+        version = NAME_AND_VERSION.match(held[part].get(name, ""))
+        if not version or not wanted.specifier.contains(version[1], prereleases=True):
             yield f"{folder / part}.txt: does not hold {wanted}"
     if any(block.startswith("cuda-toolkit==13") for block in held["cuda"].values()):
-        for name in NVCC:
-            if name not in held["nvcc"]:
-                yield f"{folder / 'nvcc'}.txt: does not hold {name}"
+        for tool in NVCC:
+            if tool not in held["nvcc"]:
+                yield f"{folder / 'nvcc'}.txt: does not hold {tool}"
     for one, other in combinations([part for part in PARTS if part != "build"], 2):
-        for name in sorted(set(held[one]) & set(held[other])):
-            yield f"{folder}: {name} is in {one}.txt and in {other}.txt"
+        for twice in sorted(set(held[one]) & set(held[other])):
+            yield f"{folder}: {twice} is in {one}.txt and in {other}.txt"
 
 
 def _parts(name: str, for_torch: Iterable[str]) -> set[str]:

@@ -119,6 +119,8 @@ def unlocked(it: Candidate, workspace: Workspace) -> tuple[str, ...]:
 def _why_unlocked(it: Candidate, what: str) -> str:
     if what == "base":
         return "no digest of it is named by two public files, and no registry was asked"
+    if lockable(it) or it.torch.assumed:
+        return "there is no lock of it here; imagegen lock makes one of what is on PyPI"
     return (
         f"torch {it.torch.version} for CUDA {it.index} is on PyTorch's own index, and not on PyPI"
     )

@@ -183,10 +183,13 @@ def merged(tables: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(value, list) or not isinstance(found.get(table), list):
             found[table] = value  # a single value, or a fault that the models tell
             continue
-        rows = list(found[table])
+        rows, ours = list(found[table]), len(found[table])
         for row in value:
             key = _key(table, row)
-            at = next((i for i, r in enumerate(rows) if key and _key(table, r) == key), None)
+            known = (
+                i for i, r in enumerate(rows[:ours]) if key and all(key) and _key(table, r) == key
+            )
+            at = next(known, None)
             if at is None:
                 rows.append(row)
             else:
@@ -196,9 +199,10 @@ def merged(tables: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _owned(old: Mapping[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """A user's keys of a row, with a source that says so where they give none."""
+    """A user's keys of a row, with a source that says whose they are where they give none."""
     ours = {"source": f"your own facts, over: {old.get('source', '')}"}
-    return new if "source" in new else ours | new
+    named = {"name": old["name"]} if "name" in old else {}  # a card keeps its name, however spelled
+    return ours | new | named
 
 
 def _key(table: str, row: object) -> tuple[object, ...]:

@@ -22,6 +22,7 @@ def faults(facts: Facts) -> Iterator[str]:
     yield from _twice("base", (row.tag for row in facts.base))
     yield from _twice("base", (f"{row.os} {row.cuda} {row.kind}" for row in facts.base))
     yield from _twice("gpu", (key for row in facts.gpu for key in row.keys))
+    yield from _derived(facts)
     yield from _torch(facts)
     yield from _cuda(facts)
     yield from _flash_attn(facts)
@@ -32,6 +33,14 @@ def _twice(table: str, names: Iterable[Hashable]) -> Iterator[str]:
     for name, count in Counter(names).items():
         if count > 1:
             yield f"{table}: {name} is there {count} times"
+
+
+def _derived(facts: Facts) -> Iterator[str]:
+    for table in ("torch", "cuda", "base", "os", "flash_attn", "gpu"):
+        for i, row in enumerate(getattr(facts, table)):
+            for key in ("assumed", "driver_of_minor", "third_party_source"):
+                if getattr(row, key, None):
+                    yield f"{table}.{i}: {key} is filled in here, never given"
 
 
 def _torch(facts: Facts) -> Iterator[str]:

@@ -109,7 +109,7 @@ def test_list_on_a_machine_that_nothing_works_on_is_4(
 def test_list_with_a_card_that_no_fact_knows(imagegen: Shell) -> None:
     err = imagegen("list", "--gpu", "RTX 4091", status=3)
     assert "'RTX 4090'" in err
-    assert "--driver 'x': not a version" in imagegen("list", "--driver", "x", status=2)
+    assert "--driver x: not a driver's version" in imagegen("list", "--driver", "x", status=2)
 
 
 def test_list_says_aliases_locks_and_reasons(imagegen: Shell) -> None:

@@ -411,7 +411,7 @@ def test_a_lookup_of_something_unknown_is_none() -> None:
 
 def test_pythons_and_indexes_are_those_of_all_torches() -> None:
     assert list(map(str, FACTS.pythons)) == [
-        *("3.15t", "3.15", "3.14t", "3.14", "3.13t", "3.13", "3.12", "3.11", "3.10", "3.9", "3.8"),
+        *("3.12", "3.11", "3.10", "3.13", "3.14", "3.9", "3.15", "3.8", "3.14t", "3.13t", "3.15t"),
     ]
     assert [minor(index) for index in FACTS.indexes] == [
         *("13.2", "13.0", "12.9", "12.8", "12.6", "12.4", "12.1", "11.8"),

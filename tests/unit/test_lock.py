@@ -336,14 +336,6 @@ def test_a_part_that_does_not_hold_what_is_asked_for(folder: Path, part: str, na
     assert faults(folder) == [f"{file}: does not hold {wanted}"]
 
 
-def test_in_another_part_it_is_of_no_use(folder: Path) -> None:
-    apps, torch = folder / "apps.txt", folder / "torch.txt"
-    row = lock._entries(apps.read_text())["transformers"]
-    apps.write_text(apps.read_text().replace(row, ""))
-    torch.write_text(torch.read_text() + row)
-    assert faults(folder) == [f"{apps}: does not hold transformers"]
-
-
 def test_a_package_in_two_parts(folder: Path) -> None:
     apps, torch = folder / "apps.txt", folder / "torch.txt"
     torch.write_text(torch.read_text() + lock._entries(apps.read_text())["transformers"])

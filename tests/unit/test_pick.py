@@ -369,7 +369,7 @@ def test_globs_narrow_the_choice() -> None:
         ({}, "pick needs a machine"),
         ({"gpu": "H100", "here": True}, "give it or them"),
         ({"driver": "580", "here": True}, "give it or them"),
-        ({"gpu": "H100", "driver": "new"}, "--driver 'new': not a version"),
+        ({"gpu": "H100", "driver": "new"}, "--driver new: not a driver's version"),
         ({"gpu": "H100", "python": "three"}, "--python: 'three' is not a Python"),
         ({"gpu": "H100", "torch": "new"}, "--torch 'new': not a version"),
     ],

@@ -179,15 +179,23 @@ def test_a_recipe_says_where_each_piece_comes_from(it: Candidate) -> None:
 
 
 @pytest.mark.parametrize("it", RESOLUTION.combinations, ids=lambda it: it.id)
-def test_why_something_is_not_locked_is_true(it: Candidate, tmp_path: Path) -> None:
-    why = plan.recipe(it, RESOLUTION, WORKSPACE).unlocked
-    if not plan.lockable(it):
-        assert why["torch"] == (
-            f"torch {it.torch.version} for CUDA {it.index} is on PyTorch's own index, "
-            "and not on PyPI"
-        )
-    bare = plan._why_unlocked(it, "torch")
-    assert (bare == NO_LOCK) == plan.lockable(it), "without its lock"
+def test_what_pypi_lacks_says_so(it: Candidate) -> None:
+    text = (
+        f"torch {it.torch.version} for CUDA {it.index} is on PyTorch's own index, and not on PyPI"
+    )
+    unlocked = plan.recipe(it, RESOLUTION, WORKSPACE).unlocked
+    assert unlocked.get("torch") == (None if plan.lockable(it) else text)
+
+
+def test_what_pypi_has_says_that_it_is_not_locked_yet(workspace: Workspace) -> None:
+    """The tools come from the lock of another torch for the same Python."""
+    it = next(
+        it
+        for it in RESOLUTION.combinations
+        if plan.lockable(it) and minor(it.torch.version) == "2.10" and str(it.os.python) == "3.12"
+    )
+    shutil.rmtree(workspace.locks / "torch2.10.0-cu128-py3.12")
+    assert plan.recipe(it, RESOLUTION, workspace).unlocked["torch"] == NO_LOCK
 
 
 NO_LOCK = "there is no lock of it here; imagegen lock makes one of what is on PyPI"

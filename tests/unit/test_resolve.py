@@ -284,7 +284,7 @@ def test_what_is_not_confirmed_is_said_in_a_sentence() -> None:
     [
         ("torch", "2.99", ("ubuntu24.04", "12.8", "2.99", "devel"), "torch-cuda"),
         ("torch", "2.99", ("ubuntu20.04", "12.6", "2.99", "devel"), "torch-python"),
-        ("cuda", "13.0.9", ("ubuntu26.04", "13.0.9", "2.11", "devel"), "nvcc-gcc"),
+        ("cuda", "12.6.9", ("ubuntu26.04", "12.6.9", "2.11", "devel"), "nvcc-gcc"),
     ],
 )
 def test_of_a_version_that_nobody_knows_nothing_is_impossible(
@@ -789,7 +789,7 @@ def test_a_workspace_with_faults_does_not_load_and_all_are_told(tmp_path: Path) 
         lines,
         (
             "build.0.os: debian12 can never give a target (base-image, torch-cuda): ",
-            "build.0.torch: 2.8 can never give a target (base-image, torch-cuda): ",
+            "build.0.torch: 2.8 can never give a target (torch-cuda): ",
             "exclude.0: there is nothing to exclude (nobody asked for it)",
             "alias.0: latest points to nothing",
             "alias.1: la test: 'la test' is not a tag",
