@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import product
 
 from packaging.version import Version
@@ -29,7 +30,7 @@ class Candidate(Combination):
     selection: Kernels
     reasons: tuple[Reason, ...]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The id of its target."""
         return self.target().id

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import prod
 from typing import Any, Literal, NamedTuple, get_args
 
 from packaging.version import Version
@@ -34,6 +35,9 @@ COST = {"impossible": 1_000_000, "unverified": 1_000, "warn": 2}
 
 LIGHT = {"driver-minor", "container-gate"}
 """What is only to be known weighs half: a newer driver, or our own Dockerfile, ends it."""
+
+FEW = 32
+"""So few combinations are searched at once."""
 
 Domains = Mapping[str, Sequence[Any]]
 """The values of every axis, the preferred ones first."""
@@ -178,6 +182,8 @@ def best(
 
     None where an axis is empty.
     """
+    if prod(len(domains[axis]) for axis in AXES) <= FEW:
+        return _searched(domains, (), rules, limit=1 << 60, enough=0)
     # From the least that it could cost up: a search that is allowed little ends soon.
     for limit in (1, 1_000, 1_000_000, 2_000_000, 3_000_000, 5_000_000, 1 << 60):
         found = _searched(domains, (), rules, limit=limit, enough=0)
