@@ -9,7 +9,7 @@ import sys
 import time
 from math import prod
 
-from imagegen import facts, solve, why
+from imagegen import facts, question, solve
 
 ROUNDS = 9
 # As people run it: with this set, Python compiles every module anew each time.
@@ -31,7 +31,7 @@ def product() -> None:
     known = facts.load()
     newest = max(known.flash_attn, key=lambda row: row.version)
     one_each = {"host": ("x86_64",), "flash_attn": (newest,), "origin": ("source",)}
-    domains = why.everything(known) | one_each
+    domains = question.everything(known) | one_each
     start = time.perf_counter()
     verdicts = solve.survey(domains)
     seconds = time.perf_counter() - start

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from imagegen import facts, machine, pick, plan, why
+from imagegen import facts, machine, pick, plan, question, why
 from imagegen.errors import ImpossibleCombination, NothingSelected, UsageError
 from imagegen.flow import Setup
 from imagegen.model import Python, Target
@@ -30,7 +30,7 @@ class Listed:
 
 
 def answer(
-    question: why.Question, own: Path | None, *, allow_unknown: bool
+    question: question.Question, own: Path | None, *, allow_unknown: bool
 ) -> tuple[why.Answer, Mapping[str, Piece]]:
     """The answer to a question, and where each piece of the combination would come from."""
     known = facts.load(own)
@@ -77,8 +77,8 @@ def best(
 
 def described(known: facts.Facts, gpu: str, driver: str) -> Machine:
     """The machine that the options describe."""
-    cards = (why.card(known, gpu),) if gpu else ()
-    return Machine(gpus=cards, driver=why.driver(driver) if driver else None)
+    cards = (question.card(known, gpu),) if gpu else ()
+    return Machine(gpus=cards, driver=question.driver(driver) if driver else None)
 
 
 def listed(it: Setup, select: Sequence[str], gpu: str, driver: str) -> tuple[Listed, ...]:

@@ -125,7 +125,7 @@ def left_out(rows: Sequence[LeftOut], fmt: str) -> None:
 
 def why(found: Answer, where: Mapping[str, Piece], fmt: Format) -> None:
     """A verdict, every reason for it, where the pieces come from, and what is near."""
-    from imagegen.why import option
+    from imagegen.question import option
 
     if fmt == "json":
         show(

@@ -88,7 +88,7 @@ def why(
     """
     from imagegen import choose, report
     from imagegen.errors import ImpossibleCombination, UsageError
-    from imagegen.why import Question, index_word
+    from imagegen.question import Question, index_word
 
     if ubuntu and debian:
         raise UsageError("--ubuntu and --debian: an image stands on one of them")

@@ -12,8 +12,8 @@ from typing import TypedDict, get_args
 import pytest
 
 from imagegen import rules, why
+from imagegen.question import OPTIONS, Question
 from imagegen.solve import Verdict
-from imagegen.why import OPTIONS, Question
 
 from .values import FACTS
 
