@@ -14,10 +14,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from imagegen import question
 from imagegen.facts import CudaFact, Facts, FlashAttnFact, OsFact, TorchFact
 from imagegen.model import Host, Kind, Origin
-from imagegen.question import Question
+from imagegen.question import Question, narrowed
 from imagegen.rules import RULES, Reason, Rule, axes_of
 from imagegen.solve import (
     AXES,
@@ -55,7 +54,7 @@ WORKING = (
 
 @cache
 def answered(question: Question) -> Found:
-    found = best(question.narrowed(FACTS, question))
+    found = best(narrowed(FACTS, question))
     assert found
     return found
 
@@ -190,7 +189,7 @@ QUESTIONS = (
 def test_the_order_of_the_rows_does_not_matter(question: Question, chance: random.Random) -> None:
     tables = ("torch", "cuda", "base", "os", "flash_attn", "gpu")
     facts = FACTS.model_copy(update={name: mixed(FACTS, name, chance) for name in tables})
-    found = best(question.narrowed(facts, question))
+    found = best(narrowed(facts, question))
     assert found
     assert same(found, answered(question))
 
@@ -218,11 +217,11 @@ def test_first_fine_is_the_first_of_those_with_the_least_to_know(
 
 def test_first_fine_finds_something_and_finds_nothing() -> None:
     """So that the law above is about both."""
-    open_ = question.narrowed(FACTS, Question(torch="2.8", cuda="12.8"))
+    open_ = narrowed(FACTS, Question(torch="2.8", cuda="12.8"))
     found = first_fine(open_, ("os",))
     assert found
     assert found.fine
-    assert first_fine(question.narrowed(FACTS, Question(torch="2.8", cuda="13.0")), ("os",)) is None
+    assert first_fine(narrowed(FACTS, Question(torch="2.8", cuda="13.0")), ("os",)) is None
 
 
 # --- survey ---------------------------------------------------------------------------------------
@@ -349,7 +348,7 @@ def test_what_is_spelled_finds_the_same_values(values: Domains) -> None:
         words |= {"flash_attn": "none", "origin": ""}  # which comes from nowhere
     else:
         axes.append("origin")
-    again = question.narrowed(FACTS, Question(**words))
+    again = narrowed(FACTS, Question(**words))
     assert [str(row.version) for row in again["torch"]] == [str(it.torch.version)]
     assert [str(row.version) for row in again["cuda"]] == [str(it.cuda.version)]
     assert again["os"] == (it.os,)

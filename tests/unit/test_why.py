@@ -19,7 +19,7 @@ from imagegen.errors import FactsError, ImagegenError, UsageError
 from imagegen.facts.rows import exact
 from imagegen.model import minor
 from imagegen.pieces import Piece, cpu_hours, pieces
-from imagegen.question import CHANGES, OPTIONS, Question
+from imagegen.question import CHANGES, OPTIONS, Question, assuming, everything, narrowed
 from imagegen.solve import AXES, COST, Combination, best, first_fine, judged
 from imagegen.why import MACHINE, MOST, Answer, Near
 
@@ -146,7 +146,7 @@ def test_one_change_is_named_wherever_one_is_enough(question: Question) -> None:
     found = why.answer(FACTS, question)
     if found.found.fine:
         return
-    domains = question.narrowed(FACTS, question)
+    domains = narrowed(FACTS, question)
     likely: set[str] = set()
     possible: set[str] = set()
     for axis in question.asked:
@@ -168,7 +168,7 @@ def test_one_change_is_named_wherever_one_is_enough(question: Question) -> None:
 
 
 def every(axis: str) -> list[Any]:
-    return list(FACTS.gpu if axis == "gpu" else question.everything(FACTS)[axis])
+    return list(FACTS.gpu if axis == "gpu" else everything(FACTS)[axis])
 
 
 def release(axis: str, value: Any) -> Any:
@@ -261,7 +261,7 @@ def test_a_driver_to_know_about_does_not_choose_an_older_torch() -> None:
     assert minor(bound.found.combination.torch.version) == newest
     assert bound.found.verdict == "warn"
     assert set(codes(bound)) <= {"driver-minor", "container-gate"}
-    least = best(question.narrowed(FACTS, Question(gpu="RTX 4090", driver="550")))
+    least = best(narrowed(FACTS, Question(gpu="RTX 4090", driver="550")))
     assert least
     assert least.combination.torch.version < bound.found.combination.torch.version
 
@@ -288,7 +288,7 @@ def test_what_nobody_verified_has_something_near_that_is_known() -> None:
 
 
 def test_everything_is_every_value_the_preferred_first() -> None:
-    values = question.everything(FACTS)
+    values = everything(FACTS)
     assert set(values) == set(AXES)
     for axis, rows in (("torch", FACTS.torch), ("cuda", FACTS.cuda)):
         assert set(map(id, values[axis])) == set(map(id, rows))
@@ -439,7 +439,7 @@ def test_a_value_is_taken_as_people_write_it(
     axis: str, words: tuple[str, ...], value: object
 ) -> None:
     for word in words:
-        assert question.narrowed(FACTS, Question(**{axis: word}))[axis] == (value,)
+        assert narrowed(FACTS, Question(**{axis: word}))[axis] == (value,)
 
 
 @pytest.mark.parametrize(
@@ -473,7 +473,7 @@ def test_several_versions_can_be_allowed_at_once() -> None:
 
 def test_a_known_version_needs_no_allowance() -> None:
     asked = Question(torch="2.9", cuda="12.8", flash_attn="none")
-    assert question.assuming(FACTS, asked) is FACTS
+    assert assuming(FACTS, asked) is FACTS
     assert why.answer(FACTS, asked, allow_unknown=True).found == why.answer(FACTS, asked).found
 
 
@@ -875,4 +875,4 @@ def test_a_users_own_facts_are_asked(tmp_path: Any) -> None:
 
 def test_best_of_the_narrowed_values_is_the_answer() -> None:
     question = Question(torch="2.9", cuda="12.8")
-    assert why.answer(FACTS, question).found == best(question.narrowed(FACTS, question))
+    assert why.answer(FACTS, question).found == best(narrowed(FACTS, question))
