@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from imagegen import aliases, bake, base, facts, lock, matrix, pieces, plan, render, resolve
+from imagegen import aliases, bake, base, facts, matrix, pieces, plan, render, resolve
 from imagegen.errors import (
     BuildError,
     ChecksFailed,
@@ -93,76 +93,6 @@ def cache() -> Path:
     """Where bases and reports are kept between runs."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "imagegen"
-
-
-# --- render, lock ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rendered:
-    """``files`` differed from the disk; ``strays`` are folders that have no target any more."""
-
-    targets: int
-    files: tuple[Path, ...]
-    strays: tuple[Path, ...]
-
-
-def render_files(it: Setup, select: Sequence[str], *, check: bool) -> Rendered:
-    """Write the files of the selected targets, or only compare.
-
-    Raises:
-        StaleFiles: with ``check``, when a file differs or a folder has no target any more.
-    """
-    chosen = it.resolution.select(select)
-    rendered: dict[str, str] = {}
-    for combination in chosen:
-        rendered |= render.files(plan.recipe(combination, it.resolution, it.workspace))
-    folder = it.workspace.folder
-    strays = render.strays(folder, (t.id for t in it.resolution.targets))
-    changed = render.drift(folder, rendered) if check else render.write(folder, rendered)
-    if check and (changed or strays):
-        lines = [f"  {path} differs" for path in changed]
-        lines += [f"  {path} has no target in the matrix" for path in strays]
-        hints = ["imagegen render"] * bool(changed) + [f"rm -r {path}" for path in strays]
-        raise StaleFiles("\n".join(["not what the matrix says:", *lines]), hint="; ".join(hints))
-    return Rendered(targets=len(chosen), files=tuple(changed), strays=tuple(strays))
-
-
-def lock_files(
-    it: Setup, select: Sequence[str], network: bake.Network, say: Say
-) -> tuple[Path, ...]:
-    """Write the locks of the selected targets, one for each torch, CUDA and Python."""
-    folders: dict[Path, resolve.Candidate] = {}
-    for combination in it.resolution.select(select):
-        name = plan.lock_name(
-            combination.torch.version, combination.cuda.version, combination.python.version
-        )
-        if plan.lockable(combination):
-            folders.setdefault(it.workspace.locks / name, combination)
-        else:
-            say(f"{name}: not on PyPI, so not locked here")
-    for folder, combination in folders.items():
-        target = combination.target(it.resolution.packages)
-        build = combination.torch.build_for(combination.index)
-        lock.lock(target, build.toolkit if build else None, folder, network, say)
-    return tuple(folders)
-
-
-def check_locks(it: Setup, select: Sequence[str]) -> tuple[Path, ...]:
-    """The locks that the selected targets use, each found whole and made for what is asked now.
-
-    Raises:
-        StaleFiles: with every fault of every lock.
-    """
-    asked: dict[Path, tuple[str, ...]] = {}
-    for one in it.resolution.select(select):
-        name = plan.lock_name(one.torch.version, one.cuda.version, one.python.version)
-        if plan.lockable(one):
-            asked[it.workspace.locks / name] = plan.asked(one.target(it.resolution.packages))
-    faults = [fault for folder, rows in asked.items() for fault in lock.faults(folder, rows)]
-    if faults:
-        raise StaleFiles("\n".join(faults), hint="imagegen lock")
-    return tuple(asked)
 
 
 # --- build, test, push ----------------------------------------------------------------------------

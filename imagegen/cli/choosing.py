@@ -37,16 +37,17 @@ def list_(
 
     imagegen list '*cuda13.0*' 'debian*' --gpu "RTX 4090" --driver 570
     """
-    from imagegen import choose, report
+    from imagegen import choose
     from imagegen.errors import UsageError
+    from imagegen.report import asking
 
     if excluded and (gpu or driver or fmt == ListOutput.github):
         raise UsageError("--excluded shows what is left out on every machine: text or JSON")
     it = setup(matrix, facts, allow_unknown)
     if excluded:
-        report.left_out(choose.left_out(it, select or ()), fmt.value)
+        asking.left_out(choose.left_out(it, select or ()), fmt.value)
     else:
-        report.targets(choose.listed(it, select or (), gpu, driver), fmt.value)
+        asking.targets(choose.listed(it, select or (), gpu, driver), fmt.value)
 
 
 def why(
@@ -86,9 +87,10 @@ def why(
 
     imagegen why --ubuntu 24.04 --cuda 13.0 --torch 2.8 --python 3.12
     """
-    from imagegen import choose, report
+    from imagegen import choose
     from imagegen.errors import ImpossibleCombination, UsageError
     from imagegen.question import Question, index_word
+    from imagegen.report import asking
 
     if ubuntu and debian:
         raise UsageError("--ubuntu and --debian: an image stands on one of them")
@@ -103,7 +105,7 @@ def why(
         origin=flash_attn_from, host=arch, gpu=gpu, driver=driver, memory=memory,
     )  # fmt: skip
     found, pieces = choose.answer(question, facts, allow_unknown=allow_unknown)
-    report.why(found, pieces, fmt.value)
+    asking.why(found, pieces, fmt.value)
     if found.found.verdict == "impossible":
         raise typer.Exit(ImpossibleCombination.exit_code)
 
@@ -126,10 +128,11 @@ def pick(
 
     imagegen pick --gpu "RTX 4090" --driver 570
     """
-    from imagegen import choose, report
+    from imagegen import choose
+    from imagegen.report import asking
 
     it = setup(matrix, facts, allow_unknown)
     picked = choose.best(
         it, select or (), gpu, driver, python=python, torch=torch, here=from_nvidia_smi
     )
-    report.picked(picked, fmt.value)
+    asking.picked(picked, fmt.value)

@@ -43,9 +43,9 @@ def render(
     fmt: Fmt = Output.text,
 ) -> None:
     """Write the Dockerfiles of the selected targets beside the matrix."""
-    from imagegen import flow, report
+    from imagegen import files, report
 
-    found = flow.render_files(setup(matrix, facts, allow_unknown), select or (), check=check)
+    found = files.render_files(setup(matrix, facts, allow_unknown), select or (), check=check)
     report.rendered(found, fmt.value, check=check)
 
 
@@ -67,14 +67,15 @@ def lock(
     Base images and flash-attn's source are pinned by the facts. What this network cannot reach
     stays visibly unlocked: see the column of `imagegen list`.
     """
-    from imagegen import bake, flow, report
+    from imagegen import bake, files, report
+    from imagegen.report import asking
 
     it = setup(matrix, facts, allow_unknown)
     if check:
-        report.locks(flow.check_locks(it, select or ()), fmt.value)
+        asking.locks(files.check_locks(it, select or ()), fmt.value)
         return
     network = bake.Network(ca=ca, pypi_index=pypi_index)
-    made = flow.lock_files(it, select or (), network, report.Progress())
+    made = files.lock_files(it, select or (), network, report.Progress())
     report.paths(made, fmt.value)
 
 

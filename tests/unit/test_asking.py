@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from imagegen import flow, pick, plan
+from imagegen import files, flow, pick, plan
 from imagegen.choose import described
 from imagegen.matrix import Workspace
 
@@ -401,8 +401,8 @@ def test_the_label_says_what_is_unverified(tmp_path: Path) -> None:
     file = unknown(tmp_path)
     it = flow.setup(file, allow_unknown=True)
     assert isinstance(it.workspace, Workspace)
-    flow.render_files(it, UNKNOWN, check=False)
-    flow.render_files(it, [DEMO.id], check=False)
+    files.render_files(it, UNKNOWN, check=False)
+    files.render_files(it, [DEMO.id], check=False)
     say = list[str]().append
     options = flow.Options()
     for image in flow.images(it, None, UNKNOWN, options, say):
@@ -418,7 +418,7 @@ def test_the_label_says_what_is_unverified(tmp_path: Path) -> None:
 def test_what_is_not_locked_does_not_say_that_pypi_lacks_it(tmp_path: Path) -> None:
     """torch 2.99 is taken to be like 2.15, which is on PyPI for CUDA 13.2: it has no lock yet."""
     it = flow.setup(unknown(tmp_path), allow_unknown=True)
-    flow.render_files(it, UNKNOWN, check=False)
+    files.render_files(it, UNKNOWN, check=False)
     folder = it.workspace.folder / UNKNOWN[1]
     pins = json.loads((folder / "lock.json").read_text())
     why = pins["unlocked"]["torch"]

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from imagegen import bake, flow, plan, render, resolve
+from imagegen import bake, files, flow, plan, render, resolve
 from imagegen.errors import FactsError, StaleFiles
 from imagegen.matrix import Workspace
 from imagegen.model import Image, minor
@@ -119,7 +119,7 @@ def test_network_settings_do_not(
     tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = replace(SETUP, workspace=workspace)
-    flow.render_files(setup, [DEMO.id], check=False)
+    files.render_files(setup, [DEMO.id], check=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     ca = tmp_path / "ca.pem"
     ca.write_text("-----BEGIN CERTIFICATE-----\n")

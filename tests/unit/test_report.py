@@ -13,10 +13,10 @@ from imagegen import choose, pods, report
 from imagegen.choose import Listed
 from imagegen.demo import Demo
 from imagegen.doctor import Finding, Fixed
-from imagegen.flow import Rendered
+from imagegen.files import Rendered
 from imagegen.model import Layer
 from imagegen.pick import Picked
-from imagegen.report import Format
+from imagegen.report import Format, asking
 from imagegen.resolve import LeftOut
 from imagegen.rules import Reason
 
@@ -98,7 +98,7 @@ def listed(*select: str) -> tuple[Listed, ...]:
 
 def test_targets(printed: Printed) -> None:
     rows = listed("*-demo", "*torch2.14*-slim")
-    report.targets(rows, "json")
+    asking.targets(rows, "json")
     found = json.loads(printed())
     assert [row["id"] for row in found] == [row.target.id for row in rows]
     for row, it in zip(found, rows, strict=True):
@@ -111,7 +111,7 @@ def test_targets(printed: Printed) -> None:
         assert set(row) - set(it.target.promise) == {"tag", "aliases", "unlocked", "reasons"}
     assert any(row["aliases"] for row in found)
     assert any(row["reasons"] for row in found)
-    report.targets(rows, "github")
+    asking.targets(rows, "github")
     assert json.loads(printed()) == {
         "include": [{"id": row.target.id, "tag": row.target.tag} for row in rows]
     }
@@ -124,7 +124,7 @@ def test_targets_as_a_table(printed: Printed) -> None:
         replace(row, unlocked=("base", "torch"), reasons=(reason, reason), aliases=("a", "b")),
         replace(row, unlocked=(), reasons=(), aliases=()),
     ]
-    report.targets(rows, "text")
+    asking.targets(rows, "text")
     head, one, two = printed().splitlines()
     starts = {word: head.index(word) for word in ("LOCKED", "TO KNOW", "TAG", "ALIASES")}
     assert head.split() == [
@@ -146,13 +146,13 @@ def test_what_is_left_out_has_every_reason(printed: Printed) -> None:
     (it,) = values.RESOLUTION.select([DEMO.id])
     row = LeftOut(candidate=it, reasons=tuple(made), excluded=False)
     assert row.id == DEMO.id
-    report.left_out([row], "text")
+    asking.left_out([row], "text")
     assert [line.split() for line in printed().splitlines()] == [
         ["LEFT", "OUT", "RULE", "WHY", "SOURCE"],
         [DEMO.id, "one", "It", "cannot.", "a", "book"],
         ["two", "It", "may", "not.", "a", "book"],
     ]
-    report.left_out([row], "json")
+    asking.left_out([row], "json")
     assert json.loads(printed()) == [
         {
             "id": DEMO.id,
@@ -179,7 +179,7 @@ def picked(*select: str, gpu: str = "RTX 4090", driver: str = "570") -> Picked:
 def test_what_was_picked(printed: Printed) -> None:
     found = picked()
     assert found.next
-    report.picked(found, "json")
+    asking.picked(found, "json")
     row = json.loads(printed())
     assert row["id"] == found.best.candidate.id
     assert row["tag"] == found.best.candidate.target().tag
@@ -190,7 +190,7 @@ def test_what_was_picked(printed: Printed) -> None:
     assert row["driver_floor"] == "525.60.13"
     assert row["flash_attn"] == found.best.candidate.target().promise["flash_attn"]
     assert len(row["reasons"]) == len(found.best.found.reasons)
-    report.picked(found, "text")
+    asking.picked(found, "text")
     lines = printed().splitlines()
     assert lines[0] == found.best.candidate.id
     assert lines[-1] == f"  {found.fitting} targets work there"
@@ -201,11 +201,11 @@ def test_what_was_picked(printed: Printed) -> None:
 
 def test_one_that_is_alone_is_not_before_another(printed: Printed) -> None:
     found = picked(picked().best.candidate.id)
-    report.picked(found, "json")
+    asking.picked(found, "json")
     row = json.loads(printed())
     assert row["next"] is None
     assert row["because"] == "no other target works there"
-    report.picked(found, "text")
+    asking.picked(found, "text")
     text = printed()
     assert "before" not in text
     assert text.splitlines()[-1] == "  1 target works there"
@@ -215,7 +215,7 @@ def test_kernels_that_are_not_there_are_told(printed: Printed) -> None:
     found = picked(DEMO.id, gpu="RTX 3090", driver="580")
     assert found.best.candidate.id == DEMO.id
     kernels = found.best.candidate.selection
-    report.picked(found, "text")
+    asking.picked(found, "text")
     text = " ".join(printed().split())
     dims, types = ", ".join(map(str, kernels.head_dims)), ", ".join(kernels.dtypes)
     assert (
@@ -227,16 +227,16 @@ def test_kernels_that_are_not_there_are_told(printed: Printed) -> None:
 def test_what_is_to_know_of_the_picked_one(printed: Printed) -> None:
     found = picked("*cuda13.2-torch2.15*", driver="580")
     assert found.best.found.verdict == "warn"
-    report.picked(found, "text")
+    asking.picked(found, "text")
     text = printed()
     assert "to know (driver-minor): " in text
     assert all(len(line) <= 100 for line in text.splitlines())
 
 
 def test_locks(printed: Printed) -> None:
-    report.locks([Path("locks/a"), Path("locks/b")], "text")
+    asking.locks([Path("locks/a"), Path("locks/b")], "text")
     assert printed() == "2 locks: whole, hashed, and made for this matrix\n"
-    report.locks([Path("locks/a")], "json")
+    asking.locks([Path("locks/a")], "json")
     assert json.loads(printed()) == ["locks/a"]
 
 

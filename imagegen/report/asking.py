@@ -1,0 +1,210 @@
+"""What is asked for: targets, what is left out, verdicts, picks."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagegen.report import Format, show, table
+
+if TYPE_CHECKING:
+    from imagegen.choose import Listed
+    from imagegen.pick import Picked
+    from imagegen.pieces import Piece
+    from imagegen.resolve import LeftOut
+    from imagegen.rules import Reason
+    from imagegen.solve import Combination
+    from imagegen.why import Answer, Near
+
+
+def targets(rows: Sequence[Listed], fmt: str) -> None:
+    """The selected targets; ``github`` is a matrix for a workflow."""
+    if fmt == "github":
+        print(json.dumps({"include": [{"id": r.target.id, "tag": r.target.tag} for r in rows]}))
+    elif fmt == "json":
+        show([_target(row) for row in rows])
+    else:
+        words = (
+            (
+                row.target.id,
+                str(row.target.cuda),
+                str(row.target.torch),
+                ",".join(map(str, row.target.flash_attn.archs)),
+                f"not {', '.join(row.unlocked)}" if row.unlocked else "all",
+                ", ".join(dict.fromkeys(reason.code for reason in row.reasons)),
+                row.target.tag,
+                ", ".join(row.aliases),
+            )
+            for row in rows
+        )
+        head = ("TARGET", "CUDA", "TORCH", "SM", "LOCKED", "TO KNOW", "TAG", "ALIASES")
+        print(table(head, words))
+
+
+def _target(row: Listed) -> dict[str, object]:
+    return {
+        **row.target.promise,
+        "tag": row.target.tag,
+        "aliases": list(row.aliases),
+        "unlocked": list(row.unlocked),
+        "reasons": list(map(_reason, row.reasons)),
+    }
+
+
+def left_out(rows: Sequence[LeftOut], fmt: str) -> None:
+    """What the matrix crosses and does not build, and every reason."""
+    if fmt == "text":
+        words = (
+            (row.id if i == 0 else "", reason.code, reason.text, reason.source)
+            for row in rows
+            for i, reason in enumerate(row.reasons)
+        )
+        print(table(("LEFT OUT", "RULE", "WHY", "SOURCE"), words))
+    else:
+        show(
+            [
+                {
+                    "id": row.id,
+                    "reason": row.reason,
+                    "source": row.source,
+                    "reasons": list(map(_reason, row.reasons)),
+                }
+                for row in rows
+            ]
+        )
+
+
+def why(found: Answer, where: Mapping[str, Piece], fmt: Format) -> None:
+    """A verdict, every reason for it, where the pieces come from, and what is near."""
+    from imagegen.question import option
+
+    if fmt == "json":
+        show(
+            {
+                "verdict": found.found.verdict,
+                "combination": _spelled(found.found.combination),
+                "reasons": list(map(_reason, found.found.reasons)),
+                "pieces": where,
+                "nearest": list(map(_near, found.near)),
+            }
+        )
+        return
+    print(_folded(f"{found.found.verdict}: {_combination(found.found.combination)}", ""))
+    for reason in found.found.reasons:
+        print(f"  {reason.severity}, at {reason.stage} ({reason.code})")
+        print(_folded(reason.text, "    "))
+        print(_folded(f"source: {reason.source}", "    "))
+    if found.found.verdict != "impossible":
+        print("where the pieces come from:")
+        for name, piece in where.items():
+            rest = ", ".join(
+                f"{k} {_word(v)}" for k, v in piece.items() if k not in ("from", "url")
+            )
+            print(_folded(f"{name}: {piece['from']}{f' ({rest})' if rest else ''}", "  "))
+    if found.near:
+        print("nearest that works:")
+    for near in found.near:
+        words = [
+            f"{option(axis, new)} instead of {option(axis, old).partition(' ')[2]}"
+            for axis, (old, new) in near.changed.items()
+        ]
+        known = ", ".join(reason.code for reason in near.found.reasons)
+        print(_folded(f"{', '.join(words)}{f' (to know: {known})' if known else ''}", "  "))
+
+
+def _near(near: Near) -> dict[str, object]:
+    return {
+        "verdict": near.found.verdict,
+        "changed": {axis: {"from": old, "to": new} for axis, (old, new) in near.changed.items()},
+        "command": near.command,
+        "combination": _spelled(near.found.combination),
+        "reasons": list(map(_reason, near.found.reasons)),
+    }
+
+
+def _spelled(it: Combination) -> dict[str, str | None]:
+    return {axis: None if word == "none" else word for axis, word in it.spelled.items()}
+
+
+def _combination(it: Combination) -> str:
+    words = it.spelled
+    flash_attn = f"flash-attn {words['flash_attn']} ({words['origin']})"
+    found = [
+        words["os"],
+        f"CUDA {words['cuda']} ({words['kind']})",
+        f"torch {words['torch']} ({words['index']})",
+        f"Python {words['python']}",
+        flash_attn if it.flash_attn else "no flash-attn",
+        words["host"],
+        words["gpu"] if it.gpu else "",
+        f"driver {words['driver']}" if it.driver else "",
+        f"{it.memory} GB to compile in" if it.memory is not None else "",
+    ]
+    return ", ".join(filter(None, found))
+
+
+def picked(found: Picked, fmt: Format) -> None:
+    """The best target for a machine, and why it is better than the next."""
+    from imagegen.rules import driver_text
+
+    best, second = found.best, found.next
+    if fmt == "json":
+        show(
+            {
+                "id": best.candidate.id,
+                "tag": best.candidate.target().tag,
+                "verdict": best.found.verdict,
+                "reasons": list(map(_reason, best.found.reasons)),
+                "driver_floor": driver_text(best.candidate.cuda.driver_floor),
+                "flash_attn": best.candidate.target().promise["flash_attn"],
+                "next": second.candidate.id if second else None,
+                "because": found.because,
+                "fitting": found.fitting,
+            }
+        )
+        return
+    print(best.candidate.id)
+    kernels = best.candidate.selection
+    if kernels.archs:
+        dims, types = _word(list(kernels.head_dims)), _word(list(kernels.dtypes))
+        held = f"flash-attn holds kernels for head dimensions {dims} in {types} only"
+        print(_folded(f"to know: {held}, on architectures {_word(list(kernels.archs))}", "  "))
+    floor = driver_text(best.candidate.cuda.driver_floor)
+    print(f"  needs driver {floor} or newer")
+    for reason in best.found.reasons:
+        print(_folded(f"to know ({reason.code}): {reason.text}", "  "))
+    if second:
+        print(_folded(f"before {second.candidate.id}, because {found.because}", "  "))
+    print(f"  {found.fitting} target{'s work' if found.fitting != 1 else ' works'} there")
+
+
+def locks(found: Sequence[Path], fmt: Format) -> None:
+    """Locks that were found good."""
+    if fmt == "json":
+        show(list(map(str, found)))
+    else:
+        print(f"{len(found)} locks: whole, hashed, and made for this matrix")
+
+
+def _reason(reason: Reason) -> dict[str, str]:
+    return {
+        "code": reason.code,
+        "severity": reason.severity,
+        "stage": reason.stage,
+        "text": reason.text,
+        "source": reason.source,
+    }
+
+
+def _word(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _folded(text: str, indent: str) -> str:
+    return textwrap.fill(
+        text, 100, initial_indent=indent, subsequent_indent=indent + "  ", break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
