@@ -125,7 +125,7 @@ class Combination:
             "index": f"cu{self.index.major}{self.index.minor}",
             "python": str(self.python),
             "flash_attn": str(self.flash_attn.version) if self.flash_attn else "none",
-            "origin": self.origin,
+            "origin": self.origin if self.flash_attn else "none",
             "host": self.host,
             "gpu": self.gpu.name if self.gpu else "none",
             "driver": driver_text(self.driver) if self.driver else "none",
