@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from packaging.version import InvalidVersion, Version
 
-from imagegen import facts, machine, pick, plan, question, why
+from imagegen import facts, machine, pick, plan, question
 from imagegen.errors import ImpossibleCombination, NothingSelected, UsageError
 from imagegen.flow import Setup
 from imagegen.model import Python, Target
 from imagegen.pick import Machine, Picked
-from imagegen.pieces import Piece, pieces
 from imagegen.resolve import Candidate, LeftOut
 from imagegen.rules import Reason
 
@@ -27,18 +24,6 @@ class Listed:
     reasons: tuple[Reason, ...]
     unlocked: tuple[str, ...]
     aliases: tuple[str, ...]
-
-
-def answer(
-    question: question.Question, own: Path | None, *, allow_unknown: bool
-) -> tuple[why.Answer, Mapping[str, Piece]]:
-    """The answer to a question, and where each piece of the combination would come from."""
-    known = facts.load(own)
-    flags = [f"--facts {shlex.quote(str(own))}"] if own else []
-    flags += ["--allow-unknown"] if allow_unknown else []
-    question = replace(question, flags=" ".join(flags))
-    found = why.answer(known, question, allow_unknown=allow_unknown)
-    return found, pieces(known, found.found.combination)
 
 
 def best(

@@ -6,12 +6,15 @@ and where every completion is impossible, its reasons are those of one with the 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
-from imagegen.facts import Facts, GpuFact
+from imagegen.facts import Facts, GpuFact, load
+from imagegen.pieces import Piece, pieces
 from imagegen.question import Question, assuming, everything, narrowed, option
 from imagegen.rules import (
     GIGABYTES_PER_NVCC,
@@ -52,6 +55,18 @@ class Answer:
     question: Question
     found: Found
     near: tuple[Near, ...]
+
+
+def asked(
+    question: Question, own: Path | None, *, allow_unknown: bool
+) -> tuple[Answer, Mapping[str, Piece]]:
+    """The answer to a question, and where each piece of the combination would come from."""
+    known = load(own)
+    flags = [f"--facts {shlex.quote(str(own))}"] if own else []
+    flags += ["--allow-unknown"] if allow_unknown else []
+    question = replace(question, flags=" ".join(flags))
+    found = answer(known, question, allow_unknown=allow_unknown)
+    return found, pieces(known, found.found.combination)
 
 
 def answer(facts: Facts, question: Question, *, allow_unknown: bool = False) -> Answer:

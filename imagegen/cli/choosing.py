@@ -87,10 +87,10 @@ def why(
 
     imagegen why --ubuntu 24.04 --cuda 13.0 --torch 2.8 --python 3.12
     """
-    from imagegen import choose
     from imagegen.errors import ImpossibleCombination, UsageError
     from imagegen.question import Question, index_word
     from imagegen.report import asking
+    from imagegen.why import asked
 
     if ubuntu and debian:
         raise UsageError("--ubuntu and --debian: an image stands on one of them")
@@ -104,7 +104,7 @@ def why(
         cuda=cuda, torch=torch, index=torch_index, python=python, flash_attn=flash_attn,
         origin=flash_attn_from, host=arch, gpu=gpu, driver=driver, memory=memory,
     )  # fmt: skip
-    found, pieces = choose.answer(question, facts, allow_unknown=allow_unknown)
+    found, pieces = asked(question, facts, allow_unknown=allow_unknown)
     asking.why(found, pieces, fmt.value)
     if found.found.verdict == "impossible":
         raise typer.Exit(ImpossibleCombination.exit_code)
