@@ -12,6 +12,7 @@ from imagegen.facts.rows import (
     GpuFact,
     OsFact,
     ThirdPartyWheel,
+    TorchBuild,
     TorchFact,
     Wheel,
 )
@@ -132,6 +133,16 @@ def flash_attn_has_the_wheel(
         text = f"which wheels {name} has is not recorded"
         return unverified("flash-attn-wheel-unknown", "resolve", text, flash_attn)
     near = [row for row in flash_attn.wheel if _fits(row, torch, python, host)]
+    if near:
+        return _only_nearly(flash_attn, near, torch, build)
+    return _no_wheel(flash_attn, torch, python, host)
+
+
+def _only_nearly(
+    flash_attn: FlashAttnFact, near: list[Wheel], torch: TorchFact, build: TorchBuild
+) -> Reason:
+    """There are wheels for the torch and the Python, of another C++ ABI or another CUDA."""
+    name = f"flash-attn {flash_attn.version}"
     if misnamed := [row for row in near if build.abi in row.misnamed]:
         word, seen = str(build.abi).upper(), misnamed[0].seen
         text = f"the wheel of {name} that is named cxx11abi{word} for torch {minor(torch.version)} "
@@ -140,30 +151,30 @@ def flash_attn_has_the_wheel(
             return missing("flash-attn-abi", "import", text, seen)
         text += ". A guess, from those of 2.8.0.post2 and 2.8.2"
         return unverified("flash-attn-abi", "import", text, "flash-attention #1717, #1783")
-    if any(row.cuda_major == index.major for row in near):
+    if any(row.cuda_major == build.cuda.major for row in near):
         abi = "with" if build.abi else "without"
         text = f"{name} has no wheel {abi} the C++11 ABI, which torch {torch.version} for CUDA "
-        text += f"{index} has: undefined symbol"
+        text += f"{build.cuda} has: undefined symbol"
         return missing("flash-attn-abi", "import", text, flash_attn)
-    if near:
-        text = (
-            f"the wheel of {name} for torch {minor(torch.version)} is for CUDA "
-            f"{near[0].cuda_major}: under a torch of CUDA {index} libcudart.so."
-            f"{near[0].cuda_major} is missing"
-        )
-        return missing("flash-attn-wheel-cuda", "import", text, flash_attn)
-    text = f"{name} has no official wheel for torch {minor(torch.version)}, Python {python}, {host}"
-    same = [
-        row
-        for row in flash_attn.wheel
-        if row.host == host and row.torch == Version(minor(torch.version))
-    ]
-    has = sorted({row.torch for row in flash_attn.wheel if row.host == host})
+    major = near[0].cuda_major
+    text = (
+        f"the wheel of {name} for torch {minor(torch.version)} is for CUDA {major}: under a torch "
+    )
+    text += f"of CUDA {build.cuda} libcudart.so.{major} is missing"
+    return missing("flash-attn-wheel-cuda", "import", text, flash_attn)
+
+
+def _no_wheel(flash_attn: FlashAttnFact, torch: TorchFact, python: Python, host: Host) -> Reason:
+    """There is none for the torch and the Python on that machine."""
+    text = f"flash-attn {flash_attn.version} has no official wheel for torch "
+    text += f"{minor(torch.version)}, Python {python}, {host}"
+    mine = [row for row in flash_attn.wheel if row.host == host]
+    same = [row for row in mine if minor(row.torch) == minor(torch.version)]
     if same:
         pythons = sorted({python for row in same for python in row.pythons})
         text += f" (for that torch it has Python {words(pythons)})"
-    elif has:
-        text += f" (it has torch {words(map(minor, has))})"
+    elif mine:
+        text += f" (it has torch {words(map(minor, sorted({row.torch for row in mine})))})"
     known = flash_attn.wheel or flash_attn.assumed
     source = flash_attn if known else "flash-attention's publish.yml (2026-08-15)"
     return missing("flash-attn-wheel", "resolve", text, source)
