@@ -73,6 +73,23 @@ class Question:
         return tuple(axis for axis in CHANGES if getattr(self, axis))
 
 
+def written(*, ubuntu: str, debian: str, torch: str, index: str, **others: str) -> Question:
+    """The question of a command line: distributions with or without their names, and a torch as it
+    calls itself, ``2.9.1+cu128``.
+
+    Raises:
+        UsageError: two distributions, or two CUDA builds of torch.
+    """
+    if ubuntu and debian:
+        raise UsageError("--ubuntu and --debian: an image stands on one of them")
+    torch, _, local = torch.partition("+")
+    if local and index and local != index_word(index):
+        raise UsageError(f"--torch …+{local} and --torch-index {index} contradict each other")
+    name, release = ("ubuntu", ubuntu) if ubuntu else ("debian", debian)
+    os = f"{name}{release.removeprefix(name)}" if release else ""
+    return Question(os=os, torch=torch, index=index or local, **others)
+
+
 def assuming(facts: Facts, question: Question) -> Facts:
     """The facts with a row for each version of the question that they do not know."""
     tables: dict[str, Callable[[Version], Sequence[object]]] = {

@@ -87,22 +87,15 @@ def why(
 
     imagegen why --ubuntu 24.04 --cuda 13.0 --torch 2.8 --python 3.12
     """
-    from imagegen.errors import ImpossibleCombination, UsageError
-    from imagegen.question import Question, index_word
+    from imagegen.errors import ImpossibleCombination
+    from imagegen.question import written
     from imagegen.report import asking
     from imagegen.why import asked
 
-    if ubuntu and debian:
-        raise UsageError("--ubuntu and --debian: an image stands on one of them")
-    ubuntu, debian = ubuntu.removeprefix("ubuntu"), debian.removeprefix("debian")
-    torch, _, local = torch.partition("+")  # 2.9.1+cu128 is what torch.__version__ says
-    if local and torch_index and local != index_word(torch_index):
-        raise UsageError(f"--torch …+{local} and --torch-index {torch_index} contradict each other")
-    torch_index = torch_index or local
-    question = Question(
-        os=f"ubuntu{ubuntu}" if ubuntu else f"debian{debian}" if debian else "",
-        cuda=cuda, torch=torch, index=torch_index, python=python, flash_attn=flash_attn,
-        origin=flash_attn_from, host=arch, gpu=gpu, driver=driver, memory=memory,
+    question = written(
+        ubuntu=ubuntu, debian=debian, cuda=cuda, torch=torch, index=torch_index, python=python,
+        flash_attn=flash_attn, origin=flash_attn_from, host=arch, gpu=gpu, driver=driver,
+        memory=memory,
     )  # fmt: skip
     found, pieces = asked(question, facts, allow_unknown=allow_unknown)
     asking.why(found, pieces, fmt.value)
