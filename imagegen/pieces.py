@@ -79,7 +79,8 @@ def _torch(it: Combination) -> Piece:
     plain = it.torch.pypi_cuda == it.index and it.host in it.torch.pypi_hosts
     word = f"cu{it.index.major}{it.index.minor}"
     where = "PyPI" if plain else f"PyTorch's index {word}"
-    return {"from": where, "version": str(it.torch.version), "cuda": str(it.index)}
+    piece = {"from": where, "version": str(it.torch.version), "cuda": str(it.index)}
+    return piece if plain else piece | {"index": word}
 
 
 def _torchaudio(it: Combination) -> Piece:

@@ -37,6 +37,15 @@ OPTIONS: Mapping[str, str] = {
 }
 """The option of the command line that asks for a value of an axis."""
 
+CODENAMES = {
+    "focal": "20.04",
+    "jammy": "22.04",
+    "noble": "24.04",
+    "bookworm": "12",
+    "trixie": "13",
+}
+"""What people call the distributions' releases."""
+
 SYNONYMS = {"amd64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64"}
 """Other people's words for a CPU architecture."""
 
@@ -86,7 +95,8 @@ def written(*, ubuntu: str, debian: str, torch: str, index: str, **others: str) 
     if local and index and local != index_word(index):
         raise UsageError(f"--torch …+{local} and --torch-index {index} contradict each other")
     name, release = ("ubuntu", ubuntu) if ubuntu else ("debian", debian)
-    os = f"{name}{release.removeprefix(name)}" if release else ""
+    release = CODENAMES.get(release.lower(), release.removeprefix(name))
+    os = f"{name}{release}" if release else ""
     return Question(os=os, torch=torch, index=index or local, **others)
 
 

@@ -42,7 +42,9 @@ def list_(
     from imagegen.report import asking
 
     if excluded and (gpu or driver or fmt == ListOutput.github):
-        raise UsageError("--excluded shows what is left out on every machine: text or JSON")
+        raise UsageError(
+            "--excluded is about every machine, as text or JSON: leave --gpu, --driver out"
+        )
     it = setup(matrix, facts, allow_unknown)
     if excluded:
         asking.left_out(choose.left_out(it, select or ()), fmt.value)

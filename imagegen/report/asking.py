@@ -101,7 +101,7 @@ def why(found: Answer, where: Mapping[str, Piece], fmt: Format) -> None:
         print("where the pieces come from:")
         for name, piece in where.items():
             rest = ", ".join(
-                f"{k} {_word(v)}" for k, v in piece.items() if k not in ("from", "url")
+                f"{k} {_word(v)}" for k, v in piece.items() if k not in ("from", "url", "index")
             )
             print(_folded(f"{name}: {piece['from']}{f' ({rest})' if rest else ''}", "  "))
     if found.near:

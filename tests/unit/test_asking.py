@@ -192,7 +192,10 @@ def test_a_target_is_not_left_out(imagegen: Shell) -> None:
 )
 def test_what_is_left_out_is_so_on_every_machine(imagegen: Shell, words: tuple[str, ...]) -> None:
     err = imagegen("list", "--excluded", *words, status=2)
-    assert err == "error: --excluded shows what is left out on every machine: text or JSON\n"
+    assert (
+        err
+        == "error: --excluded is about every machine, as text or JSON: leave --gpu, --driver out\n"
+    )
 
 
 # --- pick -----------------------------------------------------------------------------------------
