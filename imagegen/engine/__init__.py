@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import secrets
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,9 +21,10 @@ import docker.models.containers
 import docker.models.networks
 
 from imagegen import bake, doctor, proc
+from imagegen.engine import remote
 from imagegen.engine.failures import FOREIGN, build_error, reason, registry_errors, translated
-from imagegen.errors import EngineError, RegistryError
-from imagegen.model import Layer
+from imagegen.engine.remote import Manifest
+from imagegen.errors import EngineError
 from imagegen.proc import Say
 
 OWN = "imagegen.run"
@@ -49,14 +48,6 @@ class Local:
 
     digest: str
     labels: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Manifest:
-    """An image as a registry holds it."""
-
-    digest: str
-    layers: tuple[Layer, ...]
 
 
 PATIENCE = 600
@@ -311,7 +302,7 @@ class Docker:
         with registry_errors(name):
             self._client.images.get(digest).tag(repository, tag)
             try:
-                _follow_push(self._client.api.push(repository, tag, stream=True, decode=True), say)
+                remote.follow(self._client.api.push(repository, tag, stream=True, decode=True), say)
             finally:
                 if held is None:
                     with contextlib.suppress(*FOREIGN):
@@ -332,36 +323,12 @@ class Docker:
                 raise
 
     def manifest(self, ref: str) -> Manifest:
-        """The manifest of ``ref`` as its registry serves it; the digest is of those bytes.
+        """The manifest of ``ref`` as its registry serves it.
 
         Raises:
             RegistryError: the registry did not answer or has no such image.
         """
-        try:
-            raw = proc.run("docker", "buildx", "imagetools", "inspect", "--raw", ref, timeout=120)
-            config = json.loads(
-                proc.run(
-                    *("docker", "buildx", "imagetools", "inspect", ref),
-                    *("--format", "{{json .Image}}"),
-                    timeout=120,
-                )
-            )
-        except EngineError as error:
-            raise RegistryError(f"{ref} could not be read back: {error}") from error
-        made = [row for row in config.get("history", []) if not row.get("empty_layer")]
-        layers = json.loads(raw)["layers"]
-        steps = [row.get("created_by", "") for row in made] if len(made) == len(layers) else []
-        return Manifest(
-            digest=f"sha256:{hashlib.sha256(raw.encode()).hexdigest()}",
-            layers=tuple(
-                Layer(
-                    digest=row["digest"],
-                    compressed=row["size"],
-                    created_by=steps[i] if steps else "",
-                )
-                for i, row in enumerate(layers)
-            ),
-        )
+        return remote.manifest(ref)
 
 
 @contextmanager
@@ -405,26 +372,6 @@ def _usable(info: Mapping[str, Any], version: str) -> None:
             "bytes are not the pushed bytes",
             hint="imagegen doctor shows the setting; it changes nothing of an engine that runs",
         )
-
-
-def _follow_push(events: Iterator[Mapping[str, Any]], say: Say) -> None:
-    """Say how much of a push is done, every few seconds; docker-py returns normally on failure.
-
-    Raises:
-        docker.errors.APIError: the engine reported an error in the stream.
-    """
-    sent: dict[str, int] = {}
-    total: dict[str, int] = {}
-    last = time.monotonic()
-    for event in events:
-        if words := event.get("error"):
-            raise docker.errors.APIError(words, explanation=words)
-        detail, layer = event.get("progressDetail") or {}, str(event.get("id", ""))
-        if detail.get("total"):
-            sent[layer], total[layer] = detail.get("current", 0), detail["total"]
-        if time.monotonic() - last > 3 and total:
-            last = time.monotonic()
-            say(f"pushed {sum(sent.values()) / 1e6:,.0f} of {sum(total.values()) / 1e6:,.0f} MB")
 
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
