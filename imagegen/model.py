@@ -40,6 +40,11 @@ def minor(version: Version) -> str:
     return f"{version.major}.{version.minor}"
 
 
+def cuda_word(version: Version) -> str:
+    """PyTorch's word for a CUDA version: ``cu130`` of 13.0.2."""
+    return f"cu{version.major}{version.minor}"
+
+
 @dataclass(frozen=True, order=True, slots=True)
 class Python:
     """A Python minor: ``3.13``, or ``3.13t``, its free-threaded build, which takes other wheels."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from imagegen.facts import Facts, FlashAttnFact
 from imagegen.facts.rows import ThirdPartyWheel, Wheel
-from imagegen.model import minor
+from imagegen.model import cuda_word, minor
 from imagegen.solve import Combination
 
 Piece = Mapping[str, object]
@@ -40,7 +40,7 @@ def wheel_name(release: FlashAttnFact, it: Combination) -> str:
     found, build = it.wheel, it.torch.build_for(it.index)
     cp, ours = f"cp{it.python.version.major}{it.python.version.minor}", it.python.tag
     if isinstance(found, ThirdPartyWheel):
-        local = f"cu{found.nvcc.major}{found.nvcc.minor}torch{found.torch}"
+        local = f"{cuda_word(found.nvcc)}torch{found.torch}"
         return f"flash_attn-{found.version}+{local}-{cp}-{ours}-{found.platform}.whl"
     if isinstance(found, Wheel) and build:
         local = f"{found.tag}torch{found.torch}cxx11abi{str(build.abi).upper()}"
@@ -77,7 +77,7 @@ def _python(it: Combination) -> Piece:
 
 def _torch(it: Combination) -> Piece:
     plain = it.torch.pypi_cuda == it.index and it.host in it.torch.pypi_hosts
-    word = f"cu{it.index.major}{it.index.minor}"
+    word = cuda_word(it.index)
     where = "PyPI" if plain else f"PyTorch's index {word}"
     piece = {"from": where, "version": str(it.torch.version), "cuda": str(it.index)}
     return piece if plain else piece | {"index": word}

@@ -16,7 +16,7 @@ from packaging.version import Version
 from imagegen import __version__
 from imagegen.errors import FactsError, StaleFiles
 from imagegen.matrix import Workspace
-from imagegen.model import Image, Target, minor
+from imagegen.model import Image, Target, cuda_word, minor
 from imagegen.resolve import Candidate, Resolution
 
 TOOLKIT_EXTRAS = "nvcc,nvvm,crt,cudart,cccl,curand"
@@ -95,12 +95,7 @@ def asked(target: Target) -> tuple[str, ...]:
 
 def lock_name(torch: Version, cuda: Version, python: Version) -> str:
     """The folder of a lock: ``torch2.11.0-cu130-py3.11``."""
-    return f"torch{torch}-{backend(cuda)}-py{minor(python)}"
-
-
-def backend(cuda: Version) -> str:
-    """PyTorch's word for a CUDA version: ``cu130``."""
-    return f"cu{cuda.major}{cuda.minor}"
+    return f"torch{torch}-{cuda_word(cuda)}-py{minor(python)}"
 
 
 def lockable(it: Candidate) -> bool:
@@ -142,7 +137,7 @@ def recipe(it: Candidate, resolution: Resolution, workspace: Workspace) -> Recip
         require_cuda=f"cuda>={target.cuda.major}.0",
         lock=name if (workspace.locks / name).is_dir() else "",
         tools_lock=_tools_lock(target, resolution, workspace),
-        torch_backend=backend(target.cuda),
+        torch_backend=cuda_word(target.cuda),
         flash_attn_sha256=it.flash_attn.sha256 if it.flash_attn else "",
         apt=APT,
         locked=_locked(workspace.locks, name, _tools_lock(target, resolution, workspace)),

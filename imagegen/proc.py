@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from imagegen.errors import EngineError
@@ -89,22 +89,8 @@ def stream(
     Raises:
         EngineError: the command is missing.
     """
-    words = [os.fspath(word) for word in argv]
-    log.info("+ %s", shlex.join(words))
     start, last = time.monotonic(), deque[str](maxlen=keep)
-    try:
-        child = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env={**os.environ, **(env or {})},
-            start_new_session=True,  # Ctrl-C reaches it once, through us, not twice
-        )
-    except FileNotFoundError as error:
-        raise EngineError(f"{words[0]} is not installed") from error
+    child = _started([os.fspath(word) for word in argv], env or {})
     lines: queue.Queue[str | None] = queue.Queue()
     reader = threading.Thread(target=_read, args=(child, lines), daemon=True)
     reader.start()
@@ -125,6 +111,24 @@ def stream(
         if child.poll() is None:
             _end(child, grace)
         reader.join(timeout=GRACE)  # ends with the last holder of the pipe
+
+
+def _started(words: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[str]:
+    """The command, both of its streams in one pipe."""
+    log.info("+ %s", shlex.join(words))
+    try:
+        return subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, **env},
+            start_new_session=True,  # Ctrl-C reaches it once, through us, not twice
+        )
+    except FileNotFoundError as error:
+        raise EngineError(f"{words[0]} is not installed") from error
 
 
 def start(*argv: str | Path, log_file: Path) -> int:

@@ -13,7 +13,7 @@ from packaging.version import InvalidVersion, Version
 
 from imagegen.errors import FactsError, UsageError
 from imagegen.facts import Facts, GpuFact, nearest
-from imagegen.model import Host, Origin, Python, minor
+from imagegen.model import Host, Origin, Python, cuda_word, minor
 from imagegen.solve import Domains
 
 CHANGES = (
@@ -240,7 +240,7 @@ def _version(word: str, option: str) -> Version:
 
 
 def _index(facts: Facts, word: str) -> Version:
-    known = {f"cu{index.major}{index.minor}": index for index in reversed(facts.indexes)}
+    known = {cuda_word(index): index for index in reversed(facts.indexes)}
     plain = index_word(word)
     if plain not in known:
         raise _unknown("torch index", word, known)

@@ -16,9 +16,8 @@ from packaging.version import Version
 
 from imagegen.facts import BaseFact, CudaFact, FlashAttnFact, GpuFact, OsFact, TorchFact
 from imagegen.facts.rows import ThirdPartyWheel, Wheel
-from imagegen.model import Host, Kind, Origin, Python
+from imagegen.model import Host, Kind, Origin, Python, cuda_word
 from imagegen.rules import (
-    CUDA_13,
     RULES,
     Reason,
     Rule,
@@ -26,6 +25,7 @@ from imagegen.rules import (
     axes_of,
     best_wheel,
     driver_text,
+    from_wheels,
     wheels_of,
 )
 
@@ -67,8 +67,8 @@ class Combination:
 
     @property
     def from_wheels(self) -> bool:
-        """Whether nvcc comes from wheels: only those of CUDA 13 and later hold one."""
-        return self.kind == "slim" and self.cuda.version >= CUDA_13
+        """Whether nvcc comes from wheels."""
+        return from_wheels(self.kind, self.cuda)
 
     @property
     def base(self) -> BaseFact | None:
@@ -122,7 +122,7 @@ class Combination:
             "os": self.os.os.name,
             "cuda": str(self.cuda.version),
             "torch": str(self.torch.version),
-            "index": f"cu{self.index.major}{self.index.minor}",
+            "index": cuda_word(self.index),
             "python": str(self.python),
             "flash_attn": str(self.flash_attn.version) if self.flash_attn else "none",
             "origin": self.origin if self.flash_attn else "none",

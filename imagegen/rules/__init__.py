@@ -53,7 +53,16 @@ from imagegen.rules.nvcc import (
     the_base_image_exists,
     the_wheels_are_the_toolkit_of_torch,
 )
-from imagegen.rules.reason import CUDA_13, Reason, Rule, Severity, Stage, driver_text, older
+from imagegen.rules.reason import (
+    CUDA_13,
+    Reason,
+    Rule,
+    Severity,
+    Stage,
+    driver_text,
+    from_wheels,
+    older,
+)
 from imagegen.rules.torch import (
     torch_has_code_for_the_gpu,
     torch_has_the_python,
@@ -127,6 +136,7 @@ __all__ = [
     "flash_attn_takes_the_python",
     "flash_attn_was_compiled_with_the_torch",
     "flash_attn_wheel_takes_the_libc",
+    "from_wheels",
     "gcc_has_the_standard",
     "nvcc_is_in_the_wheels",
     "nvcc_is_of_torchs_major",

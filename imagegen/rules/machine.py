@@ -6,7 +6,15 @@ from packaging.version import Version
 
 from imagegen.facts.rows import CudaFact, GpuFact, OsFact, TorchFact
 from imagegen.model import Host, Kind, Python, minor
-from imagegen.rules.reason import CUDA_13, Reason, driver_text, impossible, older, unverified, warn
+from imagegen.rules.reason import (
+    Reason,
+    driver_text,
+    from_wheels,
+    impossible,
+    older,
+    unverified,
+    warn,
+)
 
 GATED_FROM = Version("12.6")
 """From here on the nvidia/cuda images' NVIDIA_REQUIRE_CUDA exempts no GeForce card; those of 12.4
@@ -67,8 +75,7 @@ def the_base_image_starts(
     if gpu is None or driver is None or gpu.brand != "geforce" or cuda.version < GATED_FROM:
         return None
     with_it = cuda.driver_of_minor
-    from_wheels = kind == "slim" and cuda.version >= CUDA_13
-    if from_wheels or with_it is None or not older(driver, with_it):
+    if from_wheels(kind, cuda) or with_it is None or not older(driver, with_it):
         return None
     if older(driver, cuda.driver_floor):
         return None

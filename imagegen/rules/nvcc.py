@@ -10,6 +10,7 @@ from imagegen.rules.reason import (
     CUDA_13,
     Reason,
     capability,
+    from_wheels,
     impossible,
     missing,
     unverified,
@@ -103,7 +104,7 @@ def the_wheels_are_the_toolkit_of_torch(
     release of the toolkit.
     """
     build = torch.build_for(index)
-    if kind == "devel" or cuda.version < CUDA_13 or build is None or index < CUDA_13:
+    if not from_wheels(kind, cuda) or build is None or index < CUDA_13:
         return None
     if build.toolkit is None:
         text = f"which toolkit release torch {torch.version} for CUDA {index} asks for, and with "

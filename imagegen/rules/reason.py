@@ -8,7 +8,8 @@ from typing import Literal
 
 from packaging.version import Version
 
-from imagegen.facts.rows import Sourced
+from imagegen.facts.rows import CudaFact, Sourced
+from imagegen.model import Kind
 
 Severity = Literal["impossible", "unverified", "warn"]
 
@@ -33,6 +34,11 @@ class Reason:
 
 
 Rule = Callable[..., Reason | None]
+
+
+def from_wheels(kind: Kind, cuda: CudaFact) -> bool:
+    """Whether nvcc comes from wheels: only those of CUDA 13 and later hold one."""
+    return kind == "slim" and cuda.version >= CUDA_13
 
 
 def impossible(code: str, stage: Stage, text: str, fact: Sourced | str) -> Reason:
