@@ -68,3 +68,9 @@ class StaleFiles(ImagegenError):
     """Rendered files on disk that are not what the matrix renders to."""
 
     exit_code = 10
+
+
+class WheelError(ImagegenError):
+    """A wheel that cannot be had, or is not what it should be."""
+
+    exit_code = 11

@@ -1,0 +1,1 @@
+"""Wheels of flash-attn: where they are kept and how they come from there."""

@@ -1,0 +1,104 @@
+"""Wheels on a web server, each with a side file that tells its hash."""
+
+from __future__ import annotations
+
+from functools import partial
+from io import BufferedRandom
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from imagegen.errors import UsageError, WheelError
+from imagegen.proc import Say
+from imagegen.wheels.entry import Entry, checked, other_bytes, read, side
+from imagegen.wheels.landing import land
+from imagegen.wheels.web import Upload, Web
+
+WRITTEN = frozenset({200, 201, 204})
+
+
+class HttpStore:
+    """Wheels below one address; putting needs a server that takes PUT, as WebDAV ones do."""
+
+    def __init__(self, address: str, *, ca: str = "") -> None:
+        """``address`` may hold ``user:password@``; what is shown never does.
+
+        Raises:
+            UsageError: it is not the address of a folder.
+        """
+        try:
+            parts = urlsplit(address)
+            fit = parts.hostname and parts.port != 0 and not (parts.query or parts.fragment)
+        except ValueError:  # a port that is no number, a bracket that is not closed
+            fit = False
+        if not fit:
+            raise UsageError(
+                "a wheel store on a web server is https://host.example/folder, without ? and #",
+                hint="a login is netrc's, or user:password@ before the host, quoted as in URLs",
+            )
+        host = parts.netloc.rpartition("@")[2]
+        self.location = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+        auth = None
+        if parts.username is not None:
+            auth = (unquote(parts.username), unquote(parts.password or ""))
+        self._web = Web(self.location, ca=ca, auth=auth)
+
+    def find(self, name: str) -> Entry | None:
+        for url in self._urls(side(checked(name))):
+            if (text := self._web.text(url)) is not None:
+                return read(text, name, url)
+        return None
+
+    def fetch(self, entry: Entry, folder: Path, say: Say) -> Path:
+        def pour(part: BufferedRandom) -> None:
+            if not any(
+                self._web.download(url, part, entry.size, say) for url in self._urls(entry.name)
+            ):
+                raise WheelError(
+                    f"{self.location} has {side(entry.name)}, but not the wheel itself"
+                )
+
+        return land(entry, folder, say, pour)
+
+    def put(self, wheel: Path, say: Say, *, replace: bool = False) -> Entry:
+        """As the store's; a reader may meet the new wheel and the old hash while it is replaced."""
+        entry = Entry.of(wheel)
+        held = None if replace else self.find(entry.name)
+        if held == entry:
+            say(f"{entry.name} is in {self.location} already")
+            return entry
+        if held:
+            raise other_bytes(held, entry, self.location)
+        url, url_of_side = self._urls(entry.name)[0], self._urls(side(entry.name))[0]
+        with self._web.ask("PUT", url, body=partial(Upload, wheel, say), ok=WRITTEN):
+            pass
+        with self._web.ask("PUT", url_of_side, body=entry.described().encode, ok=WRITTEN):
+            pass
+        self._read_back(entry)
+        say(f"{entry.name} was put into {self.location}")
+        return entry
+
+    def entries(self) -> tuple[Entry, ...]:
+        raise WheelError(
+            f"{self.location} cannot be listed: a web server has no list of its files",
+            hint="ask for a wheel by its name, or list a folder or a registry",
+        )
+
+    def _urls(self, file: str) -> tuple[str, ...]:
+        """``+`` quoted, since some servers take it for a space; and as it is, for those that do
+        not decode.
+        """
+        quoted = f"{self.location}/{quote(file, safe='')}"
+        plain = f"{self.location}/{quote(file, safe='+')}"
+        return (quoted,) if quoted == plain else (quoted, plain)
+
+    def _read_back(self, entry: Entry) -> None:
+        """Some servers answer 200 to everything, and two uploads may cross.
+
+        Raises:
+            WheelError: the store does not tell of what was put.
+        """
+        held = self.find(entry.name)
+        if held is None:
+            raise WheelError(f"{self.location} took {entry.name} and does not have it")
+        if held != entry:
+            raise other_bytes(held, entry, self.location)

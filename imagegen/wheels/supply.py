@@ -1,0 +1,97 @@
+"""flash-attn for the targets of a build: asked of every place in its order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagegen import sourcing
+from imagegen.errors import WheelError
+from imagegen.image.wheel.flash_attn_wheel.sizing import slots
+from imagegen.model import FlashAttn, FlashAttnPackage, Target
+from imagegen.proc import Say
+from imagegen.resolve import Candidate
+from imagegen.sourcing import Pinned, Sourced
+from imagegen.wheels.store import Entry, Store
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Supply:
+    """Where wheels come from; ``folder`` keeps those of the store, each in a folder by its hash."""
+
+    folder: Path
+    pins: Mapping[str, Pinned]
+    store: Store | None
+    no_source: bool
+
+    def of(self, it: Candidate) -> tuple[Entry | None, Sourced | None]:
+        """The wheel in the store, and every place; of a target with flash-attn 2.
+
+        Raises:
+            WheelError: the store does not answer, or nothing is left.
+        """
+        held, where = self.looked(it)
+        if where and where.taken is None:
+            tried = "\n".join(f"  {step}" for step in where.steps)
+            raise WheelError(f"{it.id}: flash-attn comes from nowhere\n{tried}", hint=_hint(it))
+        return held, where
+
+    def looked(self, it: Candidate) -> tuple[Entry | None, Sourced | None]:
+        """The same, also where nothing is left.
+
+        Raises:
+            WheelError: the store does not answer.
+        """
+        kernels = it.target().flash_attn
+        if not isinstance(kernels, FlashAttn):
+            return None, None
+        assert it.selection  # where its kernels come from
+        policy, held = it.selection.policy, None
+        asked = self.store if policy.source != "required" else None
+        if asked:
+            held = asked.find(sourcing.own_name(it, kernels))
+        where = sourcing.sourced(
+            it,
+            kernels,
+            policy,
+            self.pins,
+            asked.location if asked else "",
+            held=bool(held) if asked else None,
+            no_source=self.no_source,
+        )
+        return held, where
+
+    def fetch(self, held: Entry, say: Say) -> None:
+        """Have a wheel of the store in its folder, with nothing else in it."""
+        assert self.store
+        folder = self.folder / held.sha256
+        folder.mkdir(parents=True, exist_ok=True)
+        self.store.fetch(held, folder, say)
+
+
+def _hint(it: Candidate) -> str:
+    if it.selection and it.selection.source == "forbidden":
+        return (
+            f"imagegen wheel fetch {it.id} --from official; or --wheels, with a store that has it"
+        )
+    return f"imagegen wheel build {it.id} puts one into a store"
+
+
+def expected(target: Target) -> str:
+    """What compiling flash-attn for the target costs where no cache has anything of it."""
+    kernels = target.flash_attn
+    if kernels is None:
+        return "nothing to compile: it has no flash-attn"
+    if isinstance(kernels, FlashAttnPackage):
+        return f"nothing to compile: {kernels.package} {kernels.version} is installed as a wheel"
+    chosen, hours = sourcing.selection(kernels), sourcing.cpu_hours(kernels)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    at_once = slots(os.cpu_count() or 1, memory)
+    return (
+        f"flash-attn {kernels.version} from source, {len(chosen.kernels)} kernel files for "
+        f"{len(chosen.archs)} architectures: about {hours:.1f} CPU-hours, "
+        f"{hours / at_once * 60:.0f} min with {at_once} compilers at once, unless the build cache "
+        "has them"
+    )

@@ -1,0 +1,369 @@
+"""HTTP for stores: patience with what passes, an end to what does not, and no word of a login."""
+
+from __future__ import annotations
+
+import email.utils
+import io
+import logging
+import os
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from io import BufferedRandom
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+import urllib3.exceptions
+from requests.auth import AuthBase
+
+from imagegen.errors import UsageError, WheelError
+from imagegen.proc import Say
+from imagegen.wheels.landing import restart
+
+log = logging.getLogger(__name__)
+
+CONNECT = 10.0
+"""Seconds that a connection may take."""
+
+SILENCE = 30.0
+"""Seconds without a byte after which a server is given up; while sending, without taking one."""
+
+ANSWER = 300.0
+"""Seconds that a server may take to answer an upload: registries hash and copy it first."""
+
+PAUSES = (1.0, 4.0)
+"""Seconds before the second and the third try, the last one."""
+
+LONGEST_PAUSE = 60.0
+"""The most seconds that a server's Retry-After is waited for."""
+
+TRANSIENT = frozenset({429, 500, 502, 503, 504})
+
+SLOW = (60_000, 60.0)
+"""A download that brings fewer bytes than this in as many seconds is given up."""
+
+PROGRESS = 1_000_000
+"""Bytes that a broken download must have brought for its tries to be counted from one again."""
+
+CHUNK = 1 << 20
+SMALL = 4 << 20
+"""Bytes that a description may have; the OCI specification sets it as a manifest's limit."""
+
+TELL = 3.0
+"""Seconds between two lines about a transfer."""
+
+Auth = tuple[str, str] | AuthBase | None
+"""User and password; or what signs a request; or nothing, and netrc is asked."""
+
+
+Body = Callable[[], bytes | io.FileIO]
+"""Makes what is sent, anew for each try."""
+
+
+class Broken(Exception):
+    """An answer broke off; why, in words."""
+
+
+class Web:
+    """One server; ``location`` is how messages call it."""
+
+    def __init__(
+        self,
+        location: str,
+        *,
+        ca: str = "",
+        auth: Auth = None,
+        renew: Callable[[requests.Response], bool] = lambda _: False,
+    ) -> None:
+        """``renew`` gets a 401 and says whether ``auth`` knows better now.
+
+        Raises:
+            UsageError: the CA bundle is not there.
+        """
+        self.location = location
+        self._auth, self._renew = auth, renew
+        self._session = requests.Session()
+        self._session.headers["Accept-Encoding"] = "identity"  # bytes are counted as they come
+        self._verify = bundle(ca)
+
+    def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        ok: frozenset[int] = frozenset({200}),
+    ) -> requests.Response:
+        """An answer with a status in ``ok``, its body not yet read: to be used with ``with``.
+
+        Raises:
+            WheelError: three tries brought none, or another status.
+        """
+        response = self._tried(method, url, headers or {}, body)
+        if response.status_code == 401:
+            response.close()
+            if self._renew(response):
+                response = self._tried(method, url, headers or {}, body)
+        if response.status_code in ok:
+            return response
+        response.close()
+        raise self._refused(response, method)
+
+    def text(self, url: str, headers: Mapping[str, str] | None = None) -> bytes | None:
+        """A small document, or None where the server says that it is not there.
+
+        Raises:
+            WheelError: the server does not answer properly.
+        """
+        with self.ask("GET", url, headers=headers, ok=frozenset({200, 404})) as response:
+            if response.status_code == 404:
+                return None
+            return small(response, self.location)
+
+    def download(self, url: str, part: BufferedRandom, size: int, say: Say) -> bool:
+        """Bring ``part`` to ``size`` bytes; False where the server says that nothing is there.
+
+        A download that breaks off goes on where it was, or from the start if the server knows no
+        ranges.
+
+        Raises:
+            WheelError: it broke off three times without progress, was too slow, or brings too much.
+        """
+        best = tries = 0
+        while (have := part.seek(0, os.SEEK_END)) < size:
+            headers = {"Range": f"bytes={have}-"} if have else {}
+            ok = frozenset({200, 206, 404, 416})
+            with self.ask("GET", url, headers=headers, ok=ok) as response:
+                if response.status_code == 404:
+                    return False
+                span = response.headers.get("Content-Range", "")
+                rest = response.status_code == 206 and span.startswith(f"bytes {have}-")
+                if not rest:
+                    restart(part)
+                broke = "it sends another part than was asked for"
+                if rest or response.status_code == 200:
+                    broke = self._pour(response, part, size, say)
+            reached = part.seek(0, os.SEEK_END)
+            tries = 1 if reached >= best + PROGRESS else tries + 1
+            best = max(best, reached)
+            if reached < size:
+                self._pause_or_give_up(tries, f"{broke} after {reached:,} of {size:,} bytes")
+        return True
+
+    def _pour(self, response: requests.Response, part: BufferedRandom, size: int, say: Say) -> str:
+        """Write what comes until it ends; returns why it did."""
+        told = time.monotonic()
+        try:
+            for data in arriving(response, self.location):
+                part.write(data)
+                if part.tell() > size:
+                    raise WheelError(
+                        f"{self.location} sends more than the {size:,} bytes that it promised"
+                    )
+                if time.monotonic() - told > TELL:
+                    told = time.monotonic()
+                    say(f"fetched {part.tell() / 1e6:,.0f} of {size / 1e6:,.0f} MB")
+        except Broken as error:
+            return str(error)
+        return "the connection was cut"
+
+    def _tried(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None
+    ) -> requests.Response:
+        tries = 0
+        while True:
+            tries += 1
+            wanted = 0.0
+            try:
+                response = self._once(method, url, headers, body)
+            except requests.exceptions.RequestException as error:
+                why = reason(error)
+                if isinstance(error, requests.exceptions.SSLError):
+                    tries = len(PAUSES) + 1  # it will not be another certificate
+            else:
+                if response.status_code not in TRANSIENT:
+                    return response
+                response.close()
+                why, wanted = status(response), retry_after(response)
+            self._pause_or_give_up(tries, why, wanted)
+
+    def _once(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None
+    ) -> requests.Response:
+        data = body() if body else None
+        try:
+            return self._session.request(
+                method,
+                url,
+                headers=dict(headers),
+                data=data,
+                auth=self._auth,
+                verify=self._verify,
+                stream=True,
+                timeout=(SILENCE, ANSWER) if body else (CONNECT, SILENCE),
+                # requests makes a GET of a PUT that is redirected, and takes its answer for success
+                allow_redirects=body is None,
+            )
+        finally:
+            if isinstance(data, io.IOBase):
+                data.close()
+
+    def _pause_or_give_up(self, tries: int, why: str, wanted: float = 0.0) -> None:
+        if tries > len(PAUSES) or wanted > LONGEST_PAUSE:
+            asks = f"; it asks to come back in {wanted:.0f} s" if wanted else ""
+            raise WheelError(
+                f"the wheel store {self.location} cannot be used: {why}{asks}",
+                hint="is it up, and is the address right?",
+            )
+        pause = max(wanted, PAUSES[tries - 1])
+        log.info("%s: %s; again in %.0f s", self.location, why, pause)
+        time.sleep(pause)
+
+    def _refused(self, response: requests.Response, method: str) -> WheelError:
+        code = response.status_code
+        if method == "PUT" and code in (403, 405, 501):
+            return WheelError(
+                f"the wheel store {self.location} is read-only: {status(response)}",
+                hint="put wheels where it gets its files from, or give a login that may write",
+            )
+        if code in (401, 403):
+            return WheelError(
+                f"the wheel store {self.location} refused the login: {status(response)}",
+                hint="netrc or user:password@ in its address; for a registry, docker login",
+            )
+        if code in range(300, 400):
+            there = urlsplit(response.headers.get("Location", ""))
+            return WheelError(
+                f"the wheel store {self.location} sends uploads on to "
+                f"{there.hostname or ''}{there.path}: {status(response)}",
+                hint="name the store by the address that takes them",
+            )
+        return WheelError(f"the wheel store {self.location} answers {status(response)}")
+
+
+class Upload(io.FileIO):
+    """A file that says how much of it was read, as it is sent."""
+
+    def __init__(self, path: Path, say: Say) -> None:
+        super().__init__(path)
+        self._say, self._size, self._told = say, path.stat().st_size, time.monotonic()
+
+    def read(self, size: int | None = -1) -> bytes:
+        if time.monotonic() - self._told > TELL:
+            self._told = time.monotonic()
+            self._say(f"sent {self.tell() / 1e6:,.0f} of {self._size / 1e6:,.0f} MB")
+        return super().read(-1 if size is None else size) or b""
+
+
+def bundle(ca: str) -> str | bool:
+    """The CA bundle to trust: the one given, or that of the environment, or the built-in one.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    # requests itself knows all of these but SSL_CERT_FILE, which Python and pip know.
+    names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+    found = ca or next((value for name in names if (value := os.environ.get(name))), "")
+    if found and not Path(found).exists():
+        raise UsageError(f"the CA bundle {found} is not there")
+    return found or True
+
+
+def arriving(response: requests.Response, location: str) -> Iterator[bytes]:
+    """The body of an answer, piece by piece as it comes.
+
+    Raises:
+        Broken: it broke off. (Not for a body that ends early without an error.)
+        WheelError: it comes too slowly.
+    """
+    since, got = time.monotonic(), 0
+    while True:
+        try:
+            # One read of the socket at most, so that a slow server is seen to be slow.
+            data = response.raw.read1(CHUNK, decode_content=False)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Broken(reason(error)) from error
+        if not data:
+            return
+        yield data
+        got += len(data)
+        if (seconds := time.monotonic() - since) > SLOW[1]:
+            if got < SLOW[0]:
+                raise WheelError(f"{location} is too slow: {got:,} bytes in {seconds:.0f} s")
+            since, got = time.monotonic(), 0
+
+
+def small(response: requests.Response, location: str) -> bytes:
+    """The body of an answer that must not be long.
+
+    Raises:
+        WheelError: it is long, or broke off.
+    """
+    body = b""
+    try:
+        for data in arriving(response, location):
+            body += data
+            if len(body) > SMALL:
+                raise WheelError(f"{location} sends more than {SMALL:,} bytes as a description")
+    except Broken as error:
+        raise WheelError(f"{location}: {error}") from error
+    return body
+
+
+def status(response: requests.Response) -> str:
+    """An answer's status in words."""
+    return f"HTTP {response.status_code} {response.reason or ''}".strip()
+
+
+def retry_after(response: requests.Response) -> float:
+    """Seconds until the server wants to be asked again (RFC 9110, 10.2.3); 0 if it does not say."""
+    text = response.headers.get("Retry-After", "")
+    if text.isdigit():
+        return float(text)
+    with suppress(ValueError):
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    return 0.0
+
+
+def reason(error: BaseException) -> str:
+    """Why there is no answer, in words. Not the error's own: those hold URLs, and so logins."""
+    errors = list(_behind(error))
+
+    def any_is(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(one, kinds) for one in errors)
+
+    systems = (one for one in errors if isinstance(one, OSError))
+    words = next(
+        (
+            one.strerror
+            for one in systems
+            if one.strerror and not isinstance(one, requests.exceptions.RequestException)
+        ),
+        "",
+    )
+    if any_is(urllib3.exceptions.ProxyError):
+        return f"the proxy does not let it through{f' ({words})' if words else ''}"
+    for one in errors:
+        if isinstance(one, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {one.verify_message}"
+    if words:
+        return words
+    if any_is(urllib3.exceptions.ConnectTimeoutError):
+        return "no connection in time"
+    if any_is(urllib3.exceptions.ReadTimeoutError, TimeoutError):
+        return "no byte in time"
+    if any_is(urllib3.exceptions.ProtocolError):
+        return "the connection was cut"
+    return type(error).__name__
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that it was made from; requests and urllib3 hide them in ``args``."""
+    seen: list[BaseException] = [error]
+    for one in seen:
+        yield one
+        within = (*one.args, getattr(one, "reason", None), one.__cause__, one.__context__)
+        seen += [e for e in within if isinstance(e, BaseException) and e not in seen]
