@@ -1,32 +1,77 @@
 #!/usr/bin/env bash
-# gpu.sh SDIST [OPTION...]: on a machine with a GPU, torch and nvcc and no Docker, build flash-attn
-# from its source distribution with the images' own recipe, for this GPU's architecture, and run the
-# images' own GPU checks with it. OPTIONs go to the recipe, e.g. --head-dims 64,128.
+# gpu.sh SDIST [-- OPTION...]...: on a machine with a GPU, torch and nvcc and no Docker, build
+# flash-attn from its source distribution with the images' own recipe, for this GPU's architecture,
+# then run the images' own GPU checks with it and time it. The OPTIONs after each -- are one
+# selection, e.g.  gpu.sh SDIST -- --preset llama -- --preset gpt2 --dtypes bf16
+#   WORK=DIR      keep what is compiled there, so that a call that was cut short goes on
+#   RESULTS=DIR   write wheel.json, promise.json, checks.jsonl and speed.json there, as 1-*, 2-*, ...
+#   COMPARE=DIR   time each selection against the build in this folder (its site-packages);
+#                 "first" is the first selection
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 sdist=$(realpath "$1")
 shift
-(($#)) || set -- --head-dims 128 --dtypes bf16 --features backward
-work=$(mktemp -d)
+(($#)) || set -- -- --preset llama --dtypes bf16
+[[ $1 == -- ]] || { echo "gpu.sh SDIST [-- OPTION...]..." >&2; exit 2; }
+work=${WORK:-$(mktemp -d)}
+results=${RESULTS:-$work/results}
+compare=${COMPARE:-}
+path=${PYTHONPATH:-}
+mkdir -p "$work" "$results"
+work=$(realpath "$work")
 arch=$(python3 -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())')
 nvidia-smi --query-gpu=name,driver_version,compute_cap --format=csv,noheader
 nvcc --version | tail -n 2
+checks=(cuda_kernel flash_attn_loads flash_attn_kernels flash_attn_forward_backward
+    flash_attn_varlen flash_attn_kvcache flash_attn_rotary flash_attn_dropout flash_attn_refuses
+    transformers_sees_flash_attn llama_trains)
 
-python3 "$here/imagegen/image/wheel/flash_attn_wheel.py" "$sdist" \
-    --out "$work/wheels" --work "$work/build" --archs "$arch" "$@" > "$work/build.log" 2>&1 \
-    || { tail -n 40 "$work/build.log"; exit 1; }
-tail -n 1 "$work/build.log" | tee "$work/wheel.json"
-python3 -m pip install --quiet --no-index --no-deps --target "$work/site" "$work"/wheels/*.whl
-
-python3 - "$work/wheel.json" > "$work/promise.json" <<'PYTHON'
+promise() { # the recipe's JSON line -> what smoke.py reads
+    python3 - "$1" <<'PYTHON'
 import json, sys, torch
 wheel = json.load(open(sys.argv[1]))
 version = wheel["wheel"].split("-")[1].split("+")[0]
 kernels = {name: wheel[name] for name in ("archs", "head_dims", "dtypes", "features")}
-print(json.dumps({"flash_attn": {"version": version, **kernels}, "torch": torch.__version__}))
+flash = {"generation": 2, "version": version, **kernels}
+print(json.dumps({"flash_attn": flash, "torch": torch.__version__}))
 PYTHON
-export PYTHONPATH="$work/site"
-python3 "$here/imagegen/image/pod/smoke.py" --level gpu --promise "$work/promise.json" \
-    --only cuda_kernel --only flash_attn_loads --only flash_attn_kernels \
-    --only flash_attn_forward_backward --only flash_attn_varlen --only flash_attn_kvcache \
-    --only flash_attn_refuses --only transformers_sees_flash_attn --only llama_trains
+}
+
+selection() { # NUMBER OPTION...: build, check, time
+    local number=$1 out="$results/$1" site="$work/site$1" versus=()
+    shift
+    echo "== $number: ${*:-every kernel}"
+    rm -rf "$work/wheels$number" "$site"
+    PYTHONPATH="$here/imagegen/image/wheel:$path" python3 -m flash_attn_wheel build "$sdist" \
+        --out "$work/wheels$number" --work "$work/build" --archs "$arch" "$@" \
+        > "$out-build.log" 2>&1 || { tail -n 40 "$out-build.log"; return 1; }
+    tail -n 1 "$out-build.log" | tee "$out-wheel.json"
+    python3 -m pip install --quiet --no-index --no-deps --target "$site" \
+        "$work/wheels$number"/*.whl || return 1
+    promise "$out-wheel.json" > "$out-promise.json" || return 1
+
+    local failed=0
+    PYTHONPATH="$site:$path" python3 "$here/imagegen/image/pod/smoke.py" --level gpu \
+        --promise "$out-promise.json" "${checks[@]/#/--only=}" | tee "$out-checks.jsonl" || failed=1
+    if [[ $compare == first && $number != 1 ]]; then
+        versus=(--compare "$work/site1")
+    elif [[ $compare && $compare != first ]]; then
+        versus=(--compare "$compare")
+    fi
+    PYTHONPATH="$site:$path" python3 "$here/benchmarks/attention_speed.py" \
+        --promise "$out-promise.json" --json "$out-speed.json" "${versus[@]}" || failed=1
+    return "$failed"
+}
+
+status=0 number=0
+while (($#)); do
+    shift # the --
+    options=()
+    while (($#)) && [[ $1 != -- ]]; do
+        options+=("$1")
+        shift
+    done
+    number=$((number + 1))
+    selection "$number" "${options[@]}" || status=1
+done
+exit "$status"

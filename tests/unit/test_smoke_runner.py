@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,7 +31,9 @@ def load(name: str) -> ModuleType:
     return module
 
 
-suite, _cpu, _gpu, smoke = map(load, ("suite", "cpu", "gpu", "smoke"))
+suite, _cpu, _attention, entries, _caches, _gpu, smoke = map(
+    load, ("suite", "cpu", "attention", "entries", "caches", "gpu", "smoke")
+)
 
 
 def checks(*bodies: Callable[[Any], str], timeout: float = 30) -> list[Any]:
@@ -147,3 +149,89 @@ def test_an_unknown_check_is_a_usage_error(
         run_main(monkeypatch, tmp_path, "--only", "nvc")
     assert left.value.code == 2
     assert "no such check: nvc" in capfd.readouterr().err
+
+
+DROPOUT = (
+    "This flash attention build does not support dropout: it holds head dimensions 128; types "
+    "bf16; features backward. Build a wheel with --features that include it."
+)
+KERNEL = (
+    "this flash-attn build has no forward kernel for head dimensions up to 64 in bf16. Build a "
+    "wheel with --head-dims and --dtypes that include it."
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "missing", "enough"),
+    [
+        (DROPOUT, {"dropout"}, True),
+        (DROPOUT, {"dropout", "local"}, True),  # the first of two is told
+        (DROPOUT, {"softcap"}, False),
+        (DROPOUT, {"kernel"}, False),  # it names head dimensions, but not how to get others
+        (KERNEL, {"kernel"}, True),
+        (KERNEL, {"uneven_k"}, False),
+        ("This flash attention build does not support dropout.", {"dropout"}, False),
+        ("dropout is not supported by this wheel, see --features", {"dropout"}, False),
+        ("CUDA error: no kernel image is available for dropout --features", {"dropout"}, False),
+    ],
+)
+def test_a_refusal_names_what_is_missing_and_how_to_get_it(
+    message: str, missing: set[str], enough: bool
+) -> None:
+    assert entries.explains(message, frozenset(missing)) is enough
+
+
+def raising(error: Exception) -> Callable[[], None]:
+    def call() -> None:
+        raise error
+
+    return call
+
+
+def test_only_a_runtime_error_that_leaves_the_gpu_usable_is_a_refusal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = SimpleNamespace(cuda=SimpleNamespace(synchronize=lambda: None))
+    monkeypatch.setitem(sys.modules, "torch", fake)
+    assert entries.outcome(raising(RuntimeError(DROPOUT))) == ("refused", DROPOUT)
+    assert entries.outcome(lambda: 7) == ("answered", 7)
+    with pytest.raises(AssertionError, match="illegal memory access"):
+        entries.outcome(raising(RuntimeError("CUDA error: an illegal memory access")))
+    with pytest.raises(TypeError):  # a call that is wrong itself proves nothing
+        entries.outcome(raising(TypeError("incompatible function arguments")))
+
+
+def asked_all(
+    monkeypatch: pytest.MonkeyPatch, features: set[str], answer: Callable[..., object]
+) -> Any:
+    """Verdicts on a build with `features` whose every entry point does as `answer`."""
+    fake = SimpleNamespace(cuda=SimpleNamespace(synchronize=lambda: None))
+    monkeypatch.setitem(sys.modules, "torch", fake)
+    monkeypatch.setattr(entries, "tensors", lambda *_: [])
+    monkeypatch.setattr(entries, "Expected", lambda *_, **__: None)
+    ways = (entries.Entry(answer), entries.Entry(answer, only_refuses=True))
+    monkeypatch.setattr(entries, "ENTRIES", ways)
+    verdicts = entries.Verdicts(frozenset(features))
+    ask = entries.Ask("dropout", {"dropout_p": 0.1}, {}, frozenset(["dropout"]))
+    verdicts.judge(128, "bf16", [ask], frozenset())
+    return verdicts
+
+
+def test_an_answer_where_a_refusal_is_due_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(**_: object) -> str:
+        return "numbers"
+
+    verdicts = asked_all(monkeypatch, {"backward"}, answers)
+    with pytest.raises(AssertionError, match=r"answers: dropout, .*dropout left out, yet answered"):
+        verdicts.settled()
+    assert asked_all(monkeypatch, {"backward", "dropout"}, answers).faults == []
+
+
+def test_a_refusal_is_due_or_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(**_: object) -> None:
+        raise RuntimeError(DROPOUT)
+
+    verdicts = asked_all(monkeypatch, {"backward"}, refuses)
+    assert "refused: dropout (4)" in verdicts.settled()  # two ways in, two numbers of queries
+    with pytest.raises(AssertionError, match="promised, yet refused"):
+        asked_all(monkeypatch, {"backward", "dropout"}, refuses).settled()

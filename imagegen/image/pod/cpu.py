@@ -124,11 +124,20 @@ def nvcc_matches_torch(_: Promise) -> str:
     return f"nvcc {nvcc_version()}, torch for CUDA {torch.version.cuda}"
 
 
-def promised_flash_attn(promise: Promise) -> Promise:
+def promised(promise: Promise, *generations: int) -> Promise:
+    """What is promised of flash-attention, where it is of one of these generations."""
     flash: Promise | None = promise.get("flash_attn")
     if not flash:
         raise Skip("the image promises no flash-attn")
+    found = flash.get("generation", 2)
+    if found not in generations:
+        words = " or ".join(map(str, generations))
+        raise Skip(f"the image promises FlashAttention-{found}; this is about {words}")
     return flash
+
+
+def promised_flash_attn(promise: Promise) -> Promise:
+    return promised(promise, 2)
 
 
 @check("a wheel built for another torch, CUDA or C++ ABI than the image's")
@@ -198,6 +207,44 @@ def flash_attn_kernels(promise: Promise) -> str:
     return f"sm {sorted(archs)}, head dimensions {flash['head_dims']}, {flash['dtypes']}, {kinds}"
 
 
+MODULES = {3: "flash_attn_interface", 4: "flash_attn.cute"}
+
+
+@check("a FlashAttention-3 or -4 that installs, and cannot load beside this torch", timeout=180)
+def flash_attn_package_loads(promise: Promise) -> str:
+    flash = promised(promise, *MODULES)
+    name, module = flash["package"], MODULES[flash["generation"]]
+    same(name, flash["version"], metadata.version(name).partition("+")[0])
+    sys.setdlopenflags(os.RTLD_NOW)  # every symbol now, not at the first call
+    import torch
+
+    found = importlib.import_module(module)
+    for function in ("flash_attn_func", "flash_attn_varlen_func"):
+        need(callable(getattr(found, function, None)), f"{module}: expected {function}, found none")
+    return f"{name} {metadata.version(name)}: {module} loads beside torch {torch.__version__}"
+
+
+@check("flash-attn 2 and flash-attn-4 in one place: each overwrites the other's flash_attn/cute")
+def flash_attn_has_one_owner(promise: Promise) -> str:
+    flash = promised(promise, 2, 4)
+    owner = flash.get("package", "flash-attn")
+    names = metadata.packages_distributions().get("flash_attn", [])
+    owners = sorted({re.sub(r"[-_.]+", "-", name).lower() for name in names})
+    same("distributions that hold the module flash_attn", [owner], owners)
+    files = [file for file in metadata.files(owner) or [] if file.hash]
+    inside = [file for file in files if file.parts[:2] == ("flash_attn", "cute")]
+    gone = [file for file in inside if not Path(os.fspath(file.locate())).exists()]
+    changed = [str(file) for file in inside if file in gone or file.hash.value != _sha256(file)]
+    need(not changed, f"expected the files of {owner} as it brought them, found others: {changed}")
+    return f"{owner} alone holds flash_attn; {len(inside)} files of flash_attn/cute are its own"
+
+
+def _sha256(file: metadata.PackagePath) -> str:
+    """As a wheel's RECORD writes it."""
+    digest = hashlib.sha256(file.read_binary()).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
 @check("a promised package that is missing or fails to import", timeout=300)
 def packages_import(promise: Promise) -> str:
     modules: dict[str, str] = {}
@@ -240,12 +287,7 @@ def nothing_private(_: Promise) -> str:
         )
     for file in metadata.files("certifi") or [] if "certifi" in _installed() else []:
         if file.name == "cacert.pem" and file.hash:
-            digest = hashlib.sha256(file.read_binary()).digest()
-            same(
-                "certifi's cacert.pem",
-                file.hash.value,
-                base64.urlsafe_b64encode(digest).decode().rstrip("="),
-            )
+            same("certifi's cacert.pem", file.hash.value, _sha256(file))
     return "no SSH keys, tokens, package index settings or added CA certificates"
 
 

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 import tempfile
-from collections.abc import Callable
 from importlib import metadata
 from itertools import product
 from typing import Any
 
+from attention import (
+    DEVICE,
+    DTYPES,
+    FORWARD,
+    Errors,
+    Expected,
+    attention,
+    close,
+    hidden,
+    rotated,
+    tensors,
+    worst,
+)
+from caches import CAPACITY, LAYOUTS, USED, appended, cached, judged
 from cpu import compiled, promised_flash_attn
-from suite import Promise, Suite, need, same
+from entries import ENTRIES, Verdicts, harmless, optional, outcome, varlen_paged
+from suite import Promise, Skip, Suite, need, same
 
 HEAD_DIMS = (32, 64, 96, 128, 192, 256)  # what flash-attn has kernels for
-DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 
 SUITE = Suite()
 check = SUITE.check
@@ -35,6 +47,7 @@ def gpu(promise: Promise) -> Any:
         f"the image promises kernels for {archs} only: rent another GPU or another image",
     )
     torch.manual_seed(0)
+    torch.set_float32_matmul_precision("highest")  # TF32 would be a poor reference
     return torch
 
 
@@ -51,184 +64,238 @@ def cuda_kernel(promise: Promise) -> str:
     return f"{torch.cuda.get_device_name()}, compute capability {major}.{minor}: {line}"
 
 
-def reference(
-    q: Any, k: Any, v: Any, *, causal: bool = False, window: tuple[int, int] = (-1, -1),
-    softcap: float = 0.0, slopes: Any = None,
-) -> Any:  # fmt: skip
-    """Attention in fp32 by plain operations, of tensors (batch, length, heads, head dimension).
-
-    As in flash-attn, the last query lines up with the last key and a row without keys is zero.
-    """
-    import torch
-
-    q, k, v = (x.float().transpose(1, 2) for x in (q, k, v))
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-    if softcap:
-        scores = softcap * torch.tanh(scores / softcap)
-    rows = torch.arange(q.shape[2], device=q.device)[:, None] + k.shape[2] - q.shape[2]
-    ahead = torch.arange(k.shape[2], device=q.device)[None, :] - rows
-    if slopes is not None:
-        scores = scores - slopes[:, None, None] * ahead.abs()
-    left, right = window[0], 0 if causal else window[1]
-    hidden = torch.zeros_like(ahead, dtype=torch.bool)
-    if left >= 0:
-        hidden |= ahead < -left
-    if right >= 0:
-        hidden |= ahead > right
-    weights = torch.softmax(scores.masked_fill(hidden, -math.inf), dim=-1).nan_to_num(0.0)
-    return (weights @ v).transpose(1, 2)
-
-
-def tensors(
-    promise: Promise, dim: int, dtype: str, lengths: tuple[int, int], kv_heads: int = 2
-) -> list[Any]:
-    """q, k, v for four query heads, on the GPU; lengths that fill no tile exactly come best."""
-    torch = gpu(promise)
-    kind = getattr(torch, DTYPES[dtype])
-    shapes = [(2, lengths[0], 4, dim), *[(2, lengths[1], kv_heads, dim)] * 2]
-    return [torch.randn(*shape, device="cuda", dtype=kind, requires_grad=True) for shape in shapes]
-
-
-def worst(found: Any, expected: Any) -> float:
-    """The largest absolute difference; infinite where a value is not finite."""
-    error = (found.float() - expected.float()).abs().max().item()
-    return float(error) if math.isfinite(error) else math.inf
-
-
-def close(what: str, found: Any, expected: Any, limit: float) -> float:
-    error = worst(found, expected)
-    need(error < limit, f"{what}: expected an error below {limit} against fp32, found {error:.4f}")
-    return error
-
-
 def kernels(promise: Promise) -> list[tuple[int, str]]:
     flash = promised_flash_attn(promise)
     return [*product(flash["head_dims"], flash["dtypes"])]
 
 
+SHAPES = (
+    # batch, heads, queries, keys. While batch * heads * queries / 64 is below 1.6 times the number
+    # of multiprocessors, flash-attn takes its split kernels (flash_api.cpp, num_splits_heuristic);
+    # only the last two reach the kernels of training.
+    (2, 4, 113, 203),
+    (2, 4, 203, 113),  # the first queries have no keys if causal
+    (2, 4, 1, 203),
+    (8, 8, 321, 357),
+    (8, 8, 512, 512),  # fills every tile
+)
+
+
 @check("attention that runs and is wrong: fp32 is the reference", level="gpu", timeout=300)
 def flash_attn_forward_backward(promise: Promise) -> str:
-    torch, flash = gpu(promise), promised_flash_attn(promise)
+    gpu(promise)
+    gradients, errors = "backward" in promised_flash_attn(promise)["features"], Errors()
     from flash_attn import flash_attn_func
 
-    forward = backward = 0.0
-    for (dim, dtype), causal, heads in product(kernels(promise), (False, True), (4, 2)):
-        what = f"{dtype}, head dimension {dim}, causal={causal}, {heads} of 4 KV heads"
-        q, k, v = inputs = tensors(promise, dim, dtype, (113, 203), heads)
-        out, expected = flash_attn_func(q, k, v, causal=causal), reference(q, k, v, causal=causal)
-        forward = max(forward, close(f"forward, {what}", out, expected, 0.02))
-        if "backward" not in flash["features"]:
-            continue
-        grad = torch.randn_like(out)
-        wanted = torch.autograd.grad(expected, inputs, grad.float())
-        for name, found, want in zip(
-            "qkv", torch.autograd.grad(out, inputs, grad), wanted, strict=True
-        ):
-            backward = max(backward, close(f"gradient of {name}, {what}", found, want, 0.1))
-    return f"largest error: forward {forward:.4f}, backward {backward:.4f}"
+    for (dim, dtype), shape, causal in product(kernels(promise), SHAPES, (False, True)):
+        batch, heads, *lengths = shape
+        for kv_heads in (heads, heads // 2, 1):
+            what = f"{dtype}, head dimension {dim}, {shape}, {causal=}, {kv_heads} KV heads"
+            lead = {"batch": batch, "heads": heads}
+            inputs = tensors(dim, dtype, (lengths[0], lengths[1]), kv_heads, **lead)
+            expected = Expected(
+                inputs, lambda *x, causal=causal: attention(*x, causal=causal), gradients=gradients
+            )
+            expected.both(what, flash_attn_func(*inputs, causal=causal), errors)
+    return str(errors)
 
 
-@check("packed sequences that see each other's keys", level="gpu")
+PACKED = (
+    # Lengths of the queries and of the keys: none at all, more queries than keys, ...
+    ((37, 150, 1, 0, 64), (50, 150, 77, 33, 0)),
+    ((150, 37, 5), (33, 37, 300)),
+    ((1, 1, 1), (50, 150, 300)),  # one query each: another path where KV heads are shared
+)
+
+
+@check("packed sequences that see each other's keys", level="gpu", timeout=300)
 def flash_attn_varlen(promise: Promise) -> str:
-    torch, lengths, error = gpu(promise), (37, 150, 1), 0.0
+    torch = gpu(promise)
+    gradients, errors = "backward" in promised_flash_attn(promise)["features"], Errors()
     from flash_attn import flash_attn_varlen_func
 
-    ends = torch.tensor([0, 37, 187, 188], device="cuda", dtype=torch.int32)
-    for dim, dtype in kernels(promise):
-        q, k, v = (x[0] for x in tensors(promise, dim, dtype, (188, 188)))
-        out = flash_attn_varlen_func(q, k, v, ends, ends, 150, 150, causal=True)
-        for part in zip(*(x.split(lengths) for x in (out, q, k, v)), strict=True):
-            found, *inputs = (x[None] for x in part)
-            error = max(
-                error, close(f"{dtype} {dim}", found, reference(*inputs, causal=True), 0.02)
-            )
-    return f"largest error {error:.4f} over lengths {lengths}"
+    for (dim, dtype), lengths, causal, kv_heads in product(
+        kernels(promise), PACKED, (False, True), (4, 2, 1)
+    ):
+        what = f"{dtype}, head dimension {dim}, lengths {lengths}, {causal=}, {kv_heads} KV heads"
+        totals = sum(lengths[0]), sum(lengths[1])
+        inputs = [
+            x.detach()[0].requires_grad_() for x in tensors(dim, dtype, totals, kv_heads, batch=1)
+        ]
+
+        def meant(*x: Any, lengths: Any = lengths, causal: bool = causal) -> Any:
+            parts = (t.split(length) for t, length in zip(x, (*lengths, lengths[1]), strict=True))
+            rows = zip(*parts, strict=True)
+            return torch.cat([attention(*(t[None] for t in r), causal=causal)[0] for r in rows])
+
+        expected = Expected(inputs, meant, gradients=gradients)
+        ends = [torch.tensor([0, *n], device=DEVICE).cumsum(0).int() for n in lengths]
+        out = flash_attn_varlen_func(*inputs, *ends, *map(max, lengths), causal=causal)
+        expected.both(what, out, errors)
+    return str(errors)
 
 
-@check("wrong generation: a new key that misses the cache or lands in another place", level="gpu")
+@check(
+    "wrong generation: a new key that misses the cache or lands in another place",
+    level="gpu",
+    timeout=300,
+)
 def flash_attn_kvcache(promise: Promise) -> str:
-    torch, error = gpu(promise), 0.0
+    torch, errors = gpu(promise), Errors()
     from flash_attn import flash_attn_with_kvcache
 
-    for dim, dtype in kernels(promise):
-        q, keys, values = (x.detach() for x in tensors(promise, dim, dtype, (1, 300)))
-        _, k, v = (x.detach() for x in tensors(promise, dim, dtype, (1, 1)))
-        used = torch.tensor([0, 257], device="cuda", dtype=torch.int32)
-        out = flash_attn_with_kvcache(q, keys, values, k, v, cache_seqlens=used, causal=True)
-        for row, length in enumerate(used.tolist()):
-            same(
-                "the appended key is in the cache", True, torch.equal(keys[row, length], k[row, 0])
-            )
-            inputs = (x[row : row + 1, : length + 1] for x in (keys, values))
-            expected = reference(q[row : row + 1], *inputs, causal=True)
-            error = max(error, close(f"{dtype} {dim}", out[row : row + 1], expected, 0.02))
-    return f"largest error {error:.4f}"
+    used = torch.tensor(USED, device=DEVICE, dtype=torch.int32)
+    for (dim, dtype), layout, kv_heads, new, causal, splits in product(
+        kernels(promise), LAYOUTS, (4, 2, 1), (1, 5), (False, True), (0, 3)
+    ):
+        what = f"{dtype}, head dimension {dim}, {layout}, {kv_heads} KV heads, {new} new, {causal=}"
+        what += f", num_splits={splits}"
+        q, k, v = (x.detach() for x in tensors(dim, dtype, (new, new), kv_heads))
+        keys, values = (cached(torch, layout, kv_heads, dim, dtype) for _ in "kv")
+        idle = [c.store[c.idle].clone() for c in (keys, values)]
+        full = [appended(lambda x: x, c.view(c.store), n) for c, n in ((keys, k), (values, v))]
+        out = flash_attn_with_kvcache(
+            q, keys.store, values.store, k, v, cache_seqlens=used, causal=causal,
+            num_splits=splits, **keys.asked,
+        )  # fmt: skip
+        for c, wanted, rest in zip((keys, values), full, idle, strict=True):
+            there, others = torch.equal(c.view(c.store), wanted), torch.equal(c.store[c.idle], rest)
+            same(f"the new keys and values, and only they, are in the cache ({what})", True, there)
+            same(f"what else is in the cache stays as it was ({what})", True, others)
+        exact, plain = (q.float(), *(x.float() for x in full)), (q, *full)
+        judged(what, out, exact, plain, causal, errors)
+    return str(errors)
 
 
-def outcome(call: Callable[[], Any]) -> tuple[str, Any]:
-    """("refused", message) if the call raises RuntimeError, else ("answered", its result)."""
-    import torch
+@check("positions that are off by one, or dimensions paired wrongly, in generation", level="gpu")
+def flash_attn_rotary(promise: Promise) -> str:
+    torch, errors = gpu(promise), Errors()
+    from flash_attn import flash_attn_with_kvcache
 
-    try:
-        result = call()
-        torch.cuda.synchronize()
-    except RuntimeError as error:
-        return "refused", str(error).splitlines()[0]
-    return "answered", result
+    used = torch.tensor(USED, device=DEVICE, dtype=torch.int32)
+    for (dim, dtype), layout, new, causal, interleaved in product(
+        kernels(promise), LAYOUTS, (1, 5), (False, True), (False, True)
+    ):
+        what = (
+            f"rotary, {dtype}, head dimension {dim}, {layout}, {new} new, {causal=}, {interleaved=}"
+        )
+        q, k, v = (x.detach() for x in tensors(dim, dtype, (new, new)))
+        keys, values = (cached(torch, layout, 2, dim, dtype) for _ in "kv")
+        before = keys.view(keys.store).clone()
+        full = appended(lambda x: x, values.view(values.store), v)
+        angles = torch.rand(CAPACITY, dim // 4, device=DEVICE) * 2 * math.pi
+        cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
 
-
-@check("the worst defect: a call that this build cannot serve and answers wrongly", level="gpu")
-def flash_attn_refuses(promise: Promise) -> str:
-    torch, flash = gpu(promise), promised_flash_attn(promise)
-    from flash_attn import flash_attn_func, flash_attn_with_kvcache
-
-    dim, dtype = flash["head_dims"][-1], flash["dtypes"][-1]
-    slopes = torch.tensor([0.5, 0.25, 0.125, 0.0625], device="cuda")
-    options = {
-        "softcap": ({"softcap": 5.0}, {"softcap": 5.0}),
-        "alibi": ({"alibi_slopes": slopes}, {"slopes": slopes}),
-        "local": ({"window_size": (16, 8)}, {"window": (16, 8)}),
-    }
-    faults: list[str] = []
-    outcomes: dict[str, list[str]] = {"refused": [], "answered": []}
-
-    def expect(feature: str, promised: bool, call: Callable[[], Any], wanted: Any = None) -> None:
-        how, result = outcome(call)
-        outcomes[how].append(feature)
-        if how != ("answered" if promised else "refused"):
-            said = "promised" if promised else "left out of the promise"
-            faults.append(
-                f"{feature}: {said}, yet {how} ({result if how == 'refused' else 'no error'})"
-            )
-        elif promised and wanted is not None and not worst(result, wanted) < 0.02:
-            faults.append(
-                f"{feature}: expected an error below 0.02, found {worst(result, wanted):.4f}"
+        def turned(
+            x: Any, step: int, cos: Any = cos, sin: Any = sin, interleaved: bool = interleaved
+        ) -> Any:
+            at = [torch.arange(x.shape[1], device=DEVICE) * step + start for start in USED]
+            rows = zip(x, at, strict=True)
+            return torch.stack(
+                [rotated(r, cos[a], sin[a], interleaved=interleaved) for r, a in rows]
             )
 
-    q, k, v = tensors(promise, dim, dtype, (113, 203))
-    for feature, (asked, meant) in options.items():
-        promised, wanted = feature in flash["features"], reference(q, k, v, **meant)
-        with_cache = functools.partial(flash_attn_with_kvcache, q.detach(), k.detach(), v.detach())
-        expect(feature, promised, functools.partial(flash_attn_func, q, k, v, **asked), wanted)
-        expect(f"{feature} with a cache", promised, functools.partial(with_cache, **asked), wanted)
-    for feature, call in {
-        "dropout": lambda: flash_attn_func(q, k, v, dropout_p=0.1),
-        "backward": lambda: torch.autograd.grad(flash_attn_func(q, k, v).sum(), q),
-    }.items():
-        expect(feature, feature in flash["features"], call)
-    uneven = tensors(promise, dim - 8, dtype, (113, 203))
-    expect(
-        f"uneven_k (head dimension {dim - 8})",
-        "uneven_k" in flash["features"],
-        functools.partial(flash_attn_func, *uneven),
-        reference(*uneven),
+        out = flash_attn_with_kvcache(
+            q, keys.store, values.store, k, v, rotary_cos=cos, rotary_sin=sin, cache_seqlens=used,
+            causal=causal, rotary_interleaved=interleaved, **keys.asked,
+        )  # fmt: skip
+        # Without a mask flash-attn takes every query to be at the first new position.
+        exact, plain = (
+            (turned(kind(q), int(causal)), appended(kind, before, turned(kind(k), 1)), kind(full))
+            for kind in (lambda x: x.float(), lambda x: x)
+        )
+        close(f"cache, {what}", keys.view(keys.store), exact[1], plain[1], limit=FORWARD)
+        there = torch.equal(values.view(values.store), full)
+        same(f"the new values are in the cache ({what})", True, there)
+        judged(what, out, exact, plain, causal, errors)
+    return str(errors)
+
+
+@check(
+    "dropout that is ignored, drops another share, or not the same in the backward pass",
+    level="gpu",
+    timeout=300,
+)
+def flash_attn_dropout(promise: Promise) -> str:
+    torch, features, errors = gpu(promise), promised_flash_attn(promise)["features"], Errors()
+    if "dropout" not in features:
+        raise Skip("no dropout is promised; that it is refused is checked with the other refusals")
+    for (dim, dtype), entry, causal in product(
+        kernels(promise), [e for e in ENTRIES if e.trains], (False, True)
+    ):
+        what = f"dropout, {entry.name}, {dtype}, head dimension {dim}, {causal=}"
+        lengths, kv_heads = ((113, 113), 4) if entry.square else ((113, 203), 2)
+        inputs = tensors(dim, dtype, lengths, kv_heads)
+        asked = {"dropout_p": DROPOUT, "causal": causal}
+        torch.manual_seed(7)
+        out, _, weights = entry.call(*inputs, **asked, return_attn_probs=True)
+        # The sign says what was dropped; -0.0 is a dropped weight that was zero.
+        kept = ~torch.signbit(weights[..., : lengths[0], : lengths[1]])
+        share(what, kept, hidden(*lengths, causal=causal)[0])
+
+        def meant(*x: Any, kept: Any = kept, causal: bool = causal) -> Any:
+            return attention(*x, causal=causal, kept=kept, dropout=DROPOUT)
+
+        expected = Expected(inputs, meant, gradients="backward" in features)
+        expected.both(what, out, errors)
+        torch.manual_seed(7)
+        again = entry.call(*inputs, **asked)
+        expected.both(f"{what}, the same seed", again, errors)
+        another = worst(entry.call(*inputs, **asked), again)
+        need(another > 0.01, f"{what}: expected the next call to drop others, it differs {another}")
+    return f"{errors}; with pages: {paged_dropout(promise)}"
+
+
+DROPOUT = 0.17
+
+
+def share(what: str, kept: Any, mask: Any) -> None:
+    """Fail unless as many of the visible weights are kept as eight random bits can give."""
+    seen = kept[(~mask).expand_as(kept)].float()
+    wanted = (math.floor((1 - DROPOUT) * 255) + 1) / 256  # a byte of at most that is kept
+    limit = 6 * math.sqrt(wanted * (1 - wanted) / seen.numel())
+    found = seen.mean().item()
+    need(
+        abs(found - wanted) < limit,
+        f"{what}: expected {wanted:.4f} of the weights kept, within {limit:.4f}, found {found:.4f}",
     )
-    for other in sorted({*product(HEAD_DIMS, DTYPES)} - {*kernels(promise)}):
-        call = functools.partial(flash_attn_func, *tensors(promise, *other, (113, 203)))
-        expect(f"{other[1]} head dimension {other[0]}", False, call)
-    need(not faults, f"expected what is left out to raise RuntimeError, found: {'; '.join(faults)}")
-    return "; ".join(f"{how}: {', '.join(names) or 'none'}" for how, names in outcomes.items())
+
+
+def paged_dropout(promise: Promise) -> str:
+    """What becomes of dropout with a block table, where flash-attn has no kernel for it."""
+    inputs = tensors(*kernels(promise)[0], (113, 203))
+    how, result = outcome(lambda: varlen_paged(*inputs, dropout_p=DROPOUT))
+    if how == "refused":
+        return how
+    expected = Expected(inputs, attention, gradients=False)
+    try:
+        expected.forward("varlen_paged", result, Errors())
+    except AssertionError:
+        return "answered, not the same as without"
+    return "flash-attn itself ignores it"
+
+
+@check(
+    "the worst defect: a call that this build cannot serve and answers wrongly",
+    level="gpu",
+    timeout=300,
+)
+def flash_attn_refuses(promise: Promise) -> str:
+    gpu(promise)
+    features = frozenset(promised_flash_attn(promise)["features"])
+    verdicts, served = Verdicts(features), kernels(promise)
+    simple = harmless()[:2]
+    for dim, dtype in product(HEAD_DIMS, DTYPES):
+        lacking = frozenset[str]() if (dim, dtype) in served else frozenset(["kernel"])
+        verdicts.judge(dim, dtype, simple if lacking else [*harmless(), *optional()], lacking)
+        for uneven in (dim - 8, *ROUNDED.get(dim, ())):
+            verdicts.judge(uneven, dtype, simple, lacking | (frozenset(["uneven_k"]) - features))
+        if not lacking:  # flash-attn pads it to dim, so every build serves it
+            verdicts.judge(dim - 3, dtype, simple, lacking)
+    return verdicts.settled()
+
+
+ROUNDED = {192: (160,), 256: (224,)}  # multiples of 32 that run as a larger head dimension
 
 
 @check("transformers falling back to slower attention without a word", level="gpu")
@@ -248,7 +315,7 @@ def llama_trains(promise: Promise) -> str:
     torch, flash = gpu(promise), promised_flash_attn(promise)
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    dim, dtype = max(d for d in flash["head_dims"] if d <= 128), flash["dtypes"][-1]
+    dim, dtype = min(flash["head_dims"], key=lambda d: abs(d - 128)), flash["dtypes"][-1]
     tokens, models, logits = torch.randint(0, 512, (2, 96), device="cuda"), {}, {}
     for kind in ("flash_attention_2", "sdpa", "eager"):
         config = LlamaConfig(
