@@ -47,10 +47,9 @@ def lock_files(
 ) -> tuple[Path, ...]:
     """Write the locks of the selected targets, one for each torch, CUDA and Python."""
     folders: dict[Path, resolve.Candidate] = {}
+    packages = plan.packages(it.resolution)  # of every target: what is not selected stays locked
     for combination in it.resolution.select(select):
-        name = plan.lock_name(
-            combination.torch.version, combination.cuda.version, combination.python.version
-        )
+        name = plan.lock_of(combination)
         if plan.lockable(combination):
             folders.setdefault(it.workspace.locks / name, combination)
         else:
@@ -58,7 +57,8 @@ def lock_files(
     for folder, combination in folders.items():
         target = combination.target(it.resolution.packages)
         build = combination.torch.build_for(combination.index)
-        lock.lock(target, build.toolkit if build else None, folder, network, say)
+        toolkit = build.toolkit if build else None
+        lock.lock(target, toolkit, folder, network, say, packages.get(folder.name, ""))
     return tuple(folders)
 
 
@@ -70,10 +70,15 @@ def check_locks(it: Setup, select: Sequence[str]) -> tuple[Path, ...]:
     """
     asked: dict[Path, tuple[str, ...]] = {}
     for one in it.resolution.select(select):
-        name = plan.lock_name(one.torch.version, one.cuda.version, one.python.version)
         if plan.lockable(one):
-            asked[it.workspace.locks / name] = plan.asked(one.target(it.resolution.packages))
-    faults = [fault for folder, rows in asked.items() for fault in lock.faults(folder, rows)]
+            folder = it.workspace.locks / plan.lock_of(one)
+            asked[folder] = plan.asked(one.target(it.resolution.packages))
+    packages = plan.packages(it.resolution)
+    faults = [
+        fault
+        for folder, rows in asked.items()
+        for fault in lock.faults(folder, rows, packages.get(folder.name, ""))
+    ]
     if faults:
         raise StaleFiles("\n".join(faults), hint="imagegen lock")
     return tuple(asked)

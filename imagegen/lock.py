@@ -16,7 +16,7 @@ from imagegen import proc
 from imagegen.bake import Network
 from imagegen.errors import EngineError, UsageError
 from imagegen.model import Target, minor
-from imagegen.plan import ASKED, PARTS, TOOLKIT_EXTRAS, asked, for_the_torch
+from imagegen.plan import ASKED, PACKAGE, PARTS, TOOLKIT_EXTRAS, asked, for_the_torch
 from imagegen.proc import Say
 
 TOOLS = ("pip", "uv")
@@ -31,11 +31,19 @@ NAME_AND_VERSION = re.compile(r"[A-Za-z0-9._-]+==([A-Za-z0-9.!+]+) ?(?!;)")
 NAME = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==", re.MULTILINE)
 
 
-def lock(target: Target, toolkit: Version | None, folder: Path, network: Network, say: Say) -> None:
+def lock(
+    target: Target,
+    toolkit: Version | None,
+    folder: Path,
+    network: Network,
+    say: Say,
+    package: str = "",
+) -> None:
     """Resolve the target's packages once and write them to ``folder``, split by install step.
 
     Versions that the folder already holds are kept wherever they still fit. ``toolkit`` is the
-    cuda-toolkit release that torch pins, None where nvcc does not come from wheels.
+    cuda-toolkit release that torch pins, None where nvcc does not come from wheels. ``package`` is
+    a requirement whose part is for the targets that ask for it, empty for none.
 
     Raises:
         UsageError: uv is missing. EngineError: the index did not answer or nothing fits.
@@ -52,17 +60,43 @@ def lock(target: Target, toolkit: Version | None, folder: Path, network: Network
         entries = _entries(whole.read_text())
         constraint.write_text("".join(entries.values()))
         for_torch = set(_entries(_compile(target, torch, network, "--constraint", constraint)))
+        added = _added(target, package, folder, constraint, network) if package else {}
     folder.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         rows = [entries[name] for name in sorted(entries) if part in _parts(name, for_torch)]
         header = f"# {part} of {folder.name}. Written by imagegen lock; never edited.\n"
         (folder / f"{part}.txt").write_text(header + "".join(rows))
+    if package:
+        header = f"{_header(folder, package)} Written by imagegen lock; never edited.\n"
+        rows = [added[name] for name in sorted(added)]
+        (folder / f"{PACKAGE}.txt").write_text(header + "".join(rows))
+    else:
+        (folder / f"{PACKAGE}.txt").unlink(missing_ok=True)
     (folder / ASKED).write_text("".join(f"{row}\n" for row in asked(target)))
-    say(f"lock {folder.name}: {len(entries)} packages")
+    say(f"lock {folder.name}: {len(entries) + len(added)} packages")
 
 
-def faults(folder: Path, asked: Iterable[str]) -> Iterator[str]:
+def _added(
+    target: Target, package: str, folder: Path, constraint: Path, network: Network
+) -> dict[str, str]:
+    """What a requirement brings that the rest of the lock, the constraint, does not hold."""
+    new = constraint.with_name("package.txt")
+    old = folder / f"{PACKAGE}.txt"
+    new.write_text(old.read_text() if old.exists() else "")  # versions that still fit are kept
+    held, options = _entries(constraint.read_text()), ("--constraint", constraint)
+    _compile(target, [package], network, *options, "--output-file", new)
+    found = _entries(new.read_text())
+    return {name: block for name, block in found.items() if name not in held}
+
+
+def _header(folder: Path, package: str) -> str:
+    """The first words of the part for a package: what was asked for is in them."""
+    return f"# {PACKAGE} of {folder.name}: {package}."
+
+
+def faults(folder: Path, asked: Iterable[str], package: str = "") -> Iterator[str]:
     """What is wrong with a lock: missing, made for something else, or not whole. Asks nothing."""
+    parts = (*PARTS, PACKAGE) if package else PARTS
     file = folder / ASKED
     if not file.is_file():
         yield f"{folder}: there is no such lock"
@@ -71,9 +105,11 @@ def faults(folder: Path, asked: Iterable[str]) -> Iterator[str]:
     if difference := set(file.read_text().split("\n")[:-1]) ^ set(asked):
         yield f"{file} and the matrix differ in {', '.join(sorted(difference))}"
         whole = False
-    for part in PARTS:
+    for part in parts:
         path = folder / f"{part}.txt"
         text = path.read_text() if path.is_file() else ""
+        if part == PACKAGE and text and not text.startswith(_header(folder, package)):
+            yield f"{path}: was not made for {package}"
         entries = _entries(text)
         if not entries and not (part == "nvcc" and text):  # torch before CUDA 13 brings no nvcc
             yield f"{path}: {'holds no package' if text else 'missing'}"
@@ -87,12 +123,16 @@ def faults(folder: Path, asked: Iterable[str]) -> Iterator[str]:
             place = "://" in line or " @ " in line
             what = "names a place" if place else "not a package by version and hash"
             yield f"{path}: {what}: {line.strip()}"
-    yield from _missing(folder, asked) if whole else ()
+    yield from _missing(folder, asked, parts, package) if whole else ()
 
 
-def _missing(folder: Path, asked: Iterable[str]) -> Iterator[str]:
+def _missing(
+    folder: Path, asked: Iterable[str], parts: Iterable[str], package: str
+) -> Iterator[str]:
     """What is asked for and not in its own part, and what is in two parts."""
-    held = {part: _entries((folder / f"{part}.txt").read_text()) for part in PARTS}
+    held = {part: _entries((folder / f"{part}.txt").read_text()) for part in parts}
+    if package and (name := Requirement(package).name) not in held[PACKAGE]:
+        yield f"{folder / PACKAGE}.txt: does not hold {name}"
     for wanted in map(Requirement, asked):
         name = str(canonicalize_name(wanted.name))
         # A package that others in the list need may be in their part: einops beside torch.
@@ -107,7 +147,7 @@ def _missing(folder: Path, asked: Iterable[str]) -> Iterator[str]:
         for tool in NVCC:
             if tool not in held["nvcc"]:
                 yield f"{folder / 'nvcc'}.txt: does not hold {tool}"
-    for one, other in combinations([part for part in PARTS if part != "build"], 2):
+    for one, other in combinations([part for part in held if part != "build"], 2):
         for twice in sorted(set(held[one]) & set(held[other])):
             yield f"{folder}: {twice} is in {one}.txt and in {other}.txt"
 

@@ -11,6 +11,7 @@ from packaging.version import Version
 from imagegen.errors import ImpossibleCombination
 from imagegen.facts import GpuFact
 from imagegen.facts.rows import exact
+from imagegen.matrix import Kernels
 from imagegen.model import Python
 from imagegen.plan import lockable
 from imagegen.resolve import Candidate, for_machine
@@ -58,7 +59,7 @@ CRITERIA: tuple[tuple[Key, Callable[[Fit, Fit], str]], ...] = (
         lambda one, two: f"of that one is to be known: {_more(one, two).text}",
     ),
     (
-        lambda fit: len(fit.candidate.selection.head_dims) * len(fit.candidate.selection.dtypes),
+        lambda fit: _kernels(fit.candidate.selection),
         lambda _one, _two: "it holds more of flash-attn's kernels",
     ),
     (
@@ -136,6 +137,11 @@ def pick(
                 because = words(best, second)
                 break
     return Picked(best=best, next=second, because=because, fitting=len(fits))
+
+
+def _kernels(selection: Kernels | None) -> int:
+    """How much of flash-attn an image holds, to compare."""
+    return len(selection.head_dims) * len(selection.dtypes) if selection else 0
 
 
 def _fit(it: Candidate, machine: Machine) -> Fit:

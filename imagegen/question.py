@@ -148,14 +148,9 @@ def narrowed(facts: Facts, question: Question) -> Domains:
     for axis, rows, like in (
         ("torch", facts.torch, facts.torch_like),
         ("cuda", facts.cuda, facts.cuda_like),
-        ("flash_attn", facts.flash_attn, facts.flash_attn_like),
+        ("flash_attn", facts.flash_attn_releases, facts.flash_attn_like),
     ):
         word = getattr(question, axis)
-        if axis == "flash_attn" and word.startswith(("3", "4")):
-            raise UsageError(
-                f"--flash-attn {word}: FlashAttention-3 is the package flash_attn_3 and "
-                "FlashAttention-4 flash-attn-4; the facts are about flash-attn 2 only"
-            )
         if word and (axis, word) != ("flash_attn", "none"):
             domains[axis] = _versions(rows, like, getattr(question, axis), axis)
     if question.flash_attn == "none":

@@ -14,7 +14,15 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from packaging.version import Version
 
-from imagegen.facts import BaseFact, CudaFact, FlashAttnFact, GpuFact, OsFact, TorchFact
+from imagegen.facts import (
+    BaseFact,
+    CudaFact,
+    FlashAttnFact,
+    FlashAttnRelease,
+    GpuFact,
+    OsFact,
+    TorchFact,
+)
 from imagegen.facts.rows import ThirdPartyWheel, Wheel
 from imagegen.model import Host, Kind, Origin, Python, cuda_word
 from imagegen.rules import (
@@ -58,7 +66,7 @@ class Combination:
     torch: TorchFact
     index: Version
     origin: Origin
-    flash_attn: FlashAttnFact | None
+    flash_attn: FlashAttnRelease | None
     os: OsFact
     python: Python
     cuda: CudaFact
@@ -98,18 +106,18 @@ class Combination:
 
     @property
     def wheel(self) -> Wheel | ThirdPartyWheel | None:
-        """flash-attn's published wheel, where it comes from one."""
+        """flash-attn 2's published wheel, where it comes from one."""
         release = self.flash_attn
-        if release is None:
+        if not isinstance(release, FlashAttnFact):
             return None
         found = wheels_of(release, self.origin, self.torch, self.index, self.python, self.host)
         return best_wheel(release, found, self.index, self.os, self.gpu)
 
     @property
     def kernels(self) -> tuple[int, ...]:
-        """The architectures that flash-attn's binary holds, as far as that is known."""
+        """The architectures that flash-attn 2's binary holds, as far as that is known."""
         release, wheel = self.flash_attn, self.wheel
-        if release is None:
+        if not isinstance(release, FlashAttnFact):
             return ()
         if wheel:
             return archs_in(release, wheel)

@@ -20,6 +20,8 @@ from imagegen.facts.rows import (
     BaseFact,
     CudaFact,
     FlashAttnFact,
+    FlashAttnPackageFact,
+    FlashAttnRelease,
     GpuFact,
     OsFact,
     Sourced,
@@ -38,28 +40,24 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "base": ("tag",),
     "os": ("distribution", "version"),
     "flash_attn": ("version",),
+    "flash_attn_package": ("version",),
     "gpu": ("name",),
 }
 """What names a row of each table, so that a user's row finds the one that it changes."""
 
-Row = TypeVar("Row", TorchFact, CudaFact, FlashAttnFact)
+Row = TypeVar("Row", TorchFact, CudaFact, FlashAttnRelease)
 
 
 class Facts(Strict):
-    """All facts, one table of each kind.
-
-    ``cpu_seconds_per_kernel`` is what one kernel file of flash-attn costs for one architecture,
-    ``cpu_seconds_per_lean_kernel`` without the optional features.
-    """
+    """All facts, one table of each kind."""
 
     torch: tuple[TorchFact, ...] = Field(min_length=1)
     cuda: tuple[CudaFact, ...] = Field(min_length=1)
     base: tuple[BaseFact, ...]
     os: tuple[OsFact, ...] = Field(min_length=1)
     flash_attn: tuple[FlashAttnFact, ...] = Field(min_length=1)
+    flash_attn_package: tuple[FlashAttnPackageFact, ...]
     gpu: tuple[GpuFact, ...] = Field(min_length=1)
-    cpu_seconds_per_kernel: int
-    cpu_seconds_per_lean_kernel: int
     flash_attn_url: str
     third_party_url: str
     third_party_source: str
@@ -74,14 +72,21 @@ class Facts(Strict):
         """The toolkits that ``12.8`` or ``12.8.1`` means, newest first."""
         return _like(self.cuda, wanted)
 
-    def flash_attn_like(self, wanted: Version) -> tuple[FlashAttnFact, ...]:
-        """The releases that ``2.8`` or ``2.8.3`` means, newest first.
+    def flash_attn_like(self, wanted: Version) -> tuple[FlashAttnRelease, ...]:
+        """The releases that ``2.8``, ``2.8.3`` or ``4`` means, newest first.
 
-        Some came out as a post-release only: ``2.7.4`` is 2.7.4.post1, where there is no other.
+        Some came out as a post-release or as a beta only: ``2.7.4`` is 2.7.4.post1 and ``4.0.0`` is
+        4.0.0b36, where there is no other.
         """
-        posts = [row for row in self.flash_attn if row.version.base_version == str(wanted)]
-        posts.sort(key=lambda row: row.version, reverse=True)
-        return _like(self.flash_attn, wanted) or tuple(posts)
+        rows = self.flash_attn_releases
+        near = [row for row in rows if row.version.base_version == str(wanted)]
+        near.sort(key=lambda row: row.version, reverse=True)
+        return _like(rows, wanted) or tuple(near)
+
+    @property
+    def flash_attn_releases(self) -> tuple[FlashAttnRelease, ...]:
+        """Those of every generation."""
+        return (*self.flash_attn, *self.flash_attn_package)
 
     def os_named(self, name: str) -> OsFact | None:
         """The release that is spelled ``name`` in ids."""
@@ -124,6 +129,9 @@ class Facts(Strict):
             version = Version(wanted)
         except InvalidVersion as error:
             raise FactsError(f"{wanted!r} is not a version") from error
+        majors = {row.version.major for row in self.flash_attn_package}
+        if table == "flash_attn" and version.major in majors:
+            table = "flash_attn_package"  # the later generations have a table of their own
         rows: tuple[Any, ...] = getattr(self, table)
         older = [row for row in rows if row.version < version and not row.assumed]
         if not older:
@@ -275,6 +283,8 @@ __all__ = [
     "CudaFact",
     "Facts",
     "FlashAttnFact",
+    "FlashAttnPackageFact",
+    "FlashAttnRelease",
     "GpuFact",
     "OsFact",
     "Sourced",

@@ -18,6 +18,7 @@ def faults(facts: Facts) -> Iterator[str]:
     yield from _twice("torch", (row.version for row in facts.torch))
     yield from _twice("cuda", (row.version for row in facts.cuda))
     yield from _twice("flash_attn", (row.version for row in facts.flash_attn))
+    yield from _twice("flash_attn_package", (row.version for row in facts.flash_attn_package))
     yield from _twice("os", (row.os.name for row in facts.os))
     yield from _twice("base", (row.tag for row in facts.base))
     yield from _twice("base", (f"{row.os} {row.cuda} {row.kind}" for row in facts.base))
@@ -26,6 +27,7 @@ def faults(facts: Facts) -> Iterator[str]:
     yield from _torch(facts)
     yield from _cuda(facts)
     yield from _flash_attn(facts)
+    yield from _packages(facts)
     yield from _images(facts)
 
 
@@ -36,7 +38,7 @@ def _twice(table: str, names: Iterable[Hashable]) -> Iterator[str]:
 
 
 def _derived(facts: Facts) -> Iterator[str]:
-    for table in ("torch", "cuda", "base", "os", "flash_attn", "gpu"):
+    for table in ("torch", "cuda", "base", "os", "flash_attn", "flash_attn_package", "gpu"):
         for i, row in enumerate(getattr(facts, table)):
             for key in ("assumed", "driver_of_minor", "third_party_source"):
                 if getattr(row, key, None):
@@ -110,6 +112,18 @@ def _flash_attn(facts: Facts) -> Iterator[str]:
             yield f"{place}: no torch {other.torch} in torch"
         if other.nvcc.major != other.torch_cuda.major:
             yield f"{place}: nvcc {other.nvcc} for a torch of CUDA {other.torch_cuda}"
+
+
+def _packages(facts: Facts) -> Iterator[str]:
+    torches = {minor(row.version) for row in facts.torch}
+    for row in facts.flash_attn_package:
+        place = f"flash_attn_package {row.version}"
+        if row.version.major != row.generation:
+            yield f"{place}: not a version of generation {row.generation}"
+        if minor(row.torch_min) not in torches:
+            yield f"{place}: no torch {row.torch_min} in torch"
+        if alien := set(row.trains_on) - set(row.gpus):
+            yield f"{place}: trains_on {sorted(alien)} without a forward pass in gpus"
 
 
 def _images(facts: Facts) -> Iterator[str]:

@@ -143,7 +143,7 @@ class OsFact(Pinned):
 
     There are nvidia/cuda images for it from the toolkit ``images_from`` on and below
     ``images_before``; none at all where ``images_from`` is None. ``rank`` orders the answers to a
-    question that leaves the distribution open.
+    question that leaves the distribution open. ``lacks`` are packages that others have.
     """
 
     distribution: str
@@ -152,6 +152,7 @@ class OsFact(Pinned):
     gcc: int
     glibc: Ver
     rank: int
+    lacks: tuple[str, ...] = ()
     images_from: Ver | None = None
     images_before: Ver | None = None
 
@@ -205,7 +206,40 @@ class ThirdPartyWheel(Strict):
     release: str
 
 
-class FlashAttnFact(Sourced):
+class FlashAttnRelease(Sourced):
+    """A release of flash-attention, of whichever generation."""
+
+    version: Ver
+
+
+class FlashAttnPackageFact(FlashAttnRelease):
+    """A release of FlashAttention-3 or -4: a package beside flash-attn 2, never compiled here.
+
+    ``name`` is its distribution, ``cuda13_extra`` what to ask it for beside a torch of CUDA 13.
+    ``cuda`` are the CUDA builds of torch that it is recorded for, 13 for every 13.x. ``gpus`` and
+    ``trains_on`` are majors of compute capabilities: where it runs forward, and where backward too.
+    ``unproven`` says why nothing confirms it, ``shares`` what of flash-attn 2 is in it as well.
+    """
+
+    generation: Literal[3, 4]
+    name: str
+    cuda13_extra: str = ""
+    pythons: tuple[Py, ...] = Field(min_length=1)
+    torch_min: Ver
+    cuda: tuple[Ver, ...] = Field(min_length=1)
+    gpus: tuple[int, ...] = Field(min_length=1)
+    trains_on: tuple[int, ...] = Field(min_length=1)
+    on_pypi: bool
+    unproven: str = ""
+    shares: str = ""
+
+    def requirement(self, index: Version) -> str:
+        """What to ask an installer for beside a torch of that CUDA."""
+        extra = f"[{self.cuda13_extra}]" if self.cuda13_extra and index.major >= 13 else ""
+        return f"{self.name}{extra}=={self.version}"
+
+
+class FlashAttnFact(FlashAttnRelease):
     """A flash-attn 2 release.
 
     ``archs`` maps what setup.py can compile (compute capability times ten) to the oldest CUDA for
@@ -213,15 +247,14 @@ class FlashAttnFact(Sourced):
     CUDA word that its setup.py looks for under a CUDA 13 torch.
     """
 
-    version: Ver
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    python_min: Py
     archs: Mapping[int, Ver]
     kernel_files: int
     torch_max: Ver
     cuda13_tag: str
     wheel_archs: tuple[int, ...] = ()
     glibc: Ver | None = None
-    python_min: Py
     wheels_unknown_to: Ver | None = None
     wheels_unknown_pythons: tuple[Py, ...] = ()
     wheel: tuple[Wheel, ...] = ()

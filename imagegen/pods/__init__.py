@@ -7,7 +7,7 @@ import math
 from packaging.version import Version
 
 from imagegen.facts import Facts
-from imagegen.model import Pushed, minor
+from imagegen.model import FlashAttn, FlashAttnPackage, Pushed, minor
 
 GB = 10**9
 WORKING_SPACE = 30
@@ -73,7 +73,6 @@ def vast(pushed: Pushed) -> dict[str, object]:
     """
     target = pushed.tested.report.built.image.target
     repository, _, tag = pushed.refs[0].rpartition(":")
-    archs = target.flash_attn.archs
     return {
         "name": target.id,
         "image": repository,
@@ -89,9 +88,20 @@ def vast(pushed: Pushed) -> dict[str, object]:
         "docker_login_pass": "",
         "extra_filters": {
             "cuda_max_good": {"gte": float(minor(target.cuda))},
-            # Kernels run on their own major version only, from their minor version up.
-            "compute_cap": {"gte": min(archs) * 10, "lt": (max(archs) // 10 + 1) * 100},
+            **_cards(target.flash_attn),
         },
         "recommended_disk_space": max(60, disk(pushed)),
         "private": True,
     }
+
+
+def _cards(flash_attn: FlashAttn | FlashAttnPackage | None) -> dict[str, object]:
+    """The filter for cards that train with it; any card without flash-attn."""
+    if flash_attn is None:
+        return {}
+    if isinstance(flash_attn, FlashAttnPackage):
+        least, majors = min(flash_attn.trains_on) * 100, flash_attn.trains_on
+    else:
+        # Kernels run on their own major version only, from their minor version up.
+        least, majors = min(flash_attn.archs) * 10, tuple(a // 10 for a in flash_attn.archs)
+    return {"compute_cap": {"gte": least, "lt": (max(majors) + 1) * 100}}

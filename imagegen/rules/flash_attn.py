@@ -9,6 +9,7 @@ from packaging.version import Version
 from imagegen.facts.rows import (
     CudaFact,
     FlashAttnFact,
+    FlashAttnRelease,
     GpuFact,
     OsFact,
     ThirdPartyWheel,
@@ -27,6 +28,9 @@ from imagegen.rules.reason import (
     warn,
     words,
 )
+
+Release = FlashAttnRelease | None
+"""Of any generation, or no flash-attn. These rules are about generation 2 only."""
 
 GIGABYTES_PER_NVCC = 5
 """3.2 to 5.0 GB were reported in flash-attention #2079, 3.9 measured for one architecture."""
@@ -100,16 +104,16 @@ def _fits(row: Wheel, torch: TorchFact, python: Python, host: Host) -> bool:
     )
 
 
-def flash_attn_takes_the_python(flash_attn: FlashAttnFact | None, python: Python) -> Reason | None:
+def flash_attn_takes_the_python(flash_attn: Release, python: Python) -> Reason | None:
     """The metadata names the oldest Python, and pip keeps to it."""
-    if flash_attn is None or python.version >= flash_attn.python_min.version:
+    if not isinstance(flash_attn, FlashAttnFact) or python.version >= flash_attn.python_min.version:
         return None
     text = f"flash-attn {flash_attn.version} needs Python {flash_attn.python_min}, not {python}"
     return missing("flash-attn-python", "resolve", text, flash_attn)
 
 
 def flash_attn_has_the_wheel(
-    flash_attn: FlashAttnFact | None,
+    flash_attn: Release,
     origin: Origin,
     torch: TorchFact,
     index: Version,
@@ -118,7 +122,7 @@ def flash_attn_has_the_wheel(
 ) -> Reason | None:
     """A wheel fits one torch minor, CUDA major, Python, C++ ABI and machine."""
     build = torch.build_for(index)
-    if flash_attn is None or origin != "official" or build is None:
+    if not isinstance(flash_attn, FlashAttnFact) or origin != "official" or build is None:
         return None
     name = f"flash-attn {flash_attn.version}"
     if found := wheels_of(flash_attn, origin, torch, index, python, host):
@@ -181,7 +185,7 @@ def _no_wheel(flash_attn: FlashAttnFact, torch: TorchFact, python: Python, host:
 
 
 def third_parties_have_the_wheel(
-    flash_attn: FlashAttnFact | None,
+    flash_attn: Release,
     origin: Origin,
     torch: TorchFact,
     index: Version,
@@ -189,7 +193,9 @@ def third_parties_have_the_wheel(
     host: Host,
 ) -> Reason | None:
     """Somebody else's wheels fit as narrowly as the official ones."""
-    if flash_attn is None or origin != "third-party" or torch.build_for(index) is None:
+    if not isinstance(flash_attn, FlashAttnFact) or origin != "third-party":
+        return None
+    if torch.build_for(index) is None:
         return None
     if wheels_of(flash_attn, origin, torch, index, python, host):
         return None
@@ -213,9 +219,9 @@ def third_parties_have_the_wheel(
     return missing("flash-attn-wheel", "resolve", text, flash_attn.third_party_source)
 
 
-def third_parties_are_trusted(flash_attn: FlashAttnFact | None, origin: Origin) -> Reason | None:
+def third_parties_are_trusted(flash_attn: Release, origin: Origin) -> Reason | None:
     """Somebody else's wheel is taken by its hash only, and none was recorded yet."""
-    if flash_attn is None or origin != "third-party":
+    if not isinstance(flash_attn, FlashAttnFact) or origin != "third-party":
         return None
     text = f"flash-attn {flash_attn.version} comes from a third party, and the hash of its wheel "
     text += "is not recorded"
@@ -223,7 +229,7 @@ def third_parties_are_trusted(flash_attn: FlashAttnFact | None, origin: Origin) 
 
 
 def flash_attn_wheel_takes_the_libc(
-    flash_attn: FlashAttnFact | None,
+    flash_attn: Release,
     origin: Origin,
     torch: TorchFact,
     index: Version,
@@ -232,7 +238,7 @@ def flash_attn_wheel_takes_the_libc(
     os: OsFact,
 ) -> Reason | None:
     """A wheel that was built on a newer distribution asks for symbols that an older one lacks."""
-    if flash_attn is None or origin == "source":
+    if not isinstance(flash_attn, FlashAttnFact) or origin == "source":
         return None
     found = wheels_of(flash_attn, origin, torch, index, python, host)
     needs = min((glibc_of(flash_attn, row) for row in found), default=os.glibc)
@@ -243,12 +249,12 @@ def flash_attn_wheel_takes_the_libc(
 
 
 def nvcc_makes_the_architectures(
-    flash_attn: FlashAttnFact | None, origin: Origin, cuda: CudaFact, archs: tuple[int, ...]
+    flash_attn: Release, origin: Origin, cuda: CudaFact, archs: tuple[int, ...]
 ) -> Reason | None:
     """setup.py drops an architecture that it does not know, or nvcc is too old for, without a word;
     a wheel has what it has.
     """
-    if flash_attn is None or (origin != "source" and not archs):
+    if not isinstance(flash_attn, FlashAttnFact) or (origin != "source" and not archs):
         return None
     name = f"flash-attn {flash_attn.version}"
     if origin == "official":
@@ -271,11 +277,11 @@ def nvcc_makes_the_architectures(
     return None
 
 
-def flash_attn_knows_the_gpu(
-    flash_attn: FlashAttnFact | None, gpu: GpuFact | None
-) -> Reason | None:
+def flash_attn_knows_the_gpu(flash_attn: Release, gpu: GpuFact | None) -> Reason | None:
     """FlashAttention-2 has kernels for Ampere and newer only, however it is built."""
-    if gpu is None or flash_attn is None or gpu.runs(tuple(flash_attn.archs)):
+    if not isinstance(flash_attn, FlashAttnFact):
+        return None
+    if gpu is None or gpu.runs(tuple(flash_attn.archs)):
         return None
     text = (
         f"flash-attn {flash_attn.version} has no kernels for {gpu.name} (compute capability "
@@ -286,7 +292,7 @@ def flash_attn_knows_the_gpu(
 
 
 def flash_attn_has_code_for_the_gpu(
-    flash_attn: FlashAttnFact | None,
+    flash_attn: Release,
     origin: Origin,
     torch: TorchFact,
     index: Version,
@@ -298,7 +304,9 @@ def flash_attn_has_code_for_the_gpu(
     gpu: GpuFact | None,
 ) -> Reason | None:
     """The binary at hand may hold less than flash-attn could: older nvcc, a selection, a wheel."""
-    if gpu is None or flash_attn is None or not gpu.runs(tuple(flash_attn.archs)):
+    if not isinstance(flash_attn, FlashAttnFact):
+        return None
+    if gpu is None or not gpu.runs(tuple(flash_attn.archs)):
         return None
     wheels = wheels_of(flash_attn, origin, torch, index, python, host)
     wheel = best_wheel(flash_attn, wheels, index, os, gpu)
@@ -319,10 +327,10 @@ def flash_attn_has_code_for_the_gpu(
 
 
 def flash_attn_asks_for_the_standard(
-    flash_attn: FlashAttnFact | None, origin: Origin, torch: TorchFact
+    flash_attn: Release, origin: Origin, torch: TorchFact
 ) -> Reason | None:
     """Every release so far compiles as C++17, which torch's headers refuse from 2.14 on."""
-    if flash_attn is None or origin != "source" or torch.cxx <= 17:
+    if not isinstance(flash_attn, FlashAttnFact) or origin != "source" or torch.cxx <= 17:
         return None
     text = (
         f"torch {torch.version} needs C++{torch.cxx}, and flash-attn {flash_attn.version} asks for "
@@ -333,10 +341,10 @@ def flash_attn_asks_for_the_standard(
 
 
 def flash_attn_was_compiled_with_the_torch(
-    flash_attn: FlashAttnFact | None, origin: Origin, torch: TorchFact
+    flash_attn: Release, origin: Origin, torch: TorchFact
 ) -> Reason | None:
     """An extension may not compile with a torch that came after it."""
-    if flash_attn is None or origin != "source":
+    if not isinstance(flash_attn, FlashAttnFact) or origin != "source":
         return None
     if torch.version.release[:2] <= flash_attn.torch_max.release[:2]:
         return None
@@ -346,14 +354,14 @@ def flash_attn_was_compiled_with_the_torch(
 
 
 def setup_py_guesses_right(
-    flash_attn: FlashAttnFact | None, torch: TorchFact, index: Version, python: Python, host: Host
+    flash_attn: Release, torch: TorchFact, index: Version, python: Python, host: Host
 ) -> Reason | None:
     """`pip install flash-attn` downloads the wheel that its setup.py guesses by the names.
 
     Wrong for a CUDA 13 torch before 2.8.3.post1, where a name lies, and on a free-threaded Python.
     """
     build = torch.build_for(index)
-    if flash_attn is None or build is None:
+    if not isinstance(flash_attn, FlashAttnFact) or build is None:
         return None
     plain = Python(python.version)
     word = flash_attn.cuda13_tag if index >= CUDA_13 else f"cu{index.major}"
@@ -378,10 +386,12 @@ def setup_py_guesses_right(
 
 
 def the_compiler_has_memory(
-    flash_attn: FlashAttnFact | None, origin: Origin, memory: int | None
+    flash_attn: Release, origin: Origin, memory: int | None
 ) -> Reason | None:
     """One nvcc takes up to 5 GB for one of flash-attn's kernel files."""
-    if flash_attn is None or origin != "source" or memory is None or memory >= GIGABYTES_PER_NVCC:
+    if not isinstance(flash_attn, FlashAttnFact) or origin != "source":
+        return None
+    if memory is None or memory >= GIGABYTES_PER_NVCC:
         return None
     text = f"compiling flash-attn takes up to {GIGABYTES_PER_NVCC} GB of memory for each nvcc; "
     text += f"the machine has {memory}"

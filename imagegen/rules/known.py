@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagegen.facts.rows import CudaFact, FlashAttnFact, Sourced, TorchFact
+from imagegen.facts.rows import CudaFact, FlashAttnRelease, Sourced, TorchFact
 from imagegen.rules.reason import Reason, unverified
 
 
@@ -16,7 +16,7 @@ def cuda_is_known(cuda: CudaFact) -> Reason | None:
     return _assumed("CUDA", str(cuda.version), cuda)
 
 
-def flash_attn_is_known(flash_attn: FlashAttnFact | None) -> Reason | None:
+def flash_attn_is_known(flash_attn: FlashAttnRelease | None) -> Reason | None:
     """A version that a user allowed without a fact about it."""
     return _assumed("flash-attn", str(flash_attn.version), flash_attn) if flash_attn else None
 

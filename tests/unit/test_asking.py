@@ -92,7 +92,7 @@ def test_list_on_a_machine_takes_globs_too(imagegen: Shell) -> None:
 @pytest.mark.parametrize(
     ("words", "codes"),
     [
-        (("--gpu", "T4"), ["flash-attn-gpu"]),
+        (("--gpu", "V100"), ["flash-attn-gpu"]),
         (("--driver", "470"), ["driver"]),
         (("*cuda13.0*", "--driver", "570"), ["driver"]),
     ],
@@ -236,7 +236,7 @@ def test_pick_takes_globs_a_python_and_a_torch(imagegen: Shell) -> None:
     ("words", "status", "message"),
     [
         ((), 2, "pick needs a machine"),
-        (("--gpu", "T4"), 4, "no target works on T4. The closest, "),
+        (("--gpu", "V100"), 4, "no target works on V100. The closest, "),
         (("--gpu", "H100", "--from-nvidia-smi"), 2, "give it or them"),
         (("--gpu", "H100", "--torch", "2.4"), 4, "no target with torch 2.4 in this workspace"),
         (("--gpu", "H100", "--python", "x"), 2, "--python: 'x' is not a Python"),
@@ -323,7 +323,7 @@ def test_every_fault_of_every_lock_is_told(imagegen: Shell, tmp_path: Path) -> N
 OWN = """
 [[gpu]]
 name = "RTX 4090"
-capability = 75
+capability = 70
 """
 
 

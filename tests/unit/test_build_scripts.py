@@ -384,6 +384,27 @@ def test_torch_comes_from_an_index_of_ones_own(stage: Stage) -> None:
     assert "--torch-backend" not in call
 
 
+def test_what_only_that_index_has_comes_from_there_alone(stage: Stage) -> None:
+    stage.command("uv")
+    index = {"TORCH_INDEX": "https://torch.example.com/whl/{backend}"}
+    done = stage.run("build/index-install", "cu130", "flash-attn-3==3.0.0", env=index)
+    assert done.returncode == 0
+    (call,) = stage.calls
+    assert call[call.index("--index") + 1] == "https://torch.example.com/whl/cu130"
+    assert call[-1] == "flash-attn-3==3.0.0"
+    assert "--no-deps" in call, "torch stays as it is"
+    assert not any("index-strategy" in word for word in call), "an empty one on PyPI is none"
+
+
+def test_without_that_index_nothing_is_looked_for_elsewhere(stage: Stage) -> None:
+    stage.command("uv")
+    done = stage.run("build/index-install", "cu130", "flash-attn-3==3.0.0")
+    assert done.returncode == 1
+    assert "flash-attn-3==3.0.0: only PyTorch's own index has it" in done.stderr
+    assert "--torch-index URL" in done.stderr
+    assert stage.calls == []
+
+
 FROZEN = """\
 accelerate==1.15.0
 cuda-toolkit==13.0.2

@@ -919,7 +919,13 @@ def test_what_is_older_than_everything_known_is_refused(table: str, wanted: str)
     assert str(caught.value) == f"{table} {wanted} is older than every version that is known"
 
 
-@pytest.mark.parametrize(("table", "wanted"), [("torch", "3.0"), ("flash_attn", "3.0.0")])
+def test_a_later_beta_is_taken_to_be_like_the_known_one() -> None:
+    found = FACTS.assume("flash_attn", "4.0.0b40")
+    assert [row.assumed for row in found.flash_attn_package if row.assumed] == ["4.0.0b36"]
+    assert found.flash_attn == FACTS.flash_attn
+
+
+@pytest.mark.parametrize(("table", "wanted"), [("torch", "3.0"), ("flash_attn", "5.0.0")])
 def test_of_another_major_release_nothing_is_assumed(table: str, wanted: str) -> None:
     with pytest.raises(FactsError) as caught:
         FACTS.assume(table, wanted)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,13 +16,14 @@ from packaging.version import Version
 
 from imagegen import lock, plan, proc
 from imagegen.bake import Network
-from imagegen.errors import EngineError, UsageError
-from imagegen.plan import ASKED, PARTS
+from imagegen.errors import EngineError, FactsError, UsageError
+from imagegen.plan import ASKED, PACKAGE, PARTS
 from imagegen.resolve import Candidate
 
 from .values import DEMO, RESOLUTION, WORKSPACE
 
 LOCKED = [it for it in RESOLUTION.combinations if plan.lockable(it)]
+PACKAGES_OF = plan.packages(RESOLUTION)
 HASH = "    --hash=sha256:" + "a" * 64
 FOLDERS = sorted(p for p in WORKSPACE.locks.iterdir() if p.is_dir())
 FILES = [file for folder in FOLDERS for file in sorted(folder.glob("*.txt"))]
@@ -209,6 +211,75 @@ def test_an_index_that_does_not_answer_leaves_the_lock_alone(
     assert (tmp_path / "torch.txt").read_text() == "torch==1.0\n"
 
 
+# --- the part of FlashAttention-4 -----------------------------------------------------------------
+
+FOUR = "flash-attn-4[cu13]==4.0.0b36"
+BROUGHT = ("flash-attn-4", "nvidia-cutlass-dsl", "quack-kernels")
+
+
+@pytest.fixture
+def four(monkeypatch: pytest.MonkeyPatch) -> Uv:
+    """Resolves that requirement to what it brings, and to what is locked already."""
+    stand_in = Uv()
+
+    def run(*argv: str | Path, stdin: str, **options: Any) -> str:
+        stand_in.names = (*BROUGHT, "torch", "filelock") if stdin == FOUR else tuple(PACKAGES)
+        return stand_in.run(*argv, stdin=stdin, **options)
+
+    monkeypatch.setattr(proc, "run", run)
+    return stand_in
+
+
+def test_a_part_holds_what_a_package_brings_beside_the_rest(tmp_path: Path, four: Uv) -> None:
+    folder, said = tmp_path / "x", list[str]()
+    for _ in range(2):
+        lock.lock(DEMO, Version("13.0.2"), folder, OPEN, said.append, FOUR)
+    text = (folder / f"{PACKAGE}.txt").read_text()
+    assert tuple(lock._entries(text)) == BROUGHT, "nothing twice, and whatever it is named"
+    assert text.startswith(f"# {PACKAGE} of x: {FOUR}. Written by imagegen lock")
+    assert said[-1] == f"lock x: {len(PACKAGES) + len(BROUGHT)} packages"
+    words, asked = four.calls[-1]
+    assert asked == FOUR
+    assert "--constraint" in words, "torch stays the one that is locked"
+    assert [len(lock._entries(held)) for held in four.held[1::2]] == [0, len(BROUGHT)]
+
+
+def test_a_part_that_no_target_asks_for_goes(tmp_path: Path, four: Uv) -> None:
+    lock.lock(DEMO, Version("13.0.2"), tmp_path / "x", OPEN, print, FOUR)
+    lock.lock(DEMO, Version("13.0.2"), tmp_path / "x", OPEN, print)
+    assert {file.stem for file in (tmp_path / "x").glob("*.txt")} == set(PARTS)
+
+
+def test_a_lock_without_the_part_or_with_anothers(folder: Path) -> None:
+    def faults() -> list[str]:
+        return list(lock.faults(folder, ASKS, FOUR))
+
+    file = folder / f"{PACKAGE}.txt"
+    whole = file.read_text()
+    assert faults() == []
+    file.write_text(whole.replace(FOUR, "flash-attn-4==4.0.0b36", 1))
+    assert faults() == [f"{file}: was not made for {FOUR}"]
+    head = whole.splitlines(keepends=True)[0]
+    rows = lock._entries(whole)
+    file.write_text(head + "".join(row for name, row in rows.items() if name != "flash-attn-4"))
+    assert faults() == [f"{file}: does not hold flash-attn-4"]
+    file.write_text(whole + lock._entries((folder / "apps.txt").read_text())["transformers"])
+    assert faults() == [f"{folder}: transformers is in apps.txt and in {PACKAGE}.txt"]
+    file.unlink()
+    assert faults() == [f"{file}: missing"]
+    assert list(lock.faults(folder, ASKS)) == [], "who does not ask for it does without"
+
+
+def test_who_asks_for_which_package() -> None:
+    assert {"torch2.11.0-cu130-py3.11": FOUR} == PACKAGES_OF
+    (it,) = RESOLUTION.select(["*-fa4"])
+    assert plan.package(it) == FOUR
+    release = it.flash_attn.model_copy(update={"version": Version("4.0.0b37")})
+    two = replace(RESOLUTION, combinations=(it, replace(it, flash_attn=release)))
+    with pytest.raises(FactsError, match=r"one lock holds .*b37 or .*b36"):
+        plan.packages(two)
+
+
 # --- the committed locks --------------------------------------------------------------------------
 
 
@@ -220,7 +291,9 @@ def names(file: Path) -> set[str]:
 def test_every_requirement_has_a_hash_and_no_file_names_a_host(file: Path) -> None:
     text = file.read_text()
     head, _, rest = text.partition("\n")
-    assert head == f"# {file.stem} of {file.parent.name}. Written by imagegen lock; never edited."
+    asked = f": {PACKAGES_OF[file.parent.name]}" if file.stem == PACKAGE else ""
+    made = "Written by imagegen lock; never edited."
+    assert head == f"# {file.stem} of {file.parent.name}{asked}. {made}"
     blocks = list(lock._entries(text).values())
     assert "".join(blocks) == rest, "something that is no requirement"
     assert blocks or file.stem == "nvcc"
@@ -233,10 +306,11 @@ def test_every_requirement_has_a_hash_and_no_file_names_a_host(file: Path) -> No
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
 def test_a_lock_is_whole(folder: Path) -> None:
-    files = {ASKED, *(f"{part}.txt" for part in PARTS)}
+    steps = (*PARTS, PACKAGE) if folder.name in PACKAGES_OF else PARTS
+    files = {ASKED, *(f"{part}.txt" for part in steps)}
     assert {p.name for p in folder.iterdir()} == files
-    parts = {part: names(folder / f"{part}.txt") for part in PARTS}
-    everything = [name for part in PARTS if part != "build" for name in parts[part]]
+    parts = {part: names(folder / f"{part}.txt") for part in steps}
+    everything = [name for part in steps if part != "build" for name in parts[part]]
     assert len(everything) == len(set(everything)), "installed by two steps"
     assert parts["tools"] == {"pip", "uv"}
     assert {"torch", "torchvision", "einops"} <= parts["torch"]

@@ -236,10 +236,10 @@ def test_pick_on_this_machine(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_pick_on_a_machine_that_nothing_runs_on(tmp_path: Path) -> None:
-    answer = "Tesla T4, 580.65.06, 7.5, 15360\n"
+    answer = "Tesla V100-SXM2-16GB, 580.65.06, 7.0, 16384\n"
     done = imagegen(smi(tmp_path, answer), "pick", "--from-nvidia-smi")
     assert done.returncode == 4
-    start = "error: no target works on T4 with driver 580.65.06. The closest, "
+    start = "error: no target works on V100 with driver 580.65.06. The closest, "
     assert done.stderr.startswith(start), "as NVIDIA writes it, and not 580.65.6"
 
 

@@ -143,6 +143,32 @@ def test_the_good_one_loads(tmp_path: Path) -> None:
         ),
         (
             "version =",
+            'generation = 4\narchs = [90]\nfeatures = ["alibi"]\nversion =',
+            "flash_attn.full: kernels are selected of flash-attn 2 only, and generation 4 is "
+            "installed whole: leave out archs, features",
+        ),
+        (
+            "version =",
+            "generation = 3\nversion =",
+            "flash_attn.full.version: unknown value '2.8.3.post2'; did you mean '3.0.0'?",
+        ),
+        (
+            'version = "2.8.3.post2"',
+            'version = "4.0.0b36"',
+            "flash_attn.full.version: unknown value '4.0.0b36'",
+        ),
+        (
+            "version =",
+            "generation = 5\nversion =",
+            "flash_attn.full.generation: unknown value 5",
+        ),
+        (
+            "[flash_attn.full]",
+            "[flash_attn.none]",
+            "flash_attn.none: the word of a profile without flash-attn, and no table's name",
+        ),
+        (
+            "version =",
             "head_dims = []\nversion =",
             "flash_attn.full.head_dims: Tuple should have at least 1 item",
         ),

@@ -66,9 +66,14 @@ def there(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
     return tuple(reason for reason in reasons if reason.stage not in ("resolve", "compile"))
 
 
+def held(it: Candidate) -> int:
+    """How many pairs of a head dimension and a type flash-attn has there."""
+    return len(it.selection.head_dims) * len(it.selection.dtypes) if it.selection else 0
+
+
 BETTER: tuple[tuple[Callable[[Candidate, tuple[Reason, ...]], Any], str], ...] = (
     (lambda _it, reasons: -weight(there(reasons)), "of that one is to be known: "),
-    (lambda it, _: len(it.selection.head_dims) * len(it.selection.dtypes), "flash-attn's kernels"),
+    (lambda it, _: held(it), "flash-attn's kernels"),
     (lambda it, _: it.torch.version, "its torch is newer: "),
     (lambda it, _: it.torch.pypi_cuda == it.index, "pinned by hash"),
     (lambda it, _: (it.cuda.version.major, it.cuda.version.minor), "its CUDA is newer: "),
@@ -156,26 +161,44 @@ def test_two_committed_targets_never_rank_alike() -> None:
 # --- known machines -------------------------------------------------------------------------------
 
 
-def test_a_t4_has_no_target_and_is_told_why() -> None:
-    error = refused("T4", driver="580")
+def test_a_t4_gets_an_image_without_flash_attn() -> None:
+    """It has no kernels for that card, and a target with it does not fit."""
+    found = picked("T4", driver="580")
+    assert found.best.candidate.flash_attn is None
+    assert {fit.candidate.flash_attn for fit in pick.fitting(EVERY, machine("T4"))} == {None}
+
+
+def test_a_beta_comes_after_what_is_none() -> None:
+    """On an A100 it does not even train, and says so."""
+    for name in ("H100", "A100"):
+        fits = pick.fitting(EVERY, machine(name, driver="610"))
+        betas = [i for i, fit in enumerate(fits) if fit.candidate.profile == "fa4"]
+        assert betas == [len(fits) - 1]
+        codes = {reason.code for reason in fits[-1].there}
+        assert codes >= {"flash-attn-beta", "flash-attn-cute"}
+        assert ("flash-attn-backward" in codes) == (name == "A100")
+
+
+def test_a_v100_has_no_target_and_is_told_why() -> None:
+    error = refused("V100", driver="580")
     head, *reasons = str(error).splitlines()
-    assert head.startswith("no target works on T4 with driver 580. The closest, ")
+    assert head.startswith("no target works on V100 with driver 580. The closest, ")
     closest = head.partition("The closest, ")[2].rstrip(":")
     (it,) = RESOLUTION.select([closest])
-    wanted = said(it, machine("T4", driver="580"))
+    wanted = said(it, machine("V100", driver="580"))
     assert reasons == [f"  {reason.code}: {reason.text}" for reason in wanted]
     assert any(line.startswith("  flash-attn-gpu: ") for line in reasons)
-    where = machine("T4", driver="580")
+    where = machine("V100", driver="580")
     assert weight(wanted) == min(weight(said(it, where)) for it in EVERY)
-    assert error.hint == "what would: imagegen why --gpu T4 --driver 580"
+    assert error.hint == "what would: imagegen why --gpu V100 --driver 580"
     least = [row for row in EVERY if weight(said(row, where)) == weight(wanted)]
     assert it.cuda.driver_floor == min(row.cuda.driver_floor for row in least)
 
 
 def test_the_hint_can_be_typed_as_it_is() -> None:
-    error = refused("RTX 2080 Ti", driver="580.65.06")
-    assert error.hint == "what would: imagegen why --gpu 'RTX 2080 Ti' --driver 580.65.06"
-    assert refused("T4").hint == "what would: imagegen why --gpu T4"
+    error = refused("GTX 1080 Ti", driver="580.65.06")
+    assert error.hint == "what would: imagegen why --gpu 'GTX 1080 Ti' --driver 580.65.06"
+    assert refused("V100").hint == "what would: imagegen why --gpu V100"
     assert refused(driver="470").hint == "what would: imagegen why --driver 470"
 
 

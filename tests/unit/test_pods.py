@@ -14,7 +14,7 @@ import pytest
 from packaging.version import Version
 
 from imagegen import pods
-from imagegen.model import Layer, Target, minor
+from imagegen.model import FlashAttn, Layer, Target, minor
 
 from .values import DEMO, DIGEST, FACTS, RESOLUTION, pushed
 
@@ -67,16 +67,19 @@ def test_the_keys_are_those_that_runpod_knows() -> None:
 @EVERY
 def test_vast_is_asked_for_a_gpu_and_a_driver_that_can(target: Target) -> None:
     vast = pods.vast(pushed(target))
-    archs = target.flash_attn.archs
-    assert vast["extra_filters"] == {
-        "cuda_max_good": {"gte": float(minor(target.cuda))},
-        "compute_cap": {"gte": archs[0] * 10, "lt": (archs[-1] // 10 + 1) * 100},
-    }
+    filters: dict[str, object] = {"cuda_max_good": {"gte": float(minor(target.cuda))}}
+    if isinstance(target.flash_attn, FlashAttn):
+        archs = target.flash_attn.archs
+        filters["compute_cap"] = {"gte": archs[0] * 10, "lt": (archs[-1] // 10 + 1) * 100}
+    elif target.flash_attn:  # generation 4, which on an A100 infers and does not train
+        filters["compute_cap"] = {"gte": 900, "lt": 1300}
+    assert vast["extra_filters"] == filters
     assert vast["runtype"] == "ssh"
 
 
 def test_kernels_run_on_their_own_major_version_only() -> None:
     """The demo's kernels are for 8.0: they run on 8.6 and 8.9, and not on 9.0."""
+    assert isinstance(DEMO.flash_attn, FlashAttn)
     assert DEMO.flash_attn.archs == (80,)
     limits = pods.vast(pushed())["extra_filters"]["compute_cap"]  # type: ignore[index]
     assert limits == {"gte": 800, "lt": 900}

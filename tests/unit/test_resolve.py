@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 from dataclasses import fields
 from functools import cache
 from itertools import product
@@ -15,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from imagegen import bake, flow, resolve
-from imagegen.errors import FactsError, NothingSelected
+from imagegen import bake, files, flow, plan, render, resolve
+from imagegen.errors import FactsError, NothingSelected, StaleFiles
 from imagegen.facts import CudaFact, Facts
 from imagegen.matrix import Axes, Exclude, Matrix
 from imagegen.model import Python, Target, minor
@@ -24,7 +25,7 @@ from imagegen.resolve import Candidate, LeftOut, Resolution
 from imagegen.rules import RULES
 from imagegen.solve import Combination, judged
 
-from .values import FACTS, MATRIX, RESOLUTION
+from .values import FACTS, MATRIX, RESOLUTION, WORKSPACE
 
 
 def minors(rows: tuple[Any, ...]) -> tuple[Version, ...]:
@@ -500,10 +501,11 @@ def test_slim_takes_cuda_13_from_wheels_and_cuda_12_from_an_image() -> None:
             assert it.base.cuda == it.cuda.version
 
 
-def test_the_matrix_takes_the_distributions_python_and_compiles_flash_attn() -> None:
+def test_the_matrix_takes_the_distributions_python_and_compiles_flash_attn_2() -> None:
     for it in WHOLE.combinations:
         assert it.python == it.os.python
-        assert it.origin == "source"
+        whole = it.selection is not None and it.selection.generation > 2
+        assert it.origin == ("official" if whole else "source")
         assert it.host == "x86_64"
         assert it.index == Version(minor(it.cuda.version))
 
@@ -749,6 +751,132 @@ def test_one_that_excludes_what_no_fact_confirms_is_none() -> None:
     row = Exclude(reason="it was tried and is bad", torch=versions("2.15"))
     matrix = crossed(DOUBTFUL[0], DOUBTFUL[1], versions("2.11", "2.15"), ("devel",), (row,))
     assert faults(matrix) == faults(matrix, bold=True) == []
+
+
+# --- the generations of flash-attention -----------------------------------------------------------
+
+GENERATIONS = """
+packages = ["transformers"]
+[publish]
+repository = "me/finetune"
+[flash_attn.hopper]
+generation = 3
+version = "3.0.0"
+[flash_attn.beta]
+generation = 4
+version = "4.0.0b36"
+[profile.three]
+kind = "slim"
+flash_attn = "hopper"
+about = "FlashAttention-3"
+[profile.four]
+kind = "slim"
+flash_attn = "beta"
+about = "FlashAttention-4"
+[profile.none]
+kind = "slim"
+flash_attn = "none"
+about = "no flash-attn"
+[[build]]
+os = ["debian12"]
+cuda = ["13.0"]
+torch = ["2.11"]
+profile = ["three", "four", "none"]
+[[build]]
+os = ["ubuntu24.04"]
+cuda = ["12.8"]
+torch = ["2.11"]
+profile = ["three", "four", "none"]
+"""
+
+
+@pytest.fixture
+def generations(tmp_path: Path) -> flow.Setup:
+    """A workspace with the generations 3 and 4 and none; debian12's torch is locked, as here."""
+    file = tmp_path / "matrix.toml"
+    file.write_text(GENERATIONS.replace('["transformers"]', repr([*MATRIX.packages])))
+    for name in ("torch2.11.0-cu130-py3.11", "torch2.11.0-cu130-py3.12"):
+        shutil.copytree(WORKSPACE.locks / name, tmp_path / "locks" / name)
+    # the Python of ubuntu24.04 needs some torch of PyPI beside that of CUDA 12.8
+    file.write_text(
+        file.read_text()
+        + '[[build]]\nos = ["ubuntu24.04"]\ncuda = ["13.0"]\ntorch = ["2.11"]\nprofile = ["none"]\n'
+    )
+    return flow.setup(file, allow_unknown=True)
+
+
+def one(it: flow.Setup, select: str) -> tuple[plan.Recipe, str]:
+    (candidate,) = it.resolution.select([select])
+    recipe = plan.recipe(candidate, it.resolution, it.workspace)
+    return recipe, render.files(recipe)[f"{recipe.target.id}/Dockerfile"]
+
+
+def test_what_nobody_could_try_is_a_target_for_the_bold_only(generations: flow.Setup) -> None:
+    file = generations.workspace.folder / "matrix.toml"
+    with pytest.raises(FactsError, match=r"build\.0\.profile: three gives no target that a fact"):
+        flow.setup(file)
+    (it,) = generations.resolution.select(["debian12-*-three"])
+    assert [reason.code for reason in it.reasons] == ["flash-attn-unproven"]
+    assert any("nobody built or loaded it" in text for text in it.target().unverified)
+
+
+def test_flash_attention_3_is_asked_of_torchs_index_by_version(generations: flow.Setup) -> None:
+    recipe, text = one(generations, "debian12-*-three")
+    assert recipe.target.promise["flash_attn"] == {
+        "generation": 3, "package": "flash-attn-3", "version": "3.0.0",
+    }  # fmt: skip
+    assert "/build/with-network /build/index-install cu130 flash-attn-3==3.0.0\n" in text
+    assert "flash_attn_wheel" not in text
+    assert set(recipe.unlocked) == {"base", "flash_attn"}
+    assert f"# ({recipe.unlocked['flash_attn']}.)" in text.splitlines()
+    assert "#   Python packages by hash, flash-attn-3 by version" in text.splitlines()
+    assert "build" not in recipe.locked
+    (it,) = generations.resolution.select(["debian12-*-three"])
+    assert plan.unlocked(it, generations.workspace) == ("base", "flash_attn")
+
+
+def test_flash_attention_4_is_installed_by_hash_where_torch_is(generations: flow.Setup) -> None:
+    recipe, text = one(generations, "debian12-*-four")
+    assert "/build/with-network /build/pip-install /locks/flash_attn_4.txt\n" in text
+    assert set(recipe.unlocked) == {"base"}
+    assert "flash_attn_wheel" not in text
+    recipe, text = one(generations, "ubuntu24.04-cuda12.8-*-four")
+    wanted = 'torch-install cu128 \\\n        torch==2.11.0 "flash-attn-4==4.0.0b36"\n'
+    assert wanted in text, "without the extra of CUDA 13, and with torch kept"
+    assert {"torch", "flash_attn"} <= set(recipe.unlocked)
+    assert "#   torch and flash-attn-4 by version, the applications by hash" in text.splitlines()
+
+
+def test_without_flash_attn_there_is_none(generations: flow.Setup) -> None:
+    recipe, text = one(generations, "debian12-*-none")
+    assert recipe.target.promise["flash_attn"] is None
+    assert recipe.target.id == "debian12-cuda13.0-torch2.11-py3.11-none"
+    assert not re.search("flash.attn", text)
+    assert "#   Python packages by hash" in text.splitlines()
+    assert render.lock(recipe)["flash_attn"] is None
+
+
+def test_a_lock_without_its_part_is_stale(generations: flow.Setup) -> None:
+    (generations.workspace.locks / "torch2.11.0-cu130-py3.11/flash_attn_4.txt").unlink()
+    with pytest.raises(StaleFiles, match=r"flash_attn_4\.txt: missing"):
+        one(generations, "debian12-*-four")
+    with pytest.raises(StaleFiles, match=r"flash_attn_4\.txt: missing"):
+        files.check_locks(generations, [])
+    assert one(generations, "debian12-*-none"), "which has nothing of it"
+
+
+def test_a_key_is_of_the_files_that_are_used(generations: flow.Setup) -> None:
+    def keys() -> list[str]:
+        made = []
+        for select in ("debian12-*-none", "debian12-*-four"):
+            recipe, _ = one(generations, select)
+            made.append(plan.image(recipe, render.files(recipe), generations.workspace).key)
+        return made
+
+    before = keys()
+    file = generations.workspace.locks / "torch2.11.0-cu130-py3.11/flash_attn_4.txt"
+    file.write_text(file.read_text().replace("4.8.1", "4.8.2"))
+    assert [old == new for old, new in zip(before, keys(), strict=True)] == [True, False]
 
 
 BAD = """

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from packaging.version import Version
 
 from imagegen import rules
-from imagegen.facts.rows import CudaFact, FlashAttnFact, GpuFact, OsFact, TorchFact
+from imagegen.facts.rows import (
+    CudaFact,
+    FlashAttnFact,
+    FlashAttnPackageFact,
+    GpuFact,
+    OsFact,
+    TorchFact,
+)
 from imagegen.model import Origin, Python
 from imagegen.rules import RULES, Reason, Rule, Severity, Stage, axes_of
 from imagegen.solve import AXES
@@ -125,6 +132,22 @@ def flash(version: str = "2.8.3", *wheels: dict[str, Any], **changes: Any) -> Fl
         "third_party_source": "their list",
     }
     return FlashAttnFact.model_validate(values | SOURCED | changes)
+
+
+def package(generation: int = 4, **changes: Any) -> FlashAttnPackageFact:
+    """A FlashAttention-3 or -4 of which everything is known."""
+    values: dict[str, Any] = {
+        "generation": generation,
+        "name": f"flash-attn-{generation}",
+        "version": f"{generation}.0.0",
+        "pythons": ["3.11", "3.12"],
+        "torch_min": "2.9",
+        "cuda": ["12.8", "13"],
+        "gpus": [8, 9],
+        "trains_on": [9],
+        "on_pypi": generation == 4,
+    }
+    return FlashAttnPackageFact.model_validate(values | SOURCED | changes)
 
 
 def gpu(capability: int = 89, **changes: Any) -> GpuFact:
@@ -691,6 +714,71 @@ silent(rules.flash_attn_is_known, flash_attn=flash())
 says(rules.flash_attn_is_known, guess, "flash-attn 2.9", "2.8.3",
      flash_attn=flash("2.9", assumed="2.8.3"))  # fmt: skip
 
+# FlashAttention-3 and -4
+
+for _rule in (
+    rules.the_package_comes_as_a_wheel,
+    rules.the_package_takes_the_python,
+    rules.the_package_takes_the_torch,
+    rules.the_package_takes_the_cuda,
+    rules.the_package_is_proven,
+    rules.the_package_is_final,
+    rules.the_package_stands_alone,
+    rules.the_package_runs_on_the_gpu,
+):
+    silent(_rule, flash_attn=flash(), note="flash-attn 2 is another matter")
+    silent(_rule, flash_attn=None, note="no flash-attn")
+
+silent(rules.the_package_comes_as_a_wheel, flash_attn=package(3), origin="official")
+for _origin in ("source", "third-party"):
+    says(rules.the_package_comes_as_a_wheel, "impossible resolve flash-attn-origin",
+         "flash-attn-3 3.0.0", "PyTorch's own index", flash_attn=package(3), origin=_origin,
+         note=_origin)  # fmt: skip
+says(rules.the_package_comes_as_a_wheel, "impossible resolve flash-attn-origin", "from PyPI",
+     flash_attn=package(4), origin="source")  # fmt: skip
+
+silent(rules.the_package_takes_the_python, flash_attn=package(), python=py("3.12"))
+for _python in ("3.13", "3.12t"):
+    says(rules.the_package_takes_the_python, "impossible resolve flash-attn-python", _python,
+         "3.11, 3.12", flash_attn=package(), python=py(_python), note=_python)  # fmt: skip
+
+silent(rules.the_package_takes_the_torch, flash_attn=package(3), torch=torch("2.9.0"))
+says(rules.the_package_takes_the_torch, "impossible import flash-attn-torch", "2.8.1", "2.9",
+     flash_attn=package(3), torch=torch("2.8.1"))  # fmt: skip
+says(rules.the_package_takes_the_torch, "unverified import flash-attn-torch", "2.8.1", "2.9",
+     flash_attn=package(4), torch=torch("2.8.1"), note="Python, which may do")  # fmt: skip
+
+for _index in ("12.8", "13.0", "13.2"):
+    silent(rules.the_package_takes_the_cuda, flash_attn=package(), index=v(_index), note=_index)
+says(rules.the_package_takes_the_cuda, "unverified import flash-attn-cuda", "12.6", "12.8, 13",
+     flash_attn=package(), index=v("12.6"), note="the same major")  # fmt: skip
+says(rules.the_package_takes_the_cuda, "impossible import flash-attn-cuda", "11.8", "12.8, 13",
+     flash_attn=package(), index=v("11.8"))  # fmt: skip
+
+silent(rules.the_package_is_proven, flash_attn=package(3))
+says(rules.the_package_is_proven, "unverified resolve flash-attn-unproven", "nobody tried",
+     flash_attn=package(3, unproven="nobody tried"))  # fmt: skip
+silent(rules.the_package_is_final, flash_attn=package())
+says(rules.the_package_is_final, "warn run flash-attn-beta", "4.0.0b36",
+     flash_attn=package(version="4.0.0b36"))  # fmt: skip
+silent(rules.the_package_stands_alone, flash_attn=package(3))
+says(rules.the_package_stands_alone, "warn import flash-attn-cute", "flash_attn/cute",
+     flash_attn=package(shares="flash_attn/cute"))  # fmt: skip
+
+silent(rules.the_package_runs_on_the_gpu, flash_attn=package(), gpu=None)
+silent(rules.the_package_runs_on_the_gpu, flash_attn=package(), gpu=gpu(90))
+says(rules.the_package_runs_on_the_gpu, "warn run flash-attn-backward", "8.9", "only for 9.x",
+     flash_attn=package(), gpu=gpu(89))  # fmt: skip
+for _capability in (75, 100):
+    says(rules.the_package_runs_on_the_gpu, "impossible run flash-attn-gpu", "RTX 4090", "8.x, 9.x",
+         flash_attn=package(), gpu=gpu(_capability), note=str(_capability))  # fmt: skip
+
+# and of those all rules about flash-attn 2 say nothing
+
+for _rule in RULES:
+    if _rule.__module__.endswith(".flash_attn"):
+        silent(_rule, flash_attn=package(), note="FlashAttention-4 is another matter")
+
 # of a version that nobody knows nothing is impossible
 
 says(rules.torch_is_built_for_the_cuda, "unverified resolve torch-cuda", "CUDA 12.6",
@@ -775,6 +863,8 @@ def test_what_does_not_exist_at_all_is_told_apart() -> None:
         "flash-attn-wheel-cuda",
         "flash-attn-abi",
         "flash-attn-python",
+        "flash-attn-torch",
+        "flash-attn-cuda",
     }
     for one in found:
         if one and one.code in codes:

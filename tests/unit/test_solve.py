@@ -80,7 +80,7 @@ KNOWN: Domains = {
     "torch": FACTS.torch,
     "index": FACTS.indexes,
     "cuda": FACTS.cuda,
-    "flash_attn": (None, *FACTS.flash_attn),
+    "flash_attn": (None, *FACTS.flash_attn_releases),
     "origin": get_args(Origin),
     "os": FACTS.os,
     "python": FACTS.pythons,
@@ -107,7 +107,9 @@ def domains(draw: st.DrawFn, most: int = 2) -> Domains:
             row.model_copy(update={"base": draw(fewer(row.base))}) for row in found["cuda"]
         )
         found["flash_attn"] = tuple(
-            row and row.model_copy(update={"wheel": draw(fewer(row.wheel))})
+            row.model_copy(update={"wheel": draw(fewer(row.wheel))})
+            if isinstance(row, FlashAttnFact)
+            else row
             for row in found["flash_attn"]
         )
     return {axis: found[axis] for axis in AXES}
