@@ -10,6 +10,9 @@ from pathlib import Path
 from imagegen.errors import UsageError
 from imagegen.model import HOST, Image, Target
 
+WHEEL_STAGE = "wheel"
+"""The stage of a Dockerfile that holds flash-attn's wheel, or a shard's objects, only."""
+
 COMPRESSION_LEVEL = 3
 """zstd: level 15 takes five to ten times as long for 5 to 10 % fewer bytes."""
 
@@ -83,10 +86,31 @@ def secret_variable(secret: str) -> str:
     return f"IMAGEGEN_SECRET_{secret.upper()}"
 
 
-def secrets(network: Network) -> list[str]:
-    """The ``secret`` entries of a bake target."""
-    found = [f"type=env,id={key},env={secret_variable(key)}" for key in network.secrets]
+def secrets(network: Network, *more: str) -> list[str]:
+    """The ``secret`` entries of a bake target; ``more`` are the ids of further texts."""
+    found = [f"type=env,id={key},env={secret_variable(key)}" for key in (*network.secrets, *more)]
     return [*found, hcl(f"type=file,id=ca,src={network.ca}")] if network.ca else found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compiling:
+    """How flash-attn is had. ``given`` are folders with its wheel, or with objects of it, by the
+    image's key; ``jobs`` is how many threads of nvcc may run, 0 for as many as cores and memory
+    allow: a secret, because a build argument would have everything compiled anew.
+
+    ``wheels`` and ``shard`` are for making wheels instead of images: the folder that they go to,
+    and the part to compile, ``2/4``.
+    """
+
+    given: Mapping[str, Path] = field(default_factory=dict)
+    jobs: int = 0
+    wheels: Path | None = None
+    shard: str = ""
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """BuildKit secrets by id."""
+        return {"jobs": str(self.jobs)} if self.jobs else {}
 
 
 def document(
@@ -94,6 +118,7 @@ def document(
     context: Path,
     image_context: Path,
     network: Network | None = None,
+    compiling: Compiling | None = None,
     *,
     load: bool = False,
 ) -> dict[str, object]:
@@ -103,27 +128,17 @@ def document(
     pushed: zstd layers under the digest that the registry will hold. ``load`` is for a builder
     outside the engine: it sends the image there.
     """
-    network = network or Network()
+    network, compiling = network or Network(), compiling or Compiling()
     targets = {
-        name(image.target): _target(image, context, image_context, network, load=load)
+        name(image.target): _target(image, context, image_context, network, compiling)
+        | {"output": [_wheels(compiling.wheels) if compiling.wheels else _image(image, load=load)]}
         for image in images
     }
     return {"group": {"default": {"targets": sorted(targets)}}, "target": targets}
 
 
-def _target(
-    image: Image,
-    context: Path,
-    image_context: Path,
-    network: Network,
-    *,
-    load: bool,
-) -> dict[str, object]:
-    contexts = {"image": str(image_context)}
-    arguments = {"REGISTRY": network.registry} if network.registry else {}
-    if image.base_override:
-        base = familiar(f"{network.registry or 'docker.io'}/{image.base}")
-        contexts[base] = f"docker-image://{image.base_override}"
+def _image(image: Image, *, load: bool) -> str:
+    """The output that is an image in the engine."""
     options = {
         "type": "docker" if load else "image",
         "name": image.ref,
@@ -134,17 +149,37 @@ def _target(
     }
     if not load:
         options["unpack"] = "true"
-    return {
+    return ",".join(f"{key}={value}" for key, value in options.items())
+
+
+def _wheels(folder: Path) -> str:
+    """The output that is files in a folder."""
+    return hcl(f"type=local,dest={folder}")
+
+
+def _target(
+    image: Image, context: Path, image_context: Path, network: Network, compiling: Compiling
+) -> dict[str, object]:
+    contexts = {"image": str(image_context)}
+    arguments = {"REGISTRY": network.registry} if network.registry else {}
+    if image.base_override:
+        base = familiar(f"{network.registry or 'docker.io'}/{image.base}")
+        contexts[base] = f"docker-image://{image.base_override}"
+    if folder := compiling.given.get(image.key):
+        contexts["given"] = str(folder)
+    if compiling.shard:
+        arguments["FLASH_ATTN_SHARD"] = compiling.shard
+    target: dict[str, object] = {
         "context": hcl(str(context)),
         "dockerfile": hcl(f"{image.target.id}/Dockerfile"),
         "contexts": {hcl(key): hcl(value) for key, value in contexts.items()},
         "args": {key: hcl(value) for key, value in arguments.items()},
         "labels": {key: hcl(value) for key, value in image.labels.items()},
         "platforms": ["linux/amd64"],
-        "secret": secrets(network),
-        "output": [",".join(f"{key}={value}" for key, value in options.items())],
+        "secret": secrets(network, *compiling.secrets),
         "attest": ["type=provenance,disabled=true"],
     }
+    return target | ({"target": WHEEL_STAGE} if compiling.wheels else {})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,6 +21,7 @@ from imagegen import proc
 from imagegen.errors import EngineError
 from imagegen.model import Os
 from imagegen.proc import Say
+from imagegen.question import CODENAMES
 
 EPOCH = "1700000000"
 """SOURCE_DATE_EPOCH: every file's newest time. Any fixed instant gives the same digest twice."""
@@ -78,18 +79,32 @@ def host_os(os_release: str) -> tuple[str, str]:
     )
 
 
-def bootstrap(os: Os, cache: Path, say: Say, *, fresh: bool = False) -> Base:
-    """Make the base of ``os``, or reuse the one in ``cache``; same packages, same digest.
+def release_of(os: Os, os_release: str) -> str:
+    """The codename of ``os``, on a machine that can bootstrap it: of the same distribution.
 
     Raises:
-        EngineError: mmdebstrap is missing or failed, or this machine runs another distribution.
+        EngineError: it is of another one.
     """
-    here, codename = host_os(Path("/etc/os-release").read_text())
-    if here != os.name:
+    here, codename = host_os(os_release)
+    if here == os.name:
+        return codename
+    names = {f"{os.distribution}{release}": name for name, release in CODENAMES.items()}
+    if here.rstrip("0123456789.") != os.distribution or os.name not in names:
         raise EngineError(
             f"a base of {os.name} is bootstrapped from {os.name}'s own apt, and this is {here}",
             hint="pull the base from a registry instead: --base pull",
         )
+    return names[os.name]
+
+
+def bootstrap(os: Os, cache: Path, say: Say, *, fresh: bool = False) -> Base:
+    """Make the base of ``os``, or reuse the one in ``cache``; same packages, same digest.
+
+    Raises:
+        EngineError: mmdebstrap is missing or failed, this machine runs another distribution, or its
+            apt has no source for that release.
+    """
+    codename = release_of(os, Path("/etc/os-release").read_text())
     folder = cache / "base"
     folder.mkdir(parents=True, exist_ok=True)
     archive, note = folder / f"{os.name}.oci.tar", folder / f"{os.name}.json"

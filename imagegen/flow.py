@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from imagegen import aliases, bake, base, facts, matrix, pieces, plan, render, resolve
+from imagegen import aliases, bake, base, facts, matrix, plan, render, resolve
 from imagegen.errors import (
     BuildError,
     ChecksFailed,
@@ -22,11 +22,23 @@ from imagegen.errors import (
     StaleFiles,
     UsageError,
 )
-from imagegen.model import REPOSITORY, Built, Check, Image, Os, Pushed, Report, Tested
+from imagegen.model import (
+    REPOSITORY,
+    Built,
+    Check,
+    Image,
+    Os,
+    Pushed,
+    Report,
+    Target,
+    Tested,
+)
 from imagegen.proc import Say
+from imagegen.sourcing import Sourced
 
 if TYPE_CHECKING:
     from imagegen.engine import Docker
+    from imagegen.wheels.supply import Supply
 
 BaseFrom = Literal["pull", "bootstrap"]
 """Where a base image comes from: a registry, or this machine's own packages."""
@@ -59,6 +71,9 @@ class Options:
     gpu: bool = False
     again: bool = False
     repository: str = ""
+    wheels: str = ""
+    jobs: int = 0
+    no_source: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a repository that is none.
@@ -107,8 +122,10 @@ def images(
         StaleFiles: a Dockerfile on disk is not what the matrix renders to.
     """
     made = []
+    wheels = supply(it, options)
     bases: dict[Os, tuple[str, str]] = {}
     for combination in it.resolution.select(select):
+        held, where = wheels.of(combination)
         recipe = plan.recipe(combination, it.resolution, it.workspace)
         rendered = render.files(recipe)
         if stale := render.drift(it.workspace.folder, rendered):
@@ -119,17 +136,28 @@ def images(
             if combination.base or os_ not in bases:
                 bases[os_] = _bootstrapped(combination, engine, options, say)
             override, digest = bases[os_]
-        made.append(
-            plan.image(
-                recipe,
-                rendered,
-                it.workspace,
-                repository=options.repository,
-                base_override=override,
-                base_digest=digest,
-            )
+        image = plan.image(
+            recipe,
+            rendered,
+            it.workspace,
+            repository=options.repository,
+            base_override=override,
+            base_digest=digest,
+            given=held.sha256 if held else "",
+            notes=_notes(recipe.target, where),
         )
+        if held and engine and not engine.local(image.ref):
+            wheels.fetch(held, say)
+        made.append(image)
     return tuple(made)
+
+
+def _notes(target: Target, where: Sourced | None) -> tuple[str, ...]:
+    """Where flash-attn comes from, place by place, and what it costs to compile."""
+    from imagegen.wheels.supply import expected
+
+    places = tuple(map(str, where.steps)) if where else ()
+    return places if where and where.taken != "source" else (*places, expected(target))
 
 
 def _bootstrapped(
@@ -148,14 +176,46 @@ def _bootstrapped(
     return made.reference, made.digest
 
 
-def document(it: Setup, chosen: Sequence[Image], options: Options) -> dict[str, object]:
+def document(
+    it: Setup, chosen: Sequence[Image], options: Options, compiling: bake.Compiling | None = None
+) -> dict[str, object]:
     """The bake definition of the images: what ``build`` hands to buildx and ``--print`` shows."""
+    given = {image.key: cache() / "wheels" / image.given for image in chosen if image.given}
     return bake.document(
         chosen,
         it.workspace.folder.absolute(),
         plan.context_image(),
         options.network,
+        compiling or bake.Compiling(given=given, jobs=options.jobs),
         load=bool(options.builder),
+    )
+
+
+def baked(
+    it: Setup,
+    engine: Docker,
+    group: Sequence[Image],
+    options: Options,
+    say: Say,
+    compiling: bake.Compiling | None = None,
+) -> float:
+    """Run bake for the images once; returns seconds."""
+    start = time.monotonic()
+    texts = options.network.secrets | bake.Compiling(jobs=options.jobs).secrets
+    engine.bake(document(it, group, options, compiling), texts, say, builder=options.builder)
+    return time.monotonic() - start
+
+
+def supply(it: Setup, options: Options) -> Supply:
+    """Where flash-attn's wheels come from."""
+    from imagegen.wheels.store import open_store
+    from imagegen.wheels.supply import Supply
+
+    return Supply(
+        folder=cache() / "wheels",
+        pins=it.workspace.pins,
+        store=open_store(options.wheels, ca=options.network.ca) if options.wheels else None,
+        no_source=options.no_source,
     )
 
 
@@ -172,7 +232,8 @@ def build(
     todo = [image for image in chosen if image.key not in held]
     engine.need_disk(DISK_FIRST * bool(todo) + DISK_NEXT * max(0, len(todo) - 1))
     for image in todo:
-        say(f"{image.target.id}: {expected(it.facts, image)}")
+        for line in image.notes:
+            say(f"{image.target.id}: {line}")
     seconds = _bake(it, engine, todo, options, say)
     return tuple(
         _built(engine, image, seconds.get(image.key, 0.0), cached=image.key in held)
@@ -188,17 +249,15 @@ def _bake(
     seconds: dict[str, float] = {}
     failed: list[str] = []
     for group in groups:
-        start = time.monotonic()
         try:
-            engine.bake(
-                document(it, group, options), options.network.secrets, say, builder=options.builder
-            )
+            spent = baked(it, engine, group, options, say)
         except BuildError as error:
             if not options.keep_going:
                 raise
             failed.append(f"{group[0].target.id}: {error}")
             say(f"{group[0].target.id} failed; going on")
-        seconds |= {image.key: time.monotonic() - start for image in group}
+        else:
+            seconds |= {image.key: spent for image in group}
     if failed:
         raise BuildError(f"{len(failed)} of {len(todo)} failed\n" + "\n\n".join(failed))
     return seconds
@@ -215,21 +274,6 @@ def _built(engine: Docker, image: Image, seconds: float, *, cached: bool) -> Bui
         unpacked=engine.unpacked(image.ref),
         seconds=seconds,
         cached=why,
-    )
-
-
-def expected(known: facts.Facts, image: Image) -> str:
-    """What compiling flash-attn for the image costs where the build cache has nothing of it."""
-    kernels = image.target.flash_attn
-    kinds = 3 if "backward" in kernels.features else 2
-    files = len(kernels.head_dims) * len(kernels.dtypes) * 2 * kinds
-    lean = set(kernels.features) <= {"backward"}
-    hours = pieces.cpu_hours(known, files, len(kernels.archs), lean=lean)
-    cores = os.cpu_count() or 1
-    return (
-        f"flash-attn {kernels.version} from source, {files} kernel files for "
-        f"{len(kernels.archs)} architectures: about {hours:.1f} CPU-hours, "
-        f"{hours / cores * 60:.0f} min on {cores} cores, unless the build cache has them"
     )
 
 

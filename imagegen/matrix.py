@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,18 @@ from typing import Any, Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import Version
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from imagegen.errors import FactsError
 from imagegen.facts import Facts, Strict, Ver, checked, nearest, parse_toml
+from imagegen.image.wheel.flash_attn_wheel.selection import PRESETS
 from imagegen.model import REPOSITORY, Kind, minor
+from imagegen.sourcing import Pinned, Policy
 
 FILE = Path("dockerfiles/matrix.toml")
+PINS = "wheels.json"
+"""Beside the locks: published wheels by name, each with the address and the hash that it had."""
+
 PROFILE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 """A profile's name is a part of ids, of folders and of image tags."""
 
@@ -28,10 +34,25 @@ class Publish(Strict):
     repository: str = Field(pattern=f"^{REPOSITORY}$")
 
 
-class Kernels(Strict):
-    """A flash-attn 2 release and which of its kernels to compile; left out means all."""
+NONE = "none"
+"""What a profile without flash-attn says in place of a table's name."""
 
+
+class Kernels(Strict):
+    """A flash-attn release.
+
+    Of generation 2: which of its kernels the image holds, those of ``preset`` where nothing else is
+    said; whether it may be compiled (``source``: ``required`` takes nobody's wheel), and whether a
+    third party's wheel may be taken.
+
+    FlashAttention-3 and -4 are installed as they are: nothing of them is selected.
+    """
+
+    generation: Literal[2, 3, 4] = 2
     version: Ver
+    source: Literal["allowed", "forbidden", "required"] = "allowed"
+    third_party: bool = False
+    preset: Literal["full", "llama", "gpt2", "inference"] = "full"
     archs: tuple[int, ...] = ()
     head_dims: tuple[Literal[32, 64, 96, 128, 192, 256], ...] = Field(
         (32, 64, 96, 128, 192, 256), min_length=1
@@ -41,9 +62,32 @@ class Kernels(Strict):
         Literal["dropout", "alibi", "softcap", "local", "uneven_k", "backward"], ...
     ] = ("dropout", "alibi", "softcap", "local", "uneven_k", "backward")
 
+    @property
+    def policy(self) -> Policy:
+        """Where it may come from."""
+        return Policy(source=self.source, third_party=self.third_party)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, data: Any) -> Any:
+        preset = data.get("preset", "") if isinstance(data, dict) else ""
+        return {**PRESETS.get(str(preset), {}), **data} if preset else data
+
+    @model_validator(mode="after")
+    def _selects_of_generation_2(self) -> Kernels:
+        selected = sorted(self.model_fields_set - {"generation", "version"})
+        if self.generation > 2 and selected:
+            raise ValueError(
+                f"kernels are selected of flash-attn 2 only, and generation {self.generation} is "
+                f"installed whole: leave out {', '.join(selected)}"
+            )
+        return self
+
 
 class Profile(Strict):
-    """A kind of image: where CUDA comes from, and which flash-attn kernels it holds."""
+    """A kind of image: where CUDA comes from, and which flash-attn it holds: a table's name, or
+    ``none``.
+    """
 
     kind: Kind
     flash_attn: str
@@ -85,7 +129,7 @@ class Matrix(Strict):
 
     publish: Publish
     packages: tuple[str, ...] = Field(min_length=1)
-    flash_attn: dict[str, Kernels] = Field(min_length=1)
+    flash_attn: dict[str, Kernels] = Field(default_factory=dict)
     profile: dict[str, Profile] = Field(min_length=1)
     build: tuple[Axes, ...] = Field(min_length=1)
     exclude: tuple[Exclude, ...] = ()
@@ -107,6 +151,28 @@ class Workspace:
     def locks(self) -> Path:
         """Where the locks are."""
         return self.folder / "locks"
+
+    @property
+    def pins(self) -> Mapping[str, Pinned]:
+        """The published wheels of flash-attn whose hash was recorded, by name.
+
+        Raises:
+            FactsError: the file of them cannot be read.
+        """
+        file = self.locks / PINS
+        try:
+            rows = json.loads(file.read_text()) if file.is_file() else {}
+            return {name: Pinned(name=name, **row) for name, row in rows.items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise FactsError(f"{file}: not a record of wheels: {error}") from error
+
+    def record(self, pins: Iterable[Pinned]) -> None:
+        """Write the file of the published wheels anew."""
+        rows = {pin.name: {"url": pin.url, "sha256": pin.sha256} for pin in pins}
+        self.locks.mkdir(parents=True, exist_ok=True)
+        new = self.locks / f".{PINS}.new"
+        new.write_text(json.dumps(dict(sorted(rows.items())), indent=2) + "\n")
+        new.replace(self.locks / PINS)
 
 
 def load(file: Path, facts: Facts, *, allow_unknown: bool = False) -> Workspace:
@@ -146,12 +212,16 @@ def _faults(raw: dict[str, Any], facts: Facts) -> Iterator[str]:
     for name, profile in profiles.items():
         if not PROFILE.fullmatch(name):
             yield f"profile.{name}: a name is 1 to 32 of a-z, 0-9, - and _"
-        yield from _unknown(f"profile.{name}.flash_attn", _texts(profile, "flash_attn"), kernels)
-    releases = [str(row.version) for row in facts.flash_attn]
+        words = _texts(profile, "flash_attn")
+        yield from _unknown(f"profile.{name}.flash_attn", words, [*kernels, NONE])
+    if NONE in kernels:
+        yield f"flash_attn.{NONE}: the word of a profile without flash-attn, and no table's name"
     able = {str(arch) for row in facts.flash_attn for arch in row.archs}
     for name, table in kernels.items():
         # --allow-unknown does not help here: the source is checked by a hash that somebody has to
         # know. A row of one's own, with --facts, does.
+        generation = table.get("generation", 2) if isinstance(table, dict) else 2
+        releases = _spelled_of(facts, generation)
         for fault in _unknown(f"flash_attn.{name}.version", _texts(table, "version"), releases):
             yield f"{fault} (a release of your own needs its row and hash: --facts)"
         archs = table.get("archs", []) if isinstance(table, dict) else []
@@ -191,6 +261,13 @@ def _spelled(versions: Iterable[Version]) -> list[str]:
     """How a version may be written: its minor, or exactly."""
     found = list(versions)
     return [*dict.fromkeys(map(minor, found)), *map(str, found)]
+
+
+def _spelled_of(facts: Facts, generation: object) -> list[str]:
+    """The releases of a generation of flash-attn; of all where there is no such generation."""
+    found = [str(row.version) for row in facts.flash_attn_releases]
+    of = [word for word in found if Version(word).major == generation]
+    return of or found
 
 
 def _blocks(raw: dict[str, Any], kind: str) -> list[Any]:

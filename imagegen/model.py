@@ -95,7 +95,7 @@ class FlashAttn:
     """flash-attn 2 and the kernels compiled into it.
 
     ``archs`` are compute capabilities times ten (80 is 8.0); ``features`` are those of
-    imagegen/image/wheel/flash_attn_wheel.py.
+    imagegen/image/wheel/flash_attn_wheel/selection.py.
     """
 
     version: Version
@@ -103,6 +103,42 @@ class FlashAttn:
     head_dims: tuple[int, ...]
     dtypes: tuple[str, ...]
     features: tuple[str, ...]
+
+    @property
+    def promise(self) -> dict[str, object]:
+        """What an image with it says of it; JSON values only."""
+        return {
+            "generation": 2,
+            "version": str(self.version),
+            "archs": list(self.archs),
+            "head_dims": list(self.head_dims),
+            "dtypes": list(self.dtypes),
+            "features": list(self.features),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, order=True, slots=True)
+class FlashAttnPackage:
+    """FlashAttention-3 or -4: a package that is installed as it is, with all that it has.
+
+    ``requirement`` is what an installer is asked for; ``trains_on`` are the majors of the compute
+    capabilities that it has a backward pass for.
+    """
+
+    generation: int
+    package: str
+    version: Version
+    requirement: str
+    trains_on: tuple[int, ...]
+
+    @property
+    def promise(self) -> dict[str, object]:
+        """What an image with it says of it; JSON values only."""
+        return {
+            "generation": self.generation,
+            "package": self.package,
+            "version": str(self.version),
+        }
 
 
 @dataclass(frozen=True, kw_only=True, order=True, slots=True)
@@ -115,7 +151,7 @@ class Target:
     python: Version
     profile: str
     kind: Kind
-    flash_attn: FlashAttn
+    flash_attn: FlashAttn | FlashAttnPackage | None
     torchvision: Version
     packages: tuple[str, ...]
     unverified: tuple[str, ...] = ()
@@ -158,13 +194,7 @@ class Target:
             "python": minor(self.python),
             "profile": self.profile,
             "kind": self.kind,
-            "flash_attn": {
-                "version": str(self.flash_attn.version),
-                "archs": list(self.flash_attn.archs),
-                "head_dims": list(self.flash_attn.head_dims),
-                "dtypes": list(self.flash_attn.dtypes),
-                "features": list(self.flash_attn.features),
-            },
+            "flash_attn": self.flash_attn.promise if self.flash_attn else None,
             "packages": list(self.packages),
             "unverified": list(self.unverified),
         }
@@ -175,7 +205,8 @@ class Image:
     """A target and everything that decides its bytes.
 
     ``base`` is the exact text of the FROM line after its arguments are filled in; ``key`` is a
-    sha256 over the rendered files, the files that are copied in, and the base in use.
+    sha256 over the rendered files, the files that are copied in, the base in use, and ``given``,
+    the sha256 of a flash-attn wheel from a store. ``notes`` say where flash-attn comes from.
     """
 
     target: Target
@@ -184,6 +215,8 @@ class Image:
     repository: str
     labels: Mapping[str, str]
     key: str
+    given: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def ref(self) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
+from urllib.parse import quote
 
-from imagegen.facts import Facts, FlashAttnFact
+from imagegen.facts import Facts, FlashAttnFact, FlashAttnPackageFact
 from imagegen.facts.rows import ThirdPartyWheel, Wheel
-from imagegen.model import cuda_word, minor
+from imagegen.model import Origin, cuda_word, minor
 from imagegen.solve import Combination
 
 Piece = Mapping[str, object]
@@ -27,14 +29,6 @@ def pieces(facts: Facts, it: Combination) -> dict[str, Piece]:
     }
 
 
-def cpu_hours(facts: Facts, kernel_files: int, archs: int, *, lean: bool = False) -> float:
-    """CPU-hours of compiling that many kernel files for that many architectures; ``lean`` without
-    the optional features. An estimate from measured files: see flash_attn.toml.
-    """
-    each = facts.cpu_seconds_per_lean_kernel if lean else facts.cpu_seconds_per_kernel
-    return kernel_files * archs * each / 3600
-
-
 def wheel_name(release: FlashAttnFact, it: Combination) -> str:
     """The file name of the published wheel that the combination takes; empty without one."""
     found, build = it.wheel, it.torch.build_for(it.index)
@@ -47,6 +41,21 @@ def wheel_name(release: FlashAttnFact, it: Combination) -> str:
         version = found.named or release.version
         return f"flash_attn-{version}+{local}-{cp}-{ours}-linux_{it.host}.whl"
     return ""
+
+
+def published(facts: Facts, it: Combination, origin: Origin) -> tuple[str, str]:
+    """The name and the address of somebody else's wheel of flash-attn 2 for a combination; empty
+    where no fact knows one.
+    """
+    if not isinstance(it.flash_attn, FlashAttnFact):
+        return "", ""
+    values = {field.name: getattr(it, field.name) for field in fields(Combination)}
+    theirs = Combination(**(values | {"origin": origin, "archs": ()}))
+    name, found = wheel_name(it.flash_attn, theirs), theirs.wheel
+    if isinstance(found, ThirdPartyWheel):
+        return name, facts.third_party_url.format(release=found.release, wheel=quote(name))
+    version = it.flash_attn.version
+    return name, facts.flash_attn_url.format(version=version, wheel=quote(name)) if name else ""
 
 
 def _base(it: Combination) -> Piece:
@@ -92,7 +101,9 @@ def _torchaudio(it: Combination) -> Piece:
 
 def _flash_attn(facts: Facts, it: Combination) -> Piece:
     release = it.flash_attn
-    if release is None:
+    if isinstance(release, FlashAttnPackageFact):
+        return _package(release, it)
+    if not isinstance(release, FlashAttnFact):
         return {"from": "not in the image"}
     name, archs = wheel_name(release, it), list(it.kernels)
     piece: dict[str, object] = {"version": str(release.version), "archs": archs}
@@ -110,6 +121,15 @@ def _flash_attn(facts: Facts, it: Combination) -> Piece:
         "sdist": f"flash_attn-{release.version}.tar.gz",
         "sha256": release.sha256,
         "kernel_files": release.kernel_files,
-        "cpu_hours": round(cpu_hours(facts, release.kernel_files, len(archs)), 1),
         "torch": minor(it.torch.version),
+    }
+
+
+def _package(release: FlashAttnPackageFact, it: Combination) -> Piece:
+    if it.origin != "official":
+        return {"from": f"no {it.origin} of it is taken", "version": str(release.version)}
+    return {
+        "from": "PyPI" if release.on_pypi else f"PyTorch's index {cuda_word(it.index)}",
+        "version": str(release.version),
+        "package": release.requirement(it.index),
     }

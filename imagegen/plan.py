@@ -15,9 +15,11 @@ from packaging.version import Version
 
 from imagegen import __version__
 from imagegen.errors import FactsError, StaleFiles
+from imagegen.facts import FlashAttnPackageFact
 from imagegen.matrix import Workspace
-from imagegen.model import Image, Target, cuda_word, minor
+from imagegen.model import FlashAttn, Image, Target, cuda_word, minor
 from imagegen.resolve import Candidate, Resolution
+from imagegen.sourcing import Pinned, Sourced, sourced
 
 TOOLKIT_EXTRAS = "nvcc,nvvm,crt,cudart,cccl,curand"
 """All of them must be named: ``nvcc`` alone brings the newest nvvm and crt, which do not fit; and
@@ -28,6 +30,9 @@ ASKED = "requirements.in"
 
 PARTS = ("tools", "nvcc", "cuda", "torch", "build", "apps")
 """The files of a lock, one for each install step of a Dockerfile."""
+
+PACKAGE = "flash_attn_4"
+"""The file of a lock for FlashAttention-4 and what it asks for: only where a target has it."""
 
 APT = (
     "build-essential",
@@ -60,7 +65,9 @@ class Recipe:
     ``lock`` is a folder under locks/, empty where torch is not locked; ``tools_lock`` is the one
     that the tools, flash-attn's build requirements and the applications come from in any case.
     ``locked`` is, for each install step, its file and that file's sha256; ``unlocked`` says of what
-    has only a version or a tag why.
+    has only a version or a tag why. ``flash_attn_from`` is ``source`` for generation 2; for the
+    others the lock, PyPI by version, or PyTorch's own index. ``flash_attn_wheel`` is a published
+    wheel that takes the source's place; ``no_source`` says that the matrix forbids compiling.
     """
 
     target: Target
@@ -73,6 +80,9 @@ class Recipe:
     tools_lock: str
     torch_backend: str
     flash_attn_sha256: str
+    flash_attn_from: Literal["source", "lock", "pypi", "index", "nowhere"]
+    flash_attn_wheel: Pinned | None
+    no_source: bool
     apt: tuple[str, ...]
     locked: Mapping[str, tuple[str, str]]
     unlocked: Mapping[str, str]
@@ -103,17 +113,61 @@ def lockable(it: Candidate) -> bool:
     return it.torch.pypi_cuda == it.index and it.host in it.torch.pypi_hosts
 
 
+def lock_of(it: Candidate) -> str:
+    """The folder of its lock, which may not be there."""
+    return lock_name(it.torch.version, it.cuda.version, it.python.version)
+
+
+def package(it: Candidate) -> str:
+    """What its lock is asked for in the part ``PACKAGE``; empty for nothing."""
+    found = it.flash_attn
+    if isinstance(found, FlashAttnPackageFact) and found.on_pypi and lockable(it):
+        return found.requirement(it.index)
+    return ""
+
+
+def packages(resolution: Resolution) -> dict[str, str]:
+    """The folder of each lock that has a part ``PACKAGE`` -> what that is asked for.
+
+    Raises:
+        FactsError: two targets of one lock ask for different releases.
+    """
+    found: dict[str, str] = {}
+    for it in resolution.combinations:
+        if (wanted := package(it)) and found.setdefault(lock_of(it), wanted) != wanted:
+            raise FactsError(f"{lock_of(it)}: one lock holds {wanted} or {found[lock_of(it)]}")
+    return found
+
+
 def unlocked(it: Candidate, workspace: Workspace) -> tuple[str, ...]:
-    """What of the target is named by version or tag only: ``base``, ``torch``, both or nothing."""
-    base = it.base or it.os
-    name = lock_name(it.torch.version, it.cuda.version, it.python.version)
-    found = ("base",) if not base.digest else ()
-    return found if (workspace.locks / name).is_dir() else (*found, "torch")
+    """What of the target is named by version or tag only: base, torch, flash_attn, or nothing."""
+    base, own = it.base or it.os, (workspace.locks / lock_of(it)).is_dir()
+    by_version = {
+        "base": not base.digest,
+        "torch": not own,
+        "flash_attn": _flash_attn_from(it, own=own) in ("pypi", "index"),
+    }
+    return tuple(what for what, is_so in by_version.items() if is_so)
+
+
+def _flash_attn_from(
+    it: Candidate, *, own: bool
+) -> Literal["source", "lock", "pypi", "index", "nowhere"]:
+    if not isinstance(it.flash_attn, FlashAttnPackageFact):
+        return "source" if it.flash_attn else "nowhere"
+    if not it.flash_attn.on_pypi:
+        return "index"
+    return "lock" if own else "pypi"
 
 
 def _why_unlocked(it: Candidate, what: str) -> str:
     if what == "base":
         return "no digest of it is named by two public files, and no registry was asked"
+    if what == "flash_attn" and isinstance(it.flash_attn, FlashAttnPackageFact):
+        name = f"{it.flash_attn.name} {it.flash_attn.version}"
+        if not it.flash_attn.on_pypi:
+            return f"{name} is on PyTorch's own index, and not on PyPI"
+        return f"{name} is locked together with torch only"
     if lockable(it) or it.torch.assumed:
         return "there is no lock of it here; imagegen lock makes one of what is on PyPI"
     return (
@@ -124,8 +178,11 @@ def _why_unlocked(it: Candidate, what: str) -> str:
 def recipe(it: Candidate, resolution: Resolution, workspace: Workspace) -> Recipe:
     """Where each piece of the target comes from."""
     target = it.target(resolution.packages)
-    name = lock_name(target.torch, target.cuda, target.python)
-    base = it.base or it.os
+    name, base = lock_of(it), it.base or it.os
+    own = (workspace.locks / name).is_dir()
+    flash_attn_from = _flash_attn_from(it, own=own)
+    tools_lock = _tools_lock(target, resolution, workspace)
+    where = _published(it, target, workspace)
     return Recipe(
         target=target,
         from_tag=base.tag,
@@ -135,25 +192,41 @@ def recipe(it: Candidate, resolution: Resolution, workspace: Workspace) -> Recip
         # The floor that minor-version compatibility really has, not the image's own minor, which
         # keeps GeForce cards with an older driver of the same major from starting at all.
         require_cuda=f"cuda>={target.cuda.major}.0",
-        lock=name if (workspace.locks / name).is_dir() else "",
-        tools_lock=_tools_lock(target, resolution, workspace),
+        lock=name if own else "",
+        tools_lock=tools_lock,
         torch_backend=cuda_word(target.cuda),
-        flash_attn_sha256=it.flash_attn.sha256 if it.flash_attn else "",
-        apt=APT,
-        locked=_locked(workspace.locks, name, _tools_lock(target, resolution, workspace)),
+        flash_attn_sha256=getattr(it.flash_attn, "sha256", ""),
+        flash_attn_from=flash_attn_from,
+        flash_attn_wheel=where.wheel if where else None,
+        no_source=where is not None and where.taken is None,
+        apt=tuple(package for package in APT if package not in it.os.lacks),
+        locked=_locked(workspace.locks, name if own else "", tools_lock, flash_attn_from),
         unlocked={what: _why_unlocked(it, what) for what in unlocked(it, workspace)},
     )
 
 
-def _locked(locks: Path, name: str, tools: str) -> dict[str, tuple[str, str]]:
-    """Install step -> its lock file and that file's sha256; the target's own lock where it is."""
-    own = (locks / name).is_dir()
-    steps = PARTS if own else tuple(part for part in PARTS if part in ("tools", "build", "apps"))
-    folder = name if own else tools
-    return {
-        part: (f"locks/{folder}/{part}.txt", _sha256(locks / folder / f"{part}.txt"))
-        for part in steps
-    }
+def _published(it: Candidate, target: Target, workspace: Workspace) -> Sourced | None:
+    """Where flash-attn 2 comes from when no store is asked; None without it."""
+    if not isinstance(target.flash_attn, FlashAttn) or it.selection is None:
+        return None
+    return sourced(it, target.flash_attn, it.selection.policy, workspace.pins)
+
+
+def _locked(locks: Path, own: str, tools: str, flash_attn: str) -> dict[str, tuple[str, str]]:
+    """Install step -> its lock file and that file's sha256; the target's own lock where it is.
+
+    Raises:
+        StaleFiles: the lock has no part for FlashAttention-4.
+    """
+    steps = [part for part in PARTS if own or part in ("tools", "build", "apps")]
+    if flash_attn != "source":
+        steps.remove("build")
+    if flash_attn == "lock":
+        steps.append(PACKAGE)
+    files = {part: locks / (own or tools) / f"{part}.txt" for part in steps}
+    if flash_attn == "lock" and not files[PACKAGE].is_file():
+        raise StaleFiles(f"{files[PACKAGE]}: missing", hint="imagegen lock")
+    return {part: (f"locks/{own or tools}/{part}.txt", _sha256(f)) for part, f in files.items()}
 
 
 def _sha256(file: Path) -> str:
@@ -195,10 +268,13 @@ def image(
     repository: str = "",
     base_override: str = "",
     base_digest: str = "",
+    given: str = "",
+    notes: tuple[str, ...] = (),
 ) -> Image:
     """The image that the rendered files build.
 
-    ``base_override`` is a local image to stand on instead of ``recipe.base``, with its digest.
+    ``base_override`` is a local image to stand on instead of ``recipe.base``, with its digest;
+    ``given`` the sha256 of a flash-attn wheel from a store; ``notes`` are for who watches a build.
     """
     target = recipe.target
     digest = hashlib.sha256()
@@ -206,7 +282,7 @@ def image(
         digest.update(f"{name}\0{text}\0".encode())
     for name, blob in sorted(_copied(recipe, workspace).items()):
         digest.update(f"{name}\0".encode() + blob + b"\0")
-    digest.update(base_digest.encode())
+    digest.update(base_digest.encode() + given.encode())
     key = digest.hexdigest()
     labels = {
         "org.opencontainers.image.title": target.id,
@@ -226,6 +302,8 @@ def image(
         repository=repository or workspace.matrix.publish.repository,
         labels={name: value for name, value in labels.items() if value},
         key=key,
+        given=given,
+        notes=notes,
     )
 
 
@@ -237,10 +315,8 @@ def context_image() -> Path:
 def _copied(recipe: Recipe, workspace: Workspace) -> dict[str, bytes]:
     """The files that the Dockerfile reads besides itself: name -> content."""
     found = dict(_tree(resources.files("imagegen") / "image", "image"))
-    for lock in {recipe.lock, recipe.tools_lock} - {""}:
-        files = sorted((workspace.locks / lock).glob("*.txt"))
-        found |= {f"locks/{lock}/{p.name}": p.read_bytes() for p in files}
-    return found
+    files = [file for file, _ in recipe.locked.values()]
+    return found | {file: (workspace.folder / file).read_bytes() for file in files}
 
 
 def _tree(node: Traversable, name: str) -> dict[str, bytes]:

@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagegen.plan import TOOLKIT_EXTRAS, Recipe
+from imagegen.model import FlashAttnPackage
+from imagegen.plan import PACKAGE, TOOLKIT_EXTRAS, Recipe
 
 if TYPE_CHECKING:
     import jinja2
@@ -46,6 +47,11 @@ def files(recipe: Recipe) -> dict[str, str]:
         torch_backend=recipe.torch_backend,
         toolkit_extras=TOOLKIT_EXTRAS,
         flash_attn_sha256=recipe.flash_attn_sha256,
+        flash_attn_from=recipe.flash_attn_from,
+        wheel=recipe.flash_attn_wheel,
+        no_source=recipe.no_source,
+        package_lock=PACKAGE,
+        pinned=_pinned(recipe),
         require_cuda=recipe.require_cuda,
         apt=recipe.apt,
     )
@@ -62,15 +68,40 @@ def lock(recipe: Recipe) -> dict[str, object]:
     if recipe.from_digest:
         seen = f"{recipe.from_witnesses} public files name it; no registry was asked"
         base |= {"digest": recipe.from_digest, "provenance": seen}
-    flash_attn = f"flash_attn-{recipe.target.flash_attn.version}.tar.gz"
     return {
         "base": base,
-        "flash_attn": {"source": flash_attn, "sha256": recipe.flash_attn_sha256},
+        "flash_attn": _flash_attn(recipe),
         "python": {
             step: {"file": file, "sha256": sha256} for step, (file, sha256) in recipe.locked.items()
         },
         "unlocked": dict(recipe.unlocked),
     }
+
+
+def _pinned(recipe: Recipe) -> str:
+    """Which Python packages are pinned, and how, in words."""
+    found = recipe.target.flash_attn
+    hashed = [] if recipe.lock else ["flash-attn"] * bool(recipe.flash_attn_sha256)
+    versions = [] if recipe.lock else ["torch"]
+    if isinstance(found, FlashAttnPackage) and recipe.flash_attn_from != "lock":
+        versions.append(found.package)
+    hashed.append("Python packages" if recipe.lock else "the applications")
+    rows = [f"{' and '.join(versions)} by version"] * bool(versions)
+    hashes = f"{' and '.join(hashed)} by hash"
+    return ", ".join([hashes, *rows] if recipe.lock else [*rows, hashes])
+
+
+def _flash_attn(recipe: Recipe) -> dict[str, object] | None:
+    """The source of generation 2 by its hash; of another the package, whose hash is in its step."""
+    flash_attn = recipe.target.flash_attn
+    if isinstance(flash_attn, FlashAttnPackage):
+        return flash_attn.promise
+    if flash_attn is None:
+        return None
+    if wheel := recipe.flash_attn_wheel:
+        return {"wheel": wheel.name, "url": wheel.url, "sha256": wheel.sha256}
+    source = f"flash_attn-{flash_attn.version}.tar.gz"
+    return {"source": source, "sha256": recipe.flash_attn_sha256}
 
 
 def write(folder: Path, rendered: Mapping[str, str]) -> list[Path]:

@@ -12,10 +12,10 @@ from itertools import product
 from packaging.version import Version
 
 from imagegen.errors import FactsError, NothingSelected
-from imagegen.facts import BaseFact, CudaFact, Facts, OsFact
+from imagegen.facts import BaseFact, CudaFact, Facts, FlashAttnPackageFact, OsFact
 from imagegen.facts.rows import exact
 from imagegen.matrix import Axes, Exclude, Kernels, Matrix
-from imagegen.model import FlashAttn, Kind, Target, minor
+from imagegen.model import FlashAttn, FlashAttnPackage, Kind, Target, minor
 from imagegen.rules import RULES, Reason, Rule
 from imagegen.solve import Combination, Found, best, judged
 
@@ -23,11 +23,11 @@ from imagegen.solve import Combination, Found, best, judged
 @dataclass(frozen=True, kw_only=True)
 class Candidate(Combination):
     """A combination of the matrix: with its profile, its flash-attn kernels, and what is to know
-    about it.
+    about it. ``selection`` is None where it has no flash-attn.
     """
 
     profile: str
-    selection: Kernels
+    selection: Kernels | None
     reasons: tuple[Reason, ...]
 
     @cached_property
@@ -44,16 +44,30 @@ class Candidate(Combination):
             python=self.python.version,
             profile=self.profile,
             kind=self.kind,
-            flash_attn=FlashAttn(
-                version=self.selection.version,
-                archs=self.kernels,
-                head_dims=self.selection.head_dims,
-                dtypes=self.selection.dtypes,
-                features=self.selection.features,
-            ),
+            flash_attn=self._flash_attn,
             torchvision=self.torch.torchvision,
             packages=packages,
             unverified=tuple(r.text for r in self.reasons if r.severity == "unverified"),
+        )
+
+    @property
+    def _flash_attn(self) -> FlashAttn | FlashAttnPackage | None:
+        if isinstance(self.flash_attn, FlashAttnPackageFact):
+            return FlashAttnPackage(
+                generation=self.flash_attn.generation,
+                package=self.flash_attn.name,
+                version=self.flash_attn.version,
+                requirement=self.flash_attn.requirement(self.index),
+                trains_on=self.flash_attn.trains_on,
+            )
+        if self.selection is None:
+            return None
+        return FlashAttn(
+            version=self.selection.version,
+            archs=self.kernels,
+            head_dims=self.selection.head_dims,
+            dtypes=self.selection.dtypes,
+            features=self.selection.features,
         )
 
 
@@ -208,7 +222,7 @@ def _crossed(
     """Every combination of a block, with its values as the matrix spells them."""
     for os_name, cuda, torch, name in product(block.os, block.cuda, block.torch, block.profile):
         profile = matrix.profile[name]
-        selection = matrix.flash_attn[profile.flash_attn]
+        selection = matrix.flash_attn.get(profile.flash_attn)  # none has no table
         os = facts.os_named(os_name)
         assert os  # matrix.load checked every name
         domains = {
@@ -219,12 +233,12 @@ def _crossed(
             "torch": facts.torch_like(torch),
             "index": (Version(minor(cuda)),),
             "cuda": _pinned_first(facts.cuda_like(cuda), os, profile.kind),
-            "flash_attn": facts.flash_attn_like(selection.version),
-            "origin": ("source",),
+            "flash_attn": facts.flash_attn_like(selection.version) if selection else (None,),
+            "origin": ("official",) if selection and selection.generation > 2 else ("source",),
             "os": (os,),
             "python": (os.python,),
             "kind": (profile.kind,),
-            "archs": (selection.archs,),
+            "archs": (selection.archs if selection else (),),
         }
         found = best(domains, rules=rules)
         assert found  # no axis is empty: matrix.load checked every name

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from imagegen.cli import choosing, making, using
+from imagegen.cli.wheels import wheel
 
 app = typer.Typer(
     name="imagegen",
@@ -18,10 +19,11 @@ app = typer.Typer(
     help="Images for fine-tuning language models on rented GPUs: nvcc and flash-attn baked in, "
     "tested before they are pushed, for RunPod and vast.ai alike.",
     epilog="Exit codes: 2 usage, 3 facts or matrix, 4 nothing selected or impossible, 5 engine, "
-    "6 build, 7 checks failed, 8 registry, 10 stale files, 130 interrupted.",
+    "6 build, 7 checks failed, 8 registry, 10 stale files, 11 wheels, 130 interrupted.",
 )
 template = typer.Typer(no_args_is_help=True, help="Print the template of a tested, pushed image.")
 app.add_typer(template, name="template")
+app.add_typer(wheel, name="wheel")
 
 
 @app.callback(invoke_without_command=True)

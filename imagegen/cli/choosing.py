@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imagegen.cli.options import (
     MATRIX,
     AllowUnknown,
+    Ca,
     Card,
     Driver,
     Fmt,
@@ -17,8 +18,13 @@ from imagegen.cli.options import (
     Output,
     OwnFacts,
     Select,
+    Wheels,
     setup,
 )
+
+if TYPE_CHECKING:
+    from imagegen.solve import Combination
+    from imagegen.sourcing import Step
 
 
 def list_(
@@ -66,7 +72,7 @@ def why(
         str, typer.Option(metavar="VERSION", help="3.12, or 3.13t for the free-threaded build.")
     ] = "",
     flash_attn: Annotated[
-        str, typer.Option(metavar="VERSION", help="A release of flash-attn 2, or none.")
+        str, typer.Option(metavar="VERSION", help="A release of flash-attn 2, 3 or 4; or none.")
     ] = "",
     flash_attn_from: Annotated[
         str, typer.Option(metavar="ORIGIN", help="official, third-party or source.")
@@ -77,6 +83,8 @@ def why(
     memory: Annotated[
         str, typer.Option(metavar="GB", help="Memory of the machine that compiles flash-attn.")
     ] = "",
+    wheels: Wheels = "",
+    ca: Ca = "",
     facts: OwnFacts = None,
     allow_unknown: AllowUnknown = False,
     fmt: Fmt = Output.text,
@@ -100,9 +108,23 @@ def why(
         memory=memory,
     )  # fmt: skip
     found, pieces = asked(question, facts, allow_unknown=allow_unknown)
-    asking.why(found, pieces, fmt.value)
+    asking.why(found, pieces, _places(found.found.combination, wheels, ca), fmt.value)
     if found.found.verdict == "impossible":
         raise typer.Exit(ImpossibleCombination.exit_code)
+
+
+def _places(it: Combination, wheels: str, ca: str) -> tuple[Step, ...]:
+    """Every place that flash-attn 2 with all its kernels could come from; the store is asked."""
+    from imagegen import sourcing
+
+    kernels, held = sourcing.every_kernel(it), None
+    if kernels is None:
+        return ()
+    if wheels:
+        from imagegen.wheels.store import open_store
+
+        held = bool(open_store(wheels, ca=ca).find(sourcing.own_name(it, kernels)))
+    return sourcing.sourced(it, kernels, sourcing.Policy(), {}, wheels, held=held).steps
 
 
 def pick(

@@ -18,8 +18,10 @@ from imagegen.cli.options import (
     Fmt,
     FreshBase,
     Gpu,
+    Jobs,
     KeepGoing,
     MatrixFile,
+    NoSource,
     Output,
     OwnFacts,
     PypiIndex,
@@ -27,6 +29,7 @@ from imagegen.cli.options import (
     Repository,
     Select,
     TorchIndex,
+    Wheels,
     settings,
     setup,
 )
@@ -94,6 +97,9 @@ def build(
     apt_mirror: AptMirror = "",
     registry: Registry = "",
     repository: Repository = "",
+    wheels: Wheels = "",
+    no_source: NoSource = False,
+    jobs: Jobs = 0,
     matrix: MatrixFile = MATRIX,
     facts: OwnFacts = None,
     allow_unknown: AllowUnknown = False,
@@ -107,7 +113,7 @@ def build(
 
     options = settings(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
-        keep_going=keep_going, repository=repository,
+        keep_going=keep_going, repository=repository, wheels=wheels, no_source=no_source, jobs=jobs,
     )  # fmt: skip
     it, say = setup(matrix, facts, allow_unknown), report.Progress()
     if print_:
@@ -133,6 +139,9 @@ def test(
     apt_mirror: AptMirror = "",
     registry: Registry = "",
     repository: Repository = "",
+    wheels: Wheels = "",
+    no_source: NoSource = False,
+    jobs: Jobs = 0,
     matrix: MatrixFile = MATRIX,
     facts: OwnFacts = None,
     allow_unknown: AllowUnknown = False,
@@ -144,7 +153,8 @@ def test(
 
     options = settings(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
-        keep_going=keep_going, repository=repository, gpu=gpu, again=again,
+        keep_going=keep_going, repository=repository, gpu=gpu, again=again, wheels=wheels,
+        no_source=no_source, jobs=jobs,
     )  # fmt: skip
     found = flow.test(
         setup(matrix, facts, allow_unknown),
@@ -170,6 +180,9 @@ def push(
     apt_mirror: AptMirror = "",
     registry: Registry = "",
     repository: Repository = "",
+    wheels: Wheels = "",
+    no_source: NoSource = False,
+    jobs: Jobs = 0,
     matrix: MatrixFile = MATRIX,
     facts: OwnFacts = None,
     allow_unknown: AllowUnknown = False,
@@ -181,7 +194,7 @@ def push(
 
     options = settings(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
-        repository=repository, gpu=gpu, again=again,
+        repository=repository, gpu=gpu, again=again, wheels=wheels, no_source=no_source, jobs=jobs,
     )  # fmt: skip
     done = flow.push(
         setup(matrix, facts, allow_unknown),

@@ -138,6 +138,29 @@ Repository = Annotated[
         envvar="IMAGEGEN_REPOSITORY",
     ),
 ]
+Wheels = Annotated[
+    str,
+    typer.Option(
+        "--wheels",
+        metavar="LOCATION",
+        help="Your store of flash-attn wheels: ./FOLDER, https://host.example/folder, oci://host.example/name.",
+        envvar="IMAGEGEN_WHEELS",
+    ),
+]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs",
+        metavar="N",
+        min=0,
+        help="Threads of nvcc at once, about 5 GB each; 0: as many as cores and memory allow.",
+        envvar=["IMAGEGEN_JOBS", "MAX_JOBS"],
+    ),
+]
+NoSource = Annotated[
+    bool,
+    typer.Option("--no-source", help="Fail at once where flash-attn would have to be compiled."),
+]
 MATRIX = Path("dockerfiles/matrix.toml")
 
 
@@ -162,6 +185,9 @@ def settings(
     repository: str = "",
     gpu: bool = False,
     again: bool = False,
+    wheels: str = "",
+    jobs: int = 0,
+    no_source: bool = False,
 ) -> Options:
     """The options of a build as one value."""
     from imagegen import bake, flow
@@ -182,4 +208,7 @@ def settings(
         gpu=gpu,
         again=again,
         repository=repository,
+        wheels=wheels,
+        jobs=jobs,
+        no_source=no_source,
     )

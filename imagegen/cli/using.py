@@ -22,6 +22,7 @@ from imagegen.cli.options import (
     Registry,
     Repository,
     Select,
+    Wheels,
     settings,
     setup,
 )
@@ -34,33 +35,35 @@ def template_runpod(
     select: Select = None,
     base: BaseFrom = Base.pull,
     repository: Repository = "",
+    wheels: Wheels = "",
     matrix: MatrixFile = MATRIX,
     facts: OwnFacts = None,
     allow_unknown: AllowUnknown = False,
 ) -> None:
     """RunPod templates (REST v2) of the selected targets, as JSON, with the pushed digest."""
-    _template("runpod", select, base, repository, setup(matrix, facts, allow_unknown))
+    _template("runpod", select, base, repository, wheels, setup(matrix, facts, allow_unknown))
 
 
 def template_vast(
     select: Select = None,
     base: BaseFrom = Base.pull,
     repository: Repository = "",
+    wheels: Wheels = "",
     matrix: MatrixFile = MATRIX,
     facts: OwnFacts = None,
     allow_unknown: AllowUnknown = False,
 ) -> None:
     """vast.ai templates of the selected targets, as JSON, with the pushed digest."""
-    _template("vast", select, base, repository, setup(matrix, facts, allow_unknown))
+    _template("vast", select, base, repository, wheels, setup(matrix, facts, allow_unknown))
 
 
 def _template(
-    platform: str, select: list[str] | None, base: Base, repository: str, it: Setup
+    platform: str, select: list[str] | None, base: Base, repository: str, wheels: str, it: Setup
 ) -> None:
     from imagegen import flow, pods, report
     from imagegen.engine import Docker
 
-    options = flow.Options(base=base.value, repository=repository)
+    options = flow.Options(base=base.value, repository=repository, wheels=wheels)
     done = flow.already_pushed(it, Docker.connect(), select or (), options, report.Progress())
     report.show([pods.template(platform, one, it.facts) for one in done])
 

@@ -191,6 +191,7 @@ class Docker:
         env: Mapping[str, str] | None = None,
         network: str = "",
         gpus: bool = False,
+        mounts: Mapping[Path, str] | None = None,
     ) -> Ran:
         """Run ``argv`` in a new container and remove it.
 
@@ -199,7 +200,7 @@ class Docker:
         Raises:
             EngineError: it ran past ``timeout`` seconds, or the engine refused.
         """
-        with self.container(ref, argv, env=env, network=network, gpus=gpus) as box:
+        with self.container(ref, argv, env=env, network=network, gpus=gpus, mounts=mounts) as box:
             out: list[str] = []
             with translated(f"running {argv[0]} in {ref}"), _limit(box, timeout) as over:
                 for line in _lines(box.logs(stdout=True, stderr=False, stream=True, follow=True)):
@@ -222,8 +223,13 @@ class Docker:
         network: str = "",
         alias: str = "",
         gpus: bool = False,
+        mounts: Mapping[Path, str] | None = None,
     ) -> Iterator[docker.models.containers.Container]:
-        """A container that is gone when the block ends, however it ends."""
+        """A container that is gone when the block ends, however it ends.
+
+        ``mounts`` are folders of the engine's machine, to be read at a path.
+        """
+        volumes = {str(at): {"bind": to, "mode": "ro"} for at, to in (mounts or {}).items()}
         gpu = [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else None
         name = f"imagegen-{secrets.token_hex(6)}"  # known before it exists: nothing gets lost
         try:
@@ -240,6 +246,7 @@ class Docker:
                         else None
                     ),
                     device_requests=gpu,
+                    volumes=volumes,
                     labels={OWN: "check"},
                 )
                 box.start()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagegen.model import FlashAttn, FlashAttnPackage
 from imagegen.report import Format, show, table
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from imagegen.resolve import LeftOut
     from imagegen.rules import Reason
     from imagegen.solve import Combination
+    from imagegen.sourcing import Step
     from imagegen.why import Answer, Near
 
 
@@ -32,7 +35,7 @@ def targets(rows: Sequence[Listed], fmt: str) -> None:
                 row.target.id,
                 str(row.target.cuda),
                 str(row.target.torch),
-                ",".join(map(str, row.target.flash_attn.archs)),
+                _held(row.target.flash_attn),
                 f"not {', '.join(row.unlocked)}" if row.unlocked else "all",
                 ", ".join(dict.fromkeys(reason.code for reason in row.reasons)),
                 row.target.tag,
@@ -42,6 +45,13 @@ def targets(rows: Sequence[Listed], fmt: str) -> None:
         )
         head = ("TARGET", "CUDA", "TORCH", "SM", "LOCKED", "TO KNOW", "TAG", "ALIASES")
         print(table(head, words))
+
+
+def _held(flash_attn: FlashAttn | FlashAttnPackage | None) -> str:
+    """What a target holds of flash-attn: the architectures of generation 2, or the package."""
+    if isinstance(flash_attn, FlashAttnPackage):
+        return flash_attn.package
+    return ",".join(map(str, flash_attn.archs)) if flash_attn else "none"
 
 
 def _target(row: Listed) -> dict[str, object]:
@@ -77,8 +87,11 @@ def left_out(rows: Sequence[LeftOut], fmt: str) -> None:
         )
 
 
-def why(found: Answer, where: Mapping[str, Piece], fmt: Format) -> None:
-    """A verdict, every reason for it, where the pieces come from, and what is near."""
+def why(found: Answer, where: Mapping[str, Piece], places: Sequence[Step], fmt: Format) -> None:
+    """A verdict, every reason for it, where the pieces come from, and what is near.
+
+    ``places`` are those that flash-attn 2 could come from, in the order of a build.
+    """
     from imagegen.question import option
 
     if fmt == "json":
@@ -88,6 +101,7 @@ def why(found: Answer, where: Mapping[str, Piece], fmt: Format) -> None:
                 "combination": _spelled(found.found.combination),
                 "reasons": list(map(_reason, found.found.reasons)),
                 "pieces": where,
+                "flash_attn_places": [asdict(step) for step in places],
                 "nearest": list(map(_near, found.near)),
             }
         )
@@ -104,6 +118,8 @@ def why(found: Answer, where: Mapping[str, Piece], fmt: Format) -> None:
                 f"{k} {_word(v)}" for k, v in piece.items() if k not in ("from", "url", "index")
             )
             print(_folded(f"{name}: {piece['from']}{f' ({rest})' if rest else ''}", "  "))
+        for step in places:
+            print(_folded(f"{'=>' if step.taken else ' -'} {step}", "    "))
     if found.near:
         print("nearest that works:")
     for near in found.near:
@@ -168,7 +184,9 @@ def picked(found: Picked, fmt: Format) -> None:
         return
     print(best.candidate.id)
     kernels = best.candidate.selection
-    if kernels.archs:
+    if kernels is None:
+        print("  to know: it has no flash-attn")
+    if kernels and kernels.archs:
         dims, types = _word(list(kernels.head_dims)), _word(list(kernels.dtypes))
         held = f"flash-attn holds kernels for head dimensions {dims} in {types} only"
         print(_folded(f"to know: {held}, on architectures {_word(list(kernels.archs))}", "  "))

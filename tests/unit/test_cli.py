@@ -24,14 +24,16 @@ from imagegen.errors import ImagegenError
 from .values import FILE, RESOLUTION, ROOT
 
 NETWORK = ("--base", "--fresh-base", "--ca", "--pypi-index", "--torch-index", "--apt-mirror")
+FETCH = tuple(option for option in NETWORK if option != "--fresh-base")
 WHERE = ("--matrix", "--facts", "--allow-unknown")
-BUILD = ("--builder", "--registry", "--repository", "--format", *WHERE, *NETWORK)
+WHEELS = ("--wheels", "--no-source", "--jobs")
+BUILD = ("--builder", "--registry", "--repository", "--format", *WHERE, *NETWORK, *WHEELS)
 MACHINE = ("--gpu", "--driver")
 OPTIONS = {
     "list": ("--excluded", "--format", *MACHINE, *WHERE),
     "why": (
         *("--ubuntu", "--debian", "--cuda", "--torch", "--torch-index", "--python"),
-        *("--flash-attn", "--flash-attn-from", "--arch", "--memory", *MACHINE),
+        *("--flash-attn", "--flash-attn-from", "--arch", "--memory", "--wheels", "--ca", *MACHINE),
         *("--facts", "--allow-unknown", "--format"),
     ),
     "pick": ("--python", "--torch", "--from-nvidia-smi", "--format", *MACHINE, *WHERE),
@@ -40,8 +42,19 @@ OPTIONS = {
     "build": ("--print", "--keep-going", *BUILD),
     "test": ("--gpu", "--again", "--keep-going", *BUILD),
     "push": ("--gpu", "--again", *BUILD),
-    "template runpod": ("--base", "--repository", *WHERE),
-    "template vast": ("--base", "--repository", *WHERE),
+    "template runpod": ("--base", "--repository", "--wheels", *WHERE),
+    "template vast": ("--base", "--repository", "--wheels", *WHERE),
+    "wheel list": ("--wheels", "--ca", "--format", *WHERE),
+    "wheel plan": ("--shards", "--format", *WHERE),
+    "wheel build": (
+        *("--here", "--shard", "--to", "--from", "--force", "--wheels", "--jobs", "--version"),
+        *("--sdist", "--archs", "--preset", "--head-dims", "--dtypes", "--features", "--python"),
+        *("--work", "--builder", "--base", "--registry", "--format", *WHERE, *FETCH),
+    ),
+    "wheel join": ("--from", "--force", "--wheels", "--builder", "--base", *WHERE, *FETCH),
+    "wheel fetch": ("--to", "--from", "--wheels", "--ca", "--format", *WHERE),
+    "wheel push": ("--wheels", "--force", "--ca", "--format"),
+    "wheel verify": ("--python", "--level", "--image", "--format"),
     "doctor": ("--fix", "--dry-run", "--format"),
     "demo": ("--fresh-base", "--ca", "--pypi-index", "--apt-mirror", "--registry", *WHERE),
 }

@@ -55,7 +55,7 @@ def test_the_same_files_are_the_same_key(copied: Path, workspace: Workspace) -> 
 def test_every_copied_file_decides_the_key(copied: Path) -> None:
     before = made().key
     files = sorted(p for p in copied.rglob("*") if p.is_file())
-    assert {"with-network", "flash_attn_wheel.py", "start"} <= {p.name for p in files}
+    assert {"with-network", "provide", "packing.py", "start"} <= {p.name for p in files}
     keys = []
     for file in files:
         text = file.read_bytes()
@@ -273,6 +273,15 @@ def test_the_order_of_the_packages_makes_no_lock_stale(workspace: Workspace) -> 
 
 
 def test_a_folder_without_what_was_asked_for_is_no_lock(workspace: Workspace) -> None:
-    (workspace.locks / "torch2.11.0-cu130-py3.11" / plan.ASKED).unlink()
+    for file in workspace.locks.glob(f"*-py3.11/{plan.ASKED}"):
+        file.unlink()
     with pytest.raises(FactsError, match="no lock for Python"):
         plan.recipe(IT, RESOLUTION, workspace)
+
+
+def test_what_a_distribution_does_not_have_is_not_asked_for() -> None:
+    """Debian 13 dropped a package that vast.ai's launch script wants where there is one."""
+    every = RESOLUTION.combinations
+    found = {it.os.os.name: plan.recipe(it, RESOLUTION, WORKSPACE).apt for it in every}
+    assert "software-properties-common" in found["debian12"]
+    assert set(found["debian12"]) - set(found["debian13"]) == {"software-properties-common"}

@@ -13,7 +13,7 @@ import jinja2
 import pytest
 
 from imagegen import plan, render
-from imagegen.model import Target
+from imagegen.model import FlashAttn, Target
 from imagegen.plan import Recipe
 from imagegen.resolve import Candidate
 
@@ -84,7 +84,8 @@ def test_no_address_no_secret_and_no_certificate_is_written_down(one: Rendered) 
     assert not re.search(r"(?i)password|token|BEGIN |api.?key|\bPEM\b", one.text)
     assert not re.search(r"^(ARG|ENV) .*(CA|INDEX|MIRROR|PROXY|CERT)", one.text, re.MULTILINE)
     args = [line for line in one.instructions if line.startswith("ARG ")]
-    assert args == ["ARG REGISTRY=docker.io"]
+    shard = ['ARG FLASH_ATTN_SHARD=""'] * isinstance(one.target.flash_attn, FlashAttn)
+    assert args == ["ARG REGISTRY=docker.io", *shard]
 
 
 @every
@@ -99,7 +100,7 @@ def test_whatever_downloads_has_the_network_settings_and_leaves_nothing(one: Ren
             for secret in SECRETS:
                 assert f"--mount=type=secret,id={secret}" in mounts, command
             assert "--mount=type=bind,from=image,source=build,target=/build" in mounts
-    assert downloads >= 6
+    assert downloads >= 5
 
 
 @every
@@ -151,12 +152,15 @@ def test_lock_json_holds_every_pin_by_where_it_is(one: Rendered) -> None:
     assert pins["base"]["image"] == recipe.from_tag
     assert pins["base"].get("digest", "") == recipe.from_digest
     assert ("provenance" in pins["base"]) == bool(recipe.from_digest)
-    assert pins["flash_attn"] == {
-        "source": f"flash_attn-{target.flash_attn.version}.tar.gz",
-        "sha256": recipe.flash_attn_sha256,
-    }
-    steps = plan.PARTS if recipe.lock else ("tools", "build", "apps")
-    assert tuple(pins["python"]) == tuple(steps)
+    steps = list(plan.PARTS if recipe.lock else ("tools", "build", "apps"))
+    if isinstance(target.flash_attn, FlashAttn):
+        source = f"flash_attn-{target.flash_attn.version}.tar.gz"
+        assert pins["flash_attn"] == {"source": source, "sha256": recipe.flash_attn_sha256}
+    else:
+        assert pins["flash_attn"] == target.promise["flash_attn"]
+        steps.remove("build")
+        steps += [plan.PACKAGE] if target.flash_attn else []
+    assert list(pins["python"]) == steps
     for step, pin in pins["python"].items():
         file = WORKSPACE.folder / pin["file"]
         assert file == WORKSPACE.locks / (recipe.lock or recipe.tools_lock) / f"{step}.txt"
@@ -182,10 +186,12 @@ def test_stages_follow_one_another(one: Rendered) -> None:
     for line in one.instructions:
         if line.startswith("FROM "):
             words = line.split()
-            assert words[1] in known or (not known and words[1].startswith("${REGISTRY}/"))
+            local = not known and words[1].startswith("${REGISTRY}/")
+            assert words[1] in [*known, "scratch"] or local
             known += words[3:]
     assert known[0] == "system"
-    assert known[-1] == "flash-attn"
+    last = "wheel" if isinstance(one.target.flash_attn, FlashAttn) else "torch"
+    assert known[-1] == last
     assert len(set(known)) == len(known)
 
 
@@ -206,6 +212,9 @@ def test_what_is_copied_exists(one: Rendered) -> None:
     for words in copies:
         options = [word for word in words if word.startswith("--")]
         *files, into = [word for word in words if not word.startswith("--")]
+        if "--from=flash-attn" in options:  # the stage that only holds the wheel
+            assert [*files, into] == ["/wheels", "/"]
+            continue
         folder = plan.context_image() if "--from=image" in options else WORKSPACE.folder
         assert into.startswith(("/opt/imagegen/", "/etc/"))
         for file in files:
@@ -248,7 +257,12 @@ def test_the_promise_in_the_image_is_the_target(one: Rendered) -> None:
 @every
 def test_the_kernels_asked_for_are_the_targets(one: Rendered) -> None:
     kernels = one.target.flash_attn
-    (command,) = (c for _, cs in one.runs() for c in cs if "flash_attn_wheel.py" in c)
+    commands = [c for _, cs in one.runs() for c in cs if "/wheel/provide" in c]
+    if not isinstance(kernels, FlashAttn):
+        assert commands == []
+        assert "/wheels" not in one.text
+        return
+    (command,) = commands
     for option, values in (
         ("--archs", kernels.archs),
         ("--head-dims", kernels.head_dims),

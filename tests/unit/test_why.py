@@ -18,7 +18,7 @@ from imagegen import cli, facts, question, why
 from imagegen.errors import FactsError, ImagegenError, UsageError
 from imagegen.facts.rows import exact
 from imagegen.model import minor
-from imagegen.pieces import Piece, cpu_hours, pieces
+from imagegen.pieces import Piece, pieces
 from imagegen.question import CHANGES, OPTIONS, Question, assuming, everything, narrowed
 from imagegen.solve import AXES, COST, Combination, best, first_fine, judged
 from imagegen.why import MACHINE, MOST, Answer, Near
@@ -48,7 +48,7 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "torch": tuple(minor(row.version) for row in FACTS.torch),
     "index": tuple(f"cu{index.major}{index.minor}" for index in FACTS.indexes),
     "python": tuple(map(str, FACTS.pythons)),
-    "flash_attn": ("none", *(str(row.version) for row in FACTS.flash_attn)),
+    "flash_attn": ("none", *(str(row.version) for row in FACTS.flash_attn_releases)),
     "origin": ("official", "third-party", "source"),
     "host": ("x86_64", "aarch64"),
     "gpu": tuple(row.name for row in FACTS.gpu),
@@ -396,8 +396,6 @@ def test_a_value_that_no_fact_knows_is_refused_with_the_nearest(
         ("memory", "-8"),
         ("memory", "8.5"),
         ("memory", "²"),
-        ("flash_attn", "3.0"),
-        ("flash_attn", "4.0.0"),
     ],
 )
 def test_a_value_of_no_such_form_is_a_matter_of_usage(axis: str, word: str) -> None:
@@ -418,10 +416,41 @@ def test_no_flash_attn_comes_from_nowhere() -> None:
         assert "--flash-attn-from" in str(refused(UsageError, flash_attn="none", origin=origin))
 
 
-def test_another_package_is_not_a_newer_flash_attn() -> None:
-    error = str(refused(UsageError, flash_attn="3"))
-    assert "flash_attn_3" in error
-    assert "flash-attn 2" in error
+@pytest.mark.parametrize("word", ["4", "4.0", "4.0.0", "4.0.0b36"])
+def test_a_beta_is_found_however_it_is_named(word: str) -> None:
+    found = ask(flash_attn=word, torch="2.11", cuda="13.0").found
+    assert found.combination.spelled["flash_attn"] == "4.0.0b36"
+    assert found.combination.spelled["origin"] == "official"
+
+
+def test_another_package_is_no_newer_flash_attn() -> None:
+    """Who does not name a generation gets flash-attn 2, and so does who is told what is near."""
+    assert ask(torch="2.11", gpu="H100").found.combination.spelled["flash_attn"] == "2.8.3.post2"
+    found = ask(flash_attn="3", torch="2.11", gpu="B200")
+    assert codes(found)[0] == "flash-attn-gpu"
+    assert [near.changed for near in found.near] == [{"flash_attn": ("3", "2.8.3.post2")}]
+
+
+@pytest.mark.parametrize(
+    ("generation", "gpu", "code"),
+    [
+        ("3", "H100", "flash-attn-unproven"),
+        ("3", "A100", "flash-attn-unproven"),
+        ("3", "RTX 5090", "flash-attn-gpu"),
+        ("3", "T4", "flash-attn-gpu"),
+        ("4", "H100", ""),
+        ("4", "RTX 5090", ""),
+        ("4", "A100", "flash-attn-backward"),
+        ("4", "RTX 4090", "flash-attn-backward"),
+        ("4", "T4", "flash-attn-gpu"),
+    ],
+)
+def test_the_generations_and_the_cards(generation: str, gpu: str, code: str) -> None:
+    found = ask(flash_attn=generation, gpu=gpu, torch="2.11", cuda="13.0")
+    known = {"flash-attn-beta", "flash-attn-cute"} if generation == "4" else {"flash-attn-unproven"}
+    assert set(codes(found)) == known | ({code} if code else set())
+    verdicts = {"flash-attn-gpu": "impossible", "flash-attn-unproven": "unverified"}
+    assert found.found.verdict == verdicts.get(code, "warn")
 
 
 @pytest.mark.parametrize(
@@ -626,19 +655,9 @@ def test_the_pieces_of_a_compilation() -> None:
     assert piece["sha256"] == release.sha256
     assert piece["archs"] == [80, 90, 100, 120]
     assert piece["kernel_files"] == release.kernel_files == 72
-    assert piece["cpu_hours"] == round(72 * 4 * FACTS.cpu_seconds_per_kernel / 3600, 1)
     old = parts(os="ubuntu22.04", cuda="12.6", torch="2.8", flash_attn="2.8.3", origin="source")
-    assert old["flash_attn"]["archs"] == [80, 90], "half of the time"
-    assert float(str(old["flash_attn"]["cpu_hours"])) * 2 == piece["cpu_hours"]
+    assert old["flash_attn"]["archs"] == [80, 90]
     assert parts(flash_attn="none")["flash_attn"] == {"from": "not in the image"}
-
-
-@given(st.integers(1, 200), st.integers(1, 6))
-def test_compiling_costs_by_file_and_architecture_and_less_when_lean(
-    files: int, archs: int
-) -> None:
-    assert cpu_hours(FACTS, files, archs) == pytest.approx(files * archs * cpu_hours(FACTS, 1, 1))
-    assert cpu_hours(FACTS, files, archs, lean=True) < cpu_hours(FACTS, files, archs)
 
 
 @pytest.mark.parametrize(
@@ -734,8 +753,12 @@ def test_the_answer_as_json(words: tuple[str, ...], verdict: str, status: int) -
     done = invoke(*words, "--format", "json")
     assert done.exit_code == status
     found = json.loads(done.stdout)
-    assert set(found) == {"verdict", "combination", "reasons", "pieces", "nearest"}
+    keys = {"verdict", "combination", "reasons", "pieces", "flash_attn_places", "nearest"}
+    assert set(found) == keys
     assert found["verdict"] == verdict
+    places = ["store", "official", "third-party", "source"]
+    assert [step["place"] for step in found["flash_attn_places"]] == places
+    assert all(step["why"] for step in found["flash_attn_places"])
     assert set(found["combination"]) == {*OPTIONS, "kind"}
     assert bool(found["reasons"]) == (verdict != "ok")
     for reason in found["reasons"]:
@@ -818,7 +841,7 @@ def test_what_torch_calls_itself_names_its_index(
         (("--cuda", "none"), 2),
         (("--driver", "12.8"), 2),
         (("--memory", "²"), 2),
-        (("--flash-attn", "3"), 2),
+        (("--flash-attn", "5"), 3),
         (("--flash-attn", "none", "--flash-attn-from", "official"), 2),
     ],
 )

@@ -1,0 +1,329 @@
+"""Commands about flash-attn wheels apart from images."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imagegen.cli.options import (
+    MATRIX,
+    AllowUnknown,
+    AptMirror,
+    Base,
+    BaseFrom,
+    Builder,
+    Ca,
+    Fmt,
+    Jobs,
+    ListOutput,
+    MatrixFile,
+    Output,
+    OwnFacts,
+    PypiIndex,
+    Registry,
+    Select,
+    TorchIndex,
+    Wheels,
+    settings,
+    setup,
+)
+
+
+class Level(StrEnum):
+    """How far a wheel is checked."""
+
+    contents = "contents"
+    kernels = "kernels"
+    load = "load"
+
+
+wheel = typer.Typer(
+    no_args_is_help=True,
+    help="flash-attn wheels: build once, keep in a store, and let images take them from there.",
+)
+Shard = Annotated[
+    str,
+    typer.Option(metavar="K/N", help="Compile the K-th of N parts only, and keep its objects."),
+]
+To = Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the files go.")]
+Force = Annotated[bool, typer.Option("--force", help="Also what the store has; replace it.")]
+Interpreter = Annotated[
+    str, typer.Option("--python", metavar="PATH", help="The interpreter that has torch.")
+]
+
+
+@wheel.command("list")
+def list_(
+    select: Select = None,
+    wheels: Wheels = "",
+    ca: Ca = "",
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Fmt = Output.text,
+) -> None:
+    """Name the wheel of each target, and every place that it could come from.
+
+    imagegen wheel list 'debian12-*' --wheels ./wheels
+    """
+    from imagegen import wheelhouse
+    from imagegen.report import wheels as report
+
+    it = setup(matrix, facts, allow_unknown)
+    options = settings(Base.pull, False, ca, "", "", "", "", "", wheels=wheels)
+    report.listed(wheelhouse.listed(it, select or (), options), fmt.value)
+
+
+@wheel.command("plan")
+def plan(
+    select: Select = None,
+    shards: Annotated[int, typer.Option("--shards", min=1, help="How many parts.")] = 4,
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Annotated[ListOutput, typer.Option("--format", help="How to print.")] = ListOutput.text,
+) -> None:
+    """Cut the kernel files of each target into parts of about the same cost, one for a CI job.
+
+    Build each with `wheel build TARGET --shard K/N --to FOLDER`, bring the folders together, and
+    link them with `wheel join`. --format github is a matrix for a workflow.
+    """
+    from imagegen import wheelhouse
+    from imagegen.report import wheels as report
+
+    found = wheelhouse.cut(setup(matrix, facts, allow_unknown), select or (), shards)
+    report.shards(found, fmt.value)
+
+
+@wheel.command("build")
+def build(
+    select: Select = None,
+    here: Annotated[
+        bool,
+        typer.Option(
+            "--here",
+            help="Without Docker: with the torch, nvcc and compiler of this machine, for it alone.",
+        ),
+    ] = False,
+    shard: Shard = "",
+    to: Annotated[
+        Path,
+        typer.Option("--to", metavar="FOLDER", help="With --here and --shard: where files go."),
+    ] = Path("wheels"),
+    given: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FOLDER",
+            help="With --here: link what shards left there, and compile no kernel.",
+        ),
+    ] = None,
+    force: Force = False,
+    wheels: Wheels = "",
+    jobs: Jobs = 0,
+    version: Annotated[
+        str, typer.Option("--version", metavar="VERSION", help="With --here: of flash-attn.")
+    ] = "",
+    sdist: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --here: flash-attn's source.")
+    ] = None,
+    archs: Annotated[
+        str, typer.Option(metavar="80,90", help="With --here; by default those of its GPUs.")
+    ] = "",
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="With --here: full, llama, gpt2 or inference.")
+    ] = "full",
+    head_dims: Annotated[str, typer.Option(metavar="64,128", help="With --here.")] = "",
+    dtypes: Annotated[str, typer.Option(metavar="fp16,bf16", help="With --here.")] = "",
+    features: Annotated[
+        str | None, typer.Option(metavar="dropout,…", help="With --here; '' for none.")
+    ] = None,
+    python: Interpreter = "python3",
+    work: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", help="With --here: where compiled kernels are kept."),
+    ] = Path("build"),
+    builder: Builder = "",
+    base: BaseFrom = Base.pull,
+    ca: Ca = "",
+    pypi_index: PypiIndex = "",
+    torch_index: TorchIndex = "",
+    apt_mirror: AptMirror = "",
+    registry: Registry = "",
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Fmt = Output.text,
+) -> None:
+    """Build the wheels of the selected targets and put them into the store.
+
+    What was compiled once is there for every other Python and distribution, and for the next try
+    after an interruption.
+
+    imagegen wheel build 'ubuntu24.04-*' --wheels ./wheels
+
+    imagegen wheel build --here --preset llama --to ./wheels
+    """
+    from imagegen import wheelhouse
+    from imagegen.report import Progress
+    from imagegen.report import wheels as report
+
+    if here:
+        from imagegen import facts as known
+        from imagegen.wheels import recipe
+
+        asked = recipe.Asked(
+            version=version, archs=archs, preset=preset, head_dims=head_dims, dtypes=dtypes,
+            features=features,
+        )  # fmt: skip
+        found = recipe.build_here(
+            asked, known.load(facts), sdist=sdist, python=python, work=work, to=to, jobs=jobs,
+            shard=shard, given=given, say=Progress(),
+        )  # fmt: skip
+        report.here(found, to, fmt.value)
+        return
+    from imagegen.engine import Docker
+
+    options = settings(
+        base, False, ca, pypi_index, torch_index, apt_mirror, registry, builder, wheels=wheels,
+        jobs=jobs,
+    )  # fmt: skip
+    it, engine, say = setup(matrix, facts, allow_unknown), Docker.connect(), Progress()
+    if shard:
+        objects = wheelhouse.build_shard(it, engine, select or (), options, say, shard, to)
+        report.files(objects, fmt.value)
+    else:
+        report.made(
+            wheelhouse.build(it, engine, select or (), options, say, force=force), fmt.value
+        )
+
+
+@wheel.command("join")
+def join(
+    select: Select = None,
+    given: Annotated[
+        Path,
+        typer.Option("--from", metavar="FOLDER", help="What the shards left, brought together."),
+    ] = Path("shards"),
+    force: Force = False,
+    wheels: Wheels = "",
+    builder: Builder = "",
+    base: BaseFrom = Base.pull,
+    ca: Ca = "",
+    pypi_index: PypiIndex = "",
+    torch_index: TorchIndex = "",
+    apt_mirror: AptMirror = "",
+    registry: Registry = "",
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Fmt = Output.text,
+) -> None:
+    """Link what the shards of a target compiled into its wheel; a missing kernel is an error.
+
+    imagegen wheel join TARGET --from ./shards --wheels ./wheels
+    """
+    from imagegen import wheelhouse
+    from imagegen.engine import Docker
+    from imagegen.report import Progress
+    from imagegen.report import wheels as report
+
+    options = settings(
+        base, False, ca, pypi_index, torch_index, apt_mirror, registry, builder, wheels=wheels
+    )
+    it, engine = setup(matrix, facts, allow_unknown), Docker.connect()
+    report.made(
+        wheelhouse.build(it, engine, select or (), options, Progress(), given=given, force=force),
+        fmt.value,
+    )
+
+
+@wheel.command("fetch")
+def fetch(
+    select: Select = None,
+    to: To = Path("wheels"),
+    published: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="ORIGIN",
+            help="official or third-party: fetch the published wheel instead, and record its hash "
+            "beside the locks, so that builds may take it.",
+        ),
+    ] = "",
+    wheels: Wheels = "",
+    ca: Ca = "",
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Fmt = Output.text,
+) -> None:
+    """Have the wheels of the selected targets in a folder, checked by hash.
+
+    imagegen wheel fetch 'debian12-*' --wheels oci://ghcr.io/me/wheels --to ./wheels
+    """
+    from imagegen import wheelhouse
+    from imagegen.report import Progress
+    from imagegen.report import wheels as report
+
+    it = setup(matrix, facts, allow_unknown)
+    options = settings(Base.pull, False, ca, "", "", "", "", "", wheels=wheels)
+    if published:
+        found = wheelhouse.fetch_published(it, select or (), published, options, to, Progress())
+    else:
+        found = wheelhouse.fetch(it, select or (), options, to, Progress())
+    report.files(found, fmt.value)
+
+
+@wheel.command("push")
+def push(
+    files: Annotated[list[Path], typer.Argument(metavar="WHEEL...", help="Wheel files.")],
+    wheels: Wheels = "",
+    force: Force = False,
+    ca: Ca = "",
+    fmt: Fmt = Output.text,
+) -> None:
+    """Put wheels into a store, each looked through first: hashes, names, kernels.
+
+    imagegen wheel push ./wheels/*.whl --wheels oci://ghcr.io/me/wheels
+    """
+    from imagegen import wheelhouse
+    from imagegen.report import Progress
+    from imagegen.report import wheels as report
+
+    options = settings(Base.pull, False, ca, "", "", "", "", "", wheels=wheels)
+    report.pushed(wheelhouse.push(files, options, Progress(), force=force), fmt.value)
+
+
+@wheel.command("verify")
+def verify(
+    files: Annotated[list[Path], typer.Argument(metavar="WHEEL...", help="Wheel files.")],
+    python: Interpreter = "python3",
+    level: Annotated[
+        Level,
+        typer.Option("--level", help="contents: the file; kernels: by cuobjdump; load: by torch."),
+    ] = Level.load,
+    image: Annotated[
+        str, typer.Option(metavar="IMAGE", help="In a container of this image, by its Python.")
+    ] = "",
+    fmt: Fmt = Output.text,
+) -> None:
+    """Check that wheels are what their names promise; needs no GPU.
+
+    The hashes of the files in them, tags and metadata; every promised kernel and feature for every
+    promised architecture, and no other; torch minor, CUDA and C++ ABI, and that they load.
+
+    imagegen wheel verify ./wheels/*.whl --image imagegen/built:TAG
+    """
+    from imagegen.report import Progress
+    from imagegen.report import wheels as report
+    from imagegen.wheels import recipe
+
+    say = Progress()
+    found = [
+        recipe.verify(file, say, python=python, level=level.value, image=image) for file in files
+    ]
+    report.verified(found, fmt.value)

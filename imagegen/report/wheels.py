@@ -1,0 +1,120 @@
+"""What the commands about wheels found and made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagegen.report import Format, show, size, table
+
+if TYPE_CHECKING:
+    from imagegen.sourcing import Sourced
+    from imagegen.wheelhouse import Listed, Made, Shard
+    from imagegen.wheels.entry import Entry
+
+
+def listed(rows: Sequence[Listed], fmt: Format) -> None:
+    """The wheel of each target and every place that it could come from."""
+    if fmt == "json":
+        show(
+            [
+                {
+                    "id": row.id,
+                    "wheel": row.name,
+                    "held": row.held and _entry(row.held),
+                    **sourced(row.sourced),
+                }
+                for row in rows
+            ]
+        )
+        return
+    for row in rows:
+        print(f"{row.id}: from {row.sourced.taken or 'nowhere'}\n  {row.name}")
+        for step in row.sourced.steps:
+            print(f"    {'-> ' if step.taken else '   '}{step}")
+
+
+def sourced(found: Sourced) -> dict[str, object]:
+    """JSON values of the places in their order."""
+    steps = [asdict(step) for step in found.steps]
+    return {"from": found.taken, "places": steps, "url": found.wheel.url if found.wheel else None}
+
+
+def shards(rows: Sequence[Shard], fmt: str) -> None:
+    """Parts of kernel files; ``github`` is a matrix for a workflow."""
+    if fmt == "github":
+        show({"include": [{"id": row.id, "shard": row.name} for row in rows]})
+    elif fmt == "json":
+        show([asdict(row) for row in rows])
+    else:
+        words = (
+            (row.id, row.name, str(len(row.kernels)), f"{row.seconds / 60:.0f}") for row in rows
+        )
+        print(table(("TARGET", "SHARD", "FILES", "CPU-MINUTES"), words))
+
+
+def made(rows: Sequence[Made], fmt: Format) -> None:
+    """Wheels that are in the store now."""
+    if fmt == "json":
+        show(
+            [
+                {
+                    "id": row.id,
+                    "wheel": _entry(row.entry),
+                    "seconds": round(row.seconds, 1),
+                    "found": row.found,
+                }
+                for row in rows
+            ]
+        )
+        return
+    for row in rows:
+        print(f"{row.id}: {row.found or f'built in {row.seconds:.0f} s'}")
+        print(f"  {row.entry.name}\n  sha256 {row.entry.sha256}, {size(row.entry.size)}")
+
+
+def here(found: Mapping[str, object], to: Path, fmt: Format) -> None:
+    """What the recipe made on this machine."""
+    if fmt == "json":
+        show(found)
+    elif "wheel" in found:
+        print(f"{to / str(found['wheel'])}\n  built in {found['seconds']} s")
+    else:
+        print(f"{found['objects']} objects in {to / 'objects' / str(found['folder'])}")
+
+
+def pushed(rows: Sequence[Entry], fmt: Format) -> None:
+    """Wheels that a store holds now."""
+    if fmt == "json":
+        show([_entry(row) for row in rows])
+    else:
+        print(table(("SHA256", "SIZE", "WHEEL"), ((r.sha256, size(r.size), r.name) for r in rows)))
+
+
+def verified(rows: Sequence[Mapping[str, object]], fmt: Format) -> None:
+    """Wheels that are what they say."""
+    if fmt == "json":
+        show(list(rows))
+        return
+    for row in rows:
+        print(f"{row['wheel']}\n  sha256 {row['sha256']}")
+        kernels = row.get("kernels")
+        if isinstance(kernels, dict):
+            held = ", ".join(f"{count} kernels for sm_{arch}" for arch, count in kernels.items())
+            print(f"  {held}{', as its name promises' if row['promised'] else ''}")
+        if row["level"] == "load":
+            print("  loads beside torch, every symbol resolved")
+
+
+def files(found: Sequence[Path], fmt: Format) -> None:
+    """Files that are there now."""
+    if fmt == "json":
+        show(list(map(str, found)))
+    else:
+        print("\n".join(map(str, found)) or "nothing to do")
+
+
+def _entry(entry: Entry) -> dict[str, object]:
+    return {"name": entry.name, "sha256": entry.sha256, "bytes": entry.size}

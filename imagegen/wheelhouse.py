@@ -1,0 +1,295 @@
+"""flash-attn wheels apart from images: what targets want, and making, checking and moving them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from imagegen import bake, flow, matrix, pieces, sourcing
+from imagegen.engine import Docker
+from imagegen.errors import BuildError, UsageError, WheelError
+from imagegen.flow import Options, Setup
+from imagegen.image.wheel.flash_attn_wheel.selection import shards, weight
+from imagegen.model import FlashAttn, Image
+from imagegen.proc import Say
+from imagegen.resolve import Candidate
+from imagegen.sourcing import Pinned, Sourced
+from imagegen.wheels.recipe import verify
+from imagegen.wheels.store import Entry, Store, open_store
+from imagegen.wheels.supply import expected
+from imagegen.wheels.web import Web
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listed:
+    """A target's wheel: its name, and where it would come from."""
+
+    id: str
+    name: str
+    sourced: Sourced
+    held: Entry | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """A wheel that was built or found; ``found`` says why nothing was built."""
+
+    id: str
+    entry: Entry
+    seconds: float
+    found: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shard:
+    """A part of a target's kernels: ``name`` is 2/4, ``seconds`` of one core, estimated."""
+
+    id: str
+    name: str
+    kernels: tuple[str, ...]
+    seconds: float
+
+
+def listed(it: Setup, select: Sequence[str], options: Options) -> tuple[Listed, ...]:
+    """The wheel of every selected target that has flash-attn 2, and where it would come from."""
+    supply = flow.supply(it, options)
+    found = []
+    for candidate in chosen(it, select):
+        held, where = supply.looked(candidate)
+        assert where  # it has flash-attn 2
+        name = sourcing.own_name(candidate, kernels(candidate))
+        found.append(Listed(id=candidate.id, name=name, sourced=where, held=held))
+    return tuple(found)
+
+
+def chosen(it: Setup, select: Sequence[str]) -> tuple[Candidate, ...]:
+    """The selected targets with kernels of flash-attn 2.
+
+    Raises:
+        UsageError: none has any.
+    """
+    every = it.resolution.select(select)
+    found = tuple(c for c in every if isinstance(c.target().flash_attn, FlashAttn))
+    if not found:
+        raise UsageError("no selected target has flash-attn 2: there is no wheel to speak of")
+    return found
+
+
+def kernels(it: Candidate) -> FlashAttn:
+    """The kernels of a target that has some."""
+    found = it.target().flash_attn
+    assert isinstance(found, FlashAttn)
+    return found
+
+
+def cut(it: Setup, select: Sequence[str], count: int) -> tuple[Shard, ...]:
+    """The kernel files of every selected target in ``count`` parts of about the same cost.
+
+    Raises:
+        UsageError: a target has fewer kernel files than that.
+    """
+    found = []
+    for candidate in chosen(it, select):
+        selection = sourcing.selection(kernels(candidate))
+        try:
+            parts = shards(selection, count)
+        except ValueError as error:
+            raise UsageError(f"{candidate.id}: {error}") from error
+        found += [
+            Shard(
+                id=candidate.id,
+                name=f"{number}/{count}",
+                kernels=part,
+                seconds=sum(weight(one, selection) for one in part) * len(selection.archs),
+            )
+            for number, part in enumerate(parts, start=1)
+        ]
+    return tuple(found)
+
+
+def build(
+    it: Setup,
+    engine: Docker,
+    select: Sequence[str],
+    options: Options,
+    say: Say,
+    *,
+    given: Path | None = None,
+    force: bool = False,
+) -> tuple[Made, ...]:
+    """Build the wheels of the selected targets in BuildKit and put them into the store.
+
+    ``given`` holds what shards compiled: then nothing but these objects is linked.
+
+    Raises:
+        UsageError: no store is named. BuildError: one does not build.
+    """
+    store = _needed(options, make=True)
+    # what the store has is not to be used for making it
+    candidates = _compiled(it, select)
+    ids = [candidate.id for candidate in candidates]
+    images = flow.images(it, engine, ids, replace(options, wheels=""), say)
+    names = {c.id: sourcing.own_name(c, kernels(c)) for c in candidates}
+    made = []
+    for image in images:
+        id_, name = image.target.id, names[image.target.id]
+        held = None if force else store.find(name)
+        if held:
+            why = f"{store.location} has it already (--force builds it anew)"
+            made.append(Made(id=id_, entry=held, seconds=0.0, found=why))
+            continue
+        with tempfile.TemporaryDirectory(prefix="imagegen-wheel-") as folder:
+            seconds = _export(it, engine, image, options, say, Path(folder), given=given)
+            (wheel,) = Path(folder).glob("*.whl")
+            if wheel.name != name:
+                raise BuildError(f"{id_}: the build made {wheel.name}, expected {name}")
+            held = None if force else store.find(name)
+            entry = held or store.put(wheel, say, replace=force)
+        why = f"another build has put it into {store.location} meanwhile" if held else ""
+        made.append(Made(id=id_, entry=entry, seconds=seconds, found=why))
+    return tuple(made)
+
+
+def build_shard(
+    it: Setup,
+    engine: Docker,
+    select: Sequence[str],
+    options: Options,
+    say: Say,
+    name: str,
+    to: Path,
+) -> tuple[Path, ...]:
+    """Compile one part of the kernels of one target; its objects go below ``to``/objects.
+
+    Raises:
+        UsageError: several targets are selected.
+    """
+    (candidate, *more) = _compiled(it, select)
+    if more:
+        raise UsageError("a shard is of one target", hint=f"name it: {candidate.id}")
+    images = flow.images(it, engine, [candidate.id], replace(options, wheels=""), say)
+    to.mkdir(parents=True, exist_ok=True)
+    _export(it, engine, images[0], options, say, to, shard=name)
+    return tuple(sorted(to.glob("objects/*/*.o")))
+
+
+def _compiled(it: Setup, select: Sequence[str]) -> tuple[Candidate, ...]:
+    """The selected targets with kernels, whose Dockerfiles compile them.
+
+    Raises:
+        WheelError: one takes a published wheel instead, or nothing.
+    """
+    supply = flow.supply(it, Options())
+    for candidate in (found := chosen(it, select)):
+        _, where = supply.looked(candidate)
+        assert where  # it has flash-attn 2
+        if where.taken != "source":
+            tried = "\n".join(f"  {step}" for step in where.steps)
+            raise WheelError(f"{candidate.id}: its Dockerfile does not compile flash-attn\n{tried}")
+    return found
+
+
+def _export(
+    it: Setup,
+    engine: Docker,
+    image: Image,
+    options: Options,
+    say: Say,
+    to: Path,
+    *,
+    given: Path | None = None,
+    shard: str = "",
+) -> float:
+    """Build the stage that holds the wheel and have its files in ``to``; returns seconds."""
+    say(f"{image.target.id}: {expected(image.target)}")
+    compiling = bake.Compiling(
+        given={image.key: given.absolute()} if given else {},
+        jobs=options.jobs,
+        wheels=to.absolute(),
+        shard=shard,
+    )
+    return flow.baked(it, engine, [image], options, say, compiling)
+
+
+def fetch(it: Setup, select: Sequence[str], options: Options, to: Path, say: Say) -> list[Path]:
+    """Have the wheels of the selected targets from the store in a folder, by their hash.
+
+    Raises:
+        WheelError: the store has one of them not.
+    """
+    store = _needed(options)
+    found = []
+    for candidate in chosen(it, select):
+        name = sourcing.own_name(candidate, kernels(candidate))
+        entry = store.find(name)
+        if entry is None:
+            raise WheelError(
+                f"{store.location} has no {name}", hint=f"imagegen wheel build {candidate.id}"
+            )
+        to.mkdir(parents=True, exist_ok=True)
+        found.append(store.fetch(entry, to, say))
+    return found
+
+
+def fetch_published(
+    it: Setup, select: Sequence[str], origin: str, options: Options, to: Path, say: Say
+) -> list[Path]:
+    """Fetch the published wheels that fit the selected targets and record their hashes.
+
+    The first fetch is trusted: from then on the hash beside the locks decides.
+
+    Raises:
+        UsageError: there is no such origin. WheelError: a target has no such wheel, or a recorded
+            hash differs.
+    """
+    if origin not in sourcing.PUBLISHED:
+        raise UsageError(f"--from {origin}: {' or '.join(sourcing.PUBLISHED)}")
+    found, pins = [], dict(it.workspace.pins)
+    for candidate in chosen(it, select):
+        name, url = pieces.published(it.facts, candidate, origin)
+        if not name:
+            raise WheelError(f"{candidate.id}: no {origin} wheel fits it that the facts know")
+        held = pins.get(name)
+        wheel = _downloaded(url, to / name, options.network.ca, say)
+        if held and Entry.of(wheel).sha256 != held.sha256:
+            wheel.unlink()
+            raise WheelError(
+                f"{url} is another file than before: its sha256 is not the one in {matrix.PINS}",
+                hint="somebody replaced it there; remove its record only if you know why",
+            )
+        verify(wheel, say, level="contents")
+        pins[name] = Pinned(name=name, url=url, sha256=Entry.of(wheel).sha256)
+        found.append(wheel)
+        it.workspace.record(pins.values())
+    return found
+
+
+def _downloaded(url: str, file: Path, ca: str, say: Say) -> Path:
+    """A file whose hash nobody has told yet."""
+    web, part = Web(url, ca=ca), file.with_name(f".{file.name}.part")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with web.ask("HEAD", url, ok=frozenset({200, 404})) as answer:
+        size = int(answer.headers.get("Content-Length", "0")) if answer.ok else 0
+    with part.open("ab+") as sink:
+        if not size or not web.download(url, sink, size, say):
+            raise WheelError(f"{url}: there is no such file")
+    return part.replace(file)
+
+
+def push(wheels: Sequence[Path], options: Options, say: Say, *, force: bool) -> tuple[Entry, ...]:
+    """Put wheels into the store, each looked through before: its hashes, its name, its metadata."""
+    store = _needed(options, make=True)
+    for wheel in wheels:
+        verify(wheel, say, level="contents")
+    return tuple(store.put(wheel, say, replace=force) for wheel in wheels)
+
+
+def _needed(options: Options, *, make: bool = False) -> Store:
+    if not options.wheels:
+        raise UsageError(
+            "no wheel store is named",
+            hint="--wheels ./FOLDER, https://host.example/folder or oci://host.example/name",
+        )
+    return open_store(options.wheels, ca=options.network.ca, make=make)
