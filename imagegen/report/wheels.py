@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -45,7 +46,8 @@ def sourced(found: Sourced) -> dict[str, object]:
 def shards(rows: Sequence[Shard], fmt: str) -> None:
     """Parts of kernel files; ``github`` is a matrix for a workflow."""
     if fmt == "github":
-        show({"include": [{"id": row.id, "shard": row.name} for row in rows]})
+        # one line: a job's output holds no more
+        print(json.dumps({"include": [{"id": row.id, "shard": row.name} for row in rows]}))
     elif fmt == "json":
         show([asdict(row) for row in rows])
     else:
