@@ -13,6 +13,9 @@ from imagegen.model import HOST, Image, Target
 WHEEL_STAGE = "wheel"
 """The stage of a Dockerfile that holds flash-attn's wheel, or a shard's objects, only."""
 
+COMPILING_STAGE = "flash-attn"
+"""The stage in which that wheel is compiled."""
+
 COMPRESSION_LEVEL = 3
 """zstd: level 15 takes five to ten times as long for 5 to 10 % fewer bytes."""
 
@@ -99,13 +102,15 @@ class Compiling:
     allow: a secret, because a build argument would have everything compiled anew.
 
     ``wheels`` and ``shard`` are for making wheels instead of images: the folder that they go to,
-    and the part to compile, ``2/4``.
+    and the part to compile, ``2/4``, or ``join``: link what ``given`` holds, and compile nothing.
+    ``anew`` compiles everything, whatever is known: BuildKit empties the cache for it.
     """
 
     given: Mapping[str, Path] = field(default_factory=dict)
     jobs: int = 0
     wheels: Path | None = None
     shard: str = ""
+    anew: bool = False
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -179,7 +184,8 @@ def _target(
         "secret": secrets(network, *compiling.secrets),
         "attest": ["type=provenance,disabled=true"],
     }
-    return target | ({"target": WHEEL_STAGE} if compiling.wheels else {})
+    anew = {"no-cache-filter": [COMPILING_STAGE]} if compiling.anew else {}
+    return target | anew | ({"target": WHEEL_STAGE} if compiling.wheels else {})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

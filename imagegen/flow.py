@@ -144,7 +144,7 @@ def images(
             base_override=override,
             base_digest=digest,
             given=held.sha256 if held else "",
-            notes=_notes(recipe.target, where),
+            notes=_notes(recipe.target, where, options.jobs),
         )
         if held and engine and not engine.local(image.ref):
             wheels.fetch(held, say)
@@ -152,12 +152,12 @@ def images(
     return tuple(made)
 
 
-def _notes(target: Target, where: Sourced | None) -> tuple[str, ...]:
+def _notes(target: Target, where: Sourced | None, jobs: int) -> tuple[str, ...]:
     """Where flash-attn comes from, place by place, and what it costs to compile."""
     from imagegen.wheels.supply import expected
 
     places = tuple(map(str, where.steps)) if where else ()
-    return places if where and where.taken != "source" else (*places, expected(target))
+    return places if where and where.taken != "source" else (*places, expected(target, jobs))
 
 
 def _bootstrapped(
@@ -201,7 +201,7 @@ def baked(
 ) -> float:
     """Run bake for the images once; returns seconds."""
     start = time.monotonic()
-    texts = options.network.secrets | bake.Compiling(jobs=options.jobs).secrets
+    texts = options.network.secrets | (compiling or bake.Compiling(jobs=options.jobs)).secrets
     engine.bake(document(it, group, options, compiling), texts, say, builder=options.builder)
     return time.monotonic() - start
 

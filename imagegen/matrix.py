@@ -14,16 +14,14 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import Version
 from pydantic import Field, model_validator
 
+from imagegen import sourcing
 from imagegen.errors import FactsError
 from imagegen.facts import Facts, Strict, Ver, checked, nearest, parse_toml
 from imagegen.image.wheel.flash_attn_wheel.selection import PRESETS
 from imagegen.model import REPOSITORY, Kind, minor
-from imagegen.sourcing import Pinned, Policy
+from imagegen.sourcing import PINS, Pinned, Policy
 
 FILE = Path("dockerfiles/matrix.toml")
-PINS = "wheels.json"
-"""Beside the locks: published wheels by name, each with the address and the hash that it had."""
-
 PROFILE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 """A profile's name is a part of ids, of folders and of image tags."""
 
@@ -159,12 +157,7 @@ class Workspace:
         Raises:
             FactsError: the file of them cannot be read.
         """
-        file = self.locks / PINS
-        try:
-            rows = json.loads(file.read_text()) if file.is_file() else {}
-            return {name: Pinned(name=name, **row) for name, row in rows.items()}
-        except (ValueError, TypeError, AttributeError) as error:
-            raise FactsError(f"{file}: not a record of wheels: {error}") from error
+        return sourcing.pins(self.locks)
 
     def record(self, pins: Iterable[Pinned]) -> None:
         """Write the file of the published wheels anew."""

@@ -43,14 +43,19 @@ def wheel_name(release: FlashAttnFact, it: Combination) -> str:
     return ""
 
 
+def of_origin(it: Combination, origin: Origin) -> Combination:
+    """The combination with flash-attn from there, with all that there is in it."""
+    values = {field.name: getattr(it, field.name) for field in fields(Combination)}
+    return Combination(**(values | {"origin": origin, "archs": ()}))
+
+
 def published(facts: Facts, it: Combination, origin: Origin) -> tuple[str, str]:
     """The name and the address of somebody else's wheel of flash-attn 2 for a combination; empty
     where no fact knows one.
     """
     if not isinstance(it.flash_attn, FlashAttnFact):
         return "", ""
-    values = {field.name: getattr(it, field.name) for field in fields(Combination)}
-    theirs = Combination(**(values | {"origin": origin, "archs": ()}))
+    theirs = of_origin(it, origin)
     name, found = wheel_name(it.flash_attn, theirs), theirs.wheel
     if isinstance(found, ThirdPartyWheel):
         return name, facts.third_party_url.format(release=found.release, wheel=quote(name))

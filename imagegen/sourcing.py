@@ -6,10 +6,13 @@ network here: what a store said comes as an argument.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from imagegen.errors import FactsError
 from imagegen.facts import FlashAttnFact
 from imagegen.image.wheel.flash_attn_wheel.selection import (
     DTYPES,
@@ -17,11 +20,14 @@ from imagegen.image.wheel.flash_attn_wheel.selection import (
     HEAD_DIMS,
     KERNELS,
     Selection,
-    weight,
+    foretold,
 )
 from imagegen.model import FlashAttn, Origin, minor
-from imagegen.pieces import wheel_name
+from imagegen.pieces import of_origin, wheel_name
 from imagegen.solve import Combination, judged
+
+PINS = "wheels.json"
+"""Beside the locks: published wheels by name, each with the address and the hash that it had."""
 
 Place = Literal["store", "official", "third-party", "source"]
 
@@ -83,6 +89,20 @@ class Sourced:
         return next((step.place for step in self.steps if step.taken), None)
 
 
+def pins(locks: Path) -> dict[str, Pinned]:
+    """The published wheels of flash-attn whose hash was recorded beside the locks, by name.
+
+    Raises:
+        FactsError: the file of them cannot be read.
+    """
+    file = locks / PINS
+    try:
+        rows = json.loads(file.read_text()) if file.is_file() else {}
+        return {name: Pinned(name=name, **row) for name, row in rows.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise FactsError(f"{file}: not a record of wheels: {error}") from error
+
+
 def selection(kernels: FlashAttn) -> Selection:
     """The kernels of a target as the recipe's command line takes them: each once, in one order."""
     return Selection(
@@ -117,10 +137,8 @@ def own_name(it: Combination, kernels: FlashAttn) -> str:
 
 
 def cpu_hours(kernels: FlashAttn) -> float:
-    """CPU-hours that compiling takes. An estimate from measured files: see ``weight``."""
-    chosen = selection(kernels)
-    each = sum(weight(source, chosen) for source in chosen.kernels)
-    return each * len(chosen.archs) / 3600
+    """CPU-hours that compiling takes. An estimate from measured files: see ``foretold``."""
+    return foretold(selection(kernels), 1)[0]
 
 
 def sourced(
@@ -157,8 +175,26 @@ def _from_store(name: str, store: str, held: bool | None, policy: Policy) -> Ste
     if held:
         return Step(place="store", taken=True, why=f"{name} from {store}")
     if held is None:
-        return Step(place="store", taken=False, why="none was asked (--wheels names one)")
+        return Step(place="store", taken=False, why="none is named (--wheels LOCATION)")
     return Step(place="store", taken=False, why=f"{store} has no {name}")
+
+
+def unfit(it: Combination, kernels: FlashAttn, origin: Origin, policy: Policy) -> str:
+    """Why no build would take somebody else's wheel, whatever its hash; empty where one would."""
+    if policy.source == "required":
+        return COMPILED
+    if origin == "third-party" and not policy.third_party:
+        return "third parties are not allowed (third_party = true in the matrix allows them)"
+    chosen, theirs = selection(kernels), of_origin(it, origin)
+    if chosen != Selection(chosen.archs):
+        return "the target selects kernels, and published wheels have all of them"
+    found = judged(theirs)
+    if grave := [r for r in found.reasons if r.severity != "warn" and r.code != "third-party"]:
+        return grave[0].text
+    if set(theirs.kernels) != set(kernels.archs):
+        archs = ", ".join(map(str, theirs.kernels))
+        return f"it has code for architectures {archs}, which are not the target's"
+    return ""
 
 
 def _published(
@@ -171,24 +207,12 @@ def _published(
     """Why somebody else's wheel is passed over, or the wheel."""
     release = it.flash_attn
     assert isinstance(release, FlashAttnFact)
-    if policy.source == "required":
-        return COMPILED, None
-    if origin == "third-party" and not policy.third_party:
-        return "third parties are not allowed (third_party = true in the matrix allows them)", None
-    values = {field.name: getattr(it, field.name) for field in fields(Combination)}
-    theirs = Combination(**(values | {"origin": origin, "archs": ()}))
-    chosen = selection(kernels)
-    if chosen != Selection(chosen.archs):
-        return "the target selects kernels, and published wheels have all of them", None
-    found = judged(theirs)
-    if grave := [r for r in found.reasons if r.severity != "warn" and r.code != "third-party"]:
-        return grave[0].text, None
-    if set(theirs.kernels) != set(kernels.archs):
-        archs = ", ".join(map(str, theirs.kernels))
-        return f"it has code for architectures {archs}, which are not the target's", None
-    name = wheel_name(release, theirs)
+    if why := unfit(it, kernels, origin, policy):
+        return why, None
+    name = wheel_name(release, of_origin(it, origin))
     if name not in pins:
-        return f"no hash of {name} is recorded (imagegen wheel fetch records one)", None
+        how = f"imagegen wheel fetch TARGET --from {origin}"
+        return f"no hash of {name} is recorded ({how} records one)", None
     return name, pins[name]
 
 
@@ -207,8 +231,11 @@ def _from_source(
         whose = "--no-source" if no else 'the matrix (source = "forbidden")'
         return Step(place="source", taken=False, why=f"{whose} forbids it")
     chosen = selection(kernels)
-    text = f"{len(chosen.kernels)} kernel files for {len(chosen.archs)} architectures, about "
-    return Step(place="source", taken=True, why=text + f"{cpu_hours(kernels):.1f} CPU-hours")
+    archs = f"{len(chosen.archs)} architecture{'s' * (len(chosen.archs) > 1)}"
+    text = (
+        f"{len(chosen.kernels)} kernel files for {archs}, about {cpu_hours(kernels):.1f} CPU-hours"
+    )
+    return Step(place="source", taken=True, why=text)
 
 
 __all__ = ["Pinned", "Policy", "Sourced", "Step", "cpu_hours", "own_name", "selection", "sourced"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imagegen import bake, flow, matrix, pieces, sourcing
+from imagegen import bake, flow, pieces, sourcing
 from imagegen.engine import Docker
 from imagegen.errors import BuildError, UsageError, WheelError
 from imagegen.flow import Options, Setup
@@ -16,7 +17,7 @@ from imagegen.model import FlashAttn, Image
 from imagegen.proc import Say
 from imagegen.resolve import Candidate
 from imagegen.sourcing import Pinned, Sourced
-from imagegen.wheels.recipe import verify
+from imagegen.wheels.recipe import described, verify
 from imagegen.wheels.store import Entry, Store, open_store
 from imagegen.wheels.supply import expected
 from imagegen.wheels.web import Web
@@ -124,8 +125,10 @@ def build(
     ``given`` holds what shards compiled: then nothing but these objects is linked.
 
     Raises:
-        UsageError: no store is named. BuildError: one does not build.
+        UsageError: no store is named, or ``given`` is empty. BuildError: one does not build.
     """
+    if given and not any(given.glob("objects/*/*.o")):
+        raise UsageError(f"{given} holds nothing that shards compiled: no objects/*/*.o")
     store = _needed(options, make=True)
     # what the store has is not to be used for making it
     candidates = _compiled(it, select)
@@ -133,15 +136,18 @@ def build(
     images = flow.images(it, engine, ids, replace(options, wheels=""), say)
     names = {c.id: sourcing.own_name(c, kernels(c)) for c in candidates}
     made = []
+    there = {} if force else {name: store.find(name) for name in dict.fromkeys(names.values())}
+    _announce([image for image in images if not there.get(names[image.target.id])], say)
     for image in images:
         id_, name = image.target.id, names[image.target.id]
-        held = None if force else store.find(name)
-        if held:
+        if held := there.get(name):
             why = f"{store.location} has it already (--force builds it anew)"
             made.append(Made(id=id_, entry=held, seconds=0.0, found=why))
             continue
         with tempfile.TemporaryDirectory(prefix="imagegen-wheel-") as folder:
-            seconds = _export(it, engine, image, options, say, Path(folder), given=given)
+            seconds = _export(
+                it, engine, image, options, say, Path(folder), given=given, anew=force
+            )
             (wheel,) = Path(folder).glob("*.whl")
             if wheel.name != name:
                 raise BuildError(f"{id_}: the build made {wheel.name}, expected {name}")
@@ -150,6 +156,17 @@ def build(
         why = f"another build has put it into {store.location} meanwhile" if held else ""
         made.append(Made(id=id_, entry=entry, seconds=seconds, found=why))
     return tuple(made)
+
+
+def _announce(images: Sequence[Image], say: Say) -> None:
+    """What several compilations cost together, before the first one begins."""
+    kernels_ = [i.target.flash_attn for i in images if isinstance(i.target.flash_attn, FlashAttn)]
+    hours = sum(map(sourcing.cpu_hours, kernels_))
+    if len(images) > 1:
+        say(
+            f"{len(images)} wheels to build, at most {hours:.0f} CPU-hours: kernels that several "
+            "share are compiled once"
+        )
 
 
 def build_shard(
@@ -164,11 +181,15 @@ def build_shard(
     """Compile one part of the kernels of one target; its objects go below ``to``/objects.
 
     Raises:
-        UsageError: several targets are selected.
+        UsageError: several targets are selected, or the part is none of them.
     """
     (candidate, *more) = _compiled(it, select)
     if more:
         raise UsageError("a shard is of one target", hint=f"name it: {candidate.id}")
+    number, _, count = name.partition("/")
+    parts = cut(it, [candidate.id], int(count)) if count.isdecimal() else ()
+    if f"{number}/{count}" not in {part.name for part in parts}:
+        raise UsageError(f"--shard {name}: give it as 2/4, the second of four parts")
     images = flow.images(it, engine, [candidate.id], replace(options, wheels=""), say)
     to.mkdir(parents=True, exist_ok=True)
     _export(it, engine, images[0], options, say, to, shard=name)
@@ -201,14 +222,18 @@ def _export(
     *,
     given: Path | None = None,
     shard: str = "",
+    anew: bool = False,
 ) -> float:
     """Build the stage that holds the wheel and have its files in ``to``; returns seconds."""
-    say(f"{image.target.id}: {expected(image.target)}")
+    part = int(shard.partition("/")[2]) if shard else 1
+    cost = "linking what shards compiled" if given else expected(image.target, options.jobs, part)
+    say(f"{image.target.id}: {cost}")
     compiling = bake.Compiling(
         given={image.key: given.absolute()} if given else {},
         jobs=options.jobs,
         wheels=to.absolute(),
-        shard=shard,
+        shard="join" if given else shard,
+        anew=anew,
     )
     return flow.baked(it, engine, [image], options, say, compiling)
 
@@ -226,10 +251,11 @@ def fetch(it: Setup, select: Sequence[str], options: Options, to: Path, say: Say
         entry = store.find(name)
         if entry is None:
             raise WheelError(
-                f"{store.location} has no {name}", hint=f"imagegen wheel build {candidate.id}"
+                f"{store.location} has no {name}",
+                hint=f"imagegen wheel build {candidate.id} --wheels {store.location}",
             )
         to.mkdir(parents=True, exist_ok=True)
-        found.append(store.fetch(entry, to, say))
+        found.append(described(store.fetch(entry, to, say)))
     return found
 
 
@@ -251,38 +277,54 @@ def fetch_published(
         name, url = pieces.published(it.facts, candidate, origin)
         if not name:
             raise WheelError(f"{candidate.id}: no {origin} wheel fits it that the facts know")
-        held = pins.get(name)
-        wheel = _downloaded(url, to / name, options.network.ca, say)
-        if held and Entry.of(wheel).sha256 != held.sha256:
-            wheel.unlink()
-            raise WheelError(
-                f"{url} is another file than before: its sha256 is not the one in {matrix.PINS}",
-                hint="somebody replaced it there; remove its record only if you know why",
-            )
+        assert candidate.selection  # where its kernels come from
+        if why := sourcing.unfit(candidate, kernels(candidate), origin, candidate.selection.policy):
+            raise WheelError(f"{candidate.id}: no build would take it: {why}")
+        wheel = _downloaded(url, to / name, pins.get(name), options.network.ca, say)
         verify(wheel, say, level="contents")
         pins[name] = Pinned(name=name, url=url, sha256=Entry.of(wheel).sha256)
         found.append(wheel)
         it.workspace.record(pins.values())
+    say(f"recorded in {it.workspace.locks / sourcing.PINS}; imagegen render writes it into targets")
     return found
 
 
-def _downloaded(url: str, file: Path, ca: str, say: Say) -> Path:
-    """A file whose hash nobody has told yet."""
+def _downloaded(url: str, file: Path, held: Pinned | None, ca: str, say: Say) -> Path:
+    """A published file; ``held`` is what was recorded of it, if somebody fetched it before."""
     web, part = Web(url, ca=ca), file.with_name(f".{file.name}.part")
     file.parent.mkdir(parents=True, exist_ok=True)
     with web.ask("HEAD", url, ok=frozenset({200, 404})) as answer:
-        size = int(answer.headers.get("Content-Length", "0")) if answer.ok else 0
-    with part.open("ab+") as sink:
-        if not size or not web.download(url, sink, size, say):
+        if not answer.ok:
             raise WheelError(f"{url}: there is no such file")
+        size = int(answer.headers.get("Content-Length", "0"))
+    if not size:
+        raise WheelError(f"{url}: the server does not say how long the file is")
+    with part.open("wb+") as sink:  # anew: of what another run left nobody knows the hash
+        if not web.download(url, sink, size, say):
+            raise WheelError(f"{url}: there is no such file")
+    if held and hashlib.sha256(part.read_bytes()).hexdigest() != held.sha256:
+        part.unlink()
+        raise WheelError(
+            f"{url} is another file than before: its sha256 is not the one in {sourcing.PINS}",
+            hint="somebody replaced it there; remove its record only if you know why",
+        )
     return part.replace(file)
+
+
+def held(options: Options) -> tuple[Entry, ...]:
+    """Everything that the store holds.
+
+    Raises:
+        WheelError: it cannot tell, as a web server.
+    """
+    return _needed(options).entries()
 
 
 def push(wheels: Sequence[Path], options: Options, say: Say, *, force: bool) -> tuple[Entry, ...]:
     """Put wheels into the store, each looked through before: its hashes, its name, its metadata."""
-    store = _needed(options, make=True)
     for wheel in wheels:
         verify(wheel, say, level="contents")
+    store = _needed(options, make=True)
     return tuple(store.put(wheel, say, replace=force) for wheel in wheels)
 
 

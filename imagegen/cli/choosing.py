@@ -108,23 +108,30 @@ def why(
         memory=memory,
     )  # fmt: skip
     found, pieces = asked(question, facts, allow_unknown=allow_unknown)
-    asking.why(found, pieces, _places(found.found.combination, wheels, ca), fmt.value)
+    places = _places(found.found.combination, question.origin, wheels, ca)
+    asking.why(found, pieces, places, fmt.value)
     if found.found.verdict == "impossible":
         raise typer.Exit(ImpossibleCombination.exit_code)
 
 
-def _places(it: Combination, wheels: str, ca: str) -> tuple[Step, ...]:
-    """Every place that flash-attn 2 with all its kernels could come from; the store is asked."""
+def _places(it: Combination, origin: str, wheels: str, ca: str) -> tuple[Step, ...]:
+    """Every place that flash-attn 2 with all its kernels could come from, or the one asked for; the
+    store is asked.
+    """
     from imagegen import sourcing
 
-    kernels, held = sourcing.every_kernel(it), None
+    kernels, held, place = sourcing.every_kernel(it), None, ""
     if kernels is None:
         return ()
     if wheels:
         from imagegen.wheels.store import open_store
 
-        held = bool(open_store(wheels, ca=ca).find(sourcing.own_name(it, kernels)))
-    return sourcing.sourced(it, kernels, sourcing.Policy(), {}, wheels, held=held).steps
+        store = open_store(wheels, ca=ca)
+        held, place = bool(store.find(sourcing.own_name(it, kernels))), store.location
+    pins = sourcing.pins(MATRIX.parent / "locks")
+    policy = sourcing.Policy(third_party=origin == "third-party")
+    steps = sourcing.sourced(it, kernels, policy, pins, place, held=held).steps
+    return tuple(step for step in steps if origin in ("", step.place))
 
 
 def pick(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -154,7 +155,7 @@ Jobs = Annotated[
         metavar="N",
         min=0,
         help="Threads of nvcc at once, about 5 GB each; 0: as many as cores and memory allow.",
-        envvar=["IMAGEGEN_JOBS", "MAX_JOBS"],
+        envvar="IMAGEGEN_JOBS",
     ),
 ]
 NoSource = Annotated[
@@ -192,6 +193,9 @@ def settings(
     """The options of a build as one value."""
     from imagegen import bake, flow
 
+    # what people set for every other build of an extension; some set it to a word
+    others = os.environ.get("MAX_JOBS", "")
+    jobs = jobs or (int(others) if others.isdecimal() else 0)
     network = bake.Network(
         ca=ca,
         pypi_index=pypi_index,

@@ -49,7 +49,10 @@ Shard = Annotated[
     typer.Option(metavar="K/N", help="Compile the K-th of N parts only, and keep its objects."),
 ]
 To = Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the files go.")]
-Force = Annotated[bool, typer.Option("--force", help="Also what the store has; replace it.")]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Also what the store has: compile all of it anew, replace it."),
+]
 Interpreter = Annotated[
     str, typer.Option("--python", metavar="PATH", help="The interpreter that has torch.")
 ]
@@ -58,6 +61,9 @@ Interpreter = Annotated[
 @wheel.command("list")
 def list_(
     select: Select = None,
+    held: Annotated[
+        bool, typer.Option("--held", help="What the store holds, whatever the targets want.")
+    ] = False,
     wheels: Wheels = "",
     ca: Ca = "",
     matrix: MatrixFile = MATRIX,
@@ -72,8 +78,11 @@ def list_(
     from imagegen import wheelhouse
     from imagegen.report import wheels as report
 
-    it = setup(matrix, facts, allow_unknown)
     options = settings(Base.pull, False, ca, "", "", "", "", "", wheels=wheels)
+    if held:
+        report.pushed(wheelhouse.held(options), fmt.value)
+        return
+    it = setup(matrix, facts, allow_unknown)
     report.listed(wheelhouse.listed(it, select or (), options), fmt.value)
 
 
@@ -98,8 +107,32 @@ def plan(
     report.shards(found, fmt.value)
 
 
+HERE_ONLY = {
+    *("version", "sdist", "archs", "preset", "head_dims", "dtypes", "features", "python", "work"),
+    "given",
+}
+TARGETS_ONLY = {
+    *("select", "force", "builder", "base", "pypi_index", "torch_index", "apt_mirror", "registry"),
+    *("matrix", "allow_unknown"),
+}
+
+
+def _of_the_mode(ctx: typer.Context, *, here: bool) -> None:
+    """Refuse options that would do nothing, rather than build something else than was asked for."""
+    from imagegen.errors import UsageError
+
+    sources = {n: ctx.get_parameter_source(n) for n in (TARGETS_ONLY if here else HERE_ONLY)}
+    given = {name for name, where in sources.items() if where and where.name == "COMMANDLINE"}
+    if given:
+        words = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in given))
+        words = words.replace("--given", "--from").replace("--select", "SELECT")
+        mode = "with --here" if here else "without --here: a target's kernels are the matrix's"
+        raise UsageError(f"{words}: not {mode}")
+
+
 @wheel.command("build")
 def build(
+    ctx: typer.Context,
     select: Select = None,
     here: Annotated[
         bool,
@@ -110,9 +143,13 @@ def build(
     ] = False,
     shard: Shard = "",
     to: Annotated[
-        Path,
-        typer.Option("--to", metavar="FOLDER", help="With --here and --shard: where files go."),
-    ] = Path("wheels"),
+        Path | None,
+        typer.Option(
+            "--to",
+            metavar="FOLDER",
+            help="Where files go: ./wheels with --here, ./shards with --shard.",
+        ),
+    ] = None,
     given: Annotated[
         Path | None,
         typer.Option(
@@ -171,6 +208,8 @@ def build(
     from imagegen.report import Progress
     from imagegen.report import wheels as report
 
+    _of_the_mode(ctx, here=here)
+    to = to or Path("shards" if shard else "wheels")
     if here:
         from imagegen import facts as known
         from imagegen.wheels import recipe
@@ -179,10 +218,15 @@ def build(
             version=version, archs=archs, preset=preset, head_dims=head_dims, dtypes=dtypes,
             features=features,
         )  # fmt: skip
+        options = settings(Base.pull, False, ca, "", "", "", "", "", wheels=wheels, jobs=jobs)
+        say = Progress()
         found = recipe.build_here(
-            asked, known.load(facts), sdist=sdist, python=python, work=work, to=to, jobs=jobs,
-            shard=shard, given=given, say=Progress(),
+            asked, known.load(facts), sdist=sdist, python=python, work=work, to=to,
+            jobs=options.jobs, shard=shard, given=given, say=say,
         )  # fmt: skip
+        asked_for = ctx.get_parameter_source("wheels")  # a variable of the environment is no wish
+        if asked_for and asked_for.name == "COMMANDLINE" and "wheel" in found:
+            wheelhouse.push([to / str(found["wheel"])], options, say, force=False)
         report.here(found, to, fmt.value)
         return
     from imagegen.engine import Docker
@@ -286,7 +330,9 @@ def push(
     ca: Ca = "",
     fmt: Fmt = Output.text,
 ) -> None:
-    """Put wheels into a store, each looked through first: hashes, names, kernels.
+    """Put wheels into a store, each looked through first: its hashes, its name, its metadata.
+
+    What its kernels are, `wheel verify` says.
 
     imagegen wheel push ./wheels/*.whl --wheels oci://ghcr.io/me/wheels
     """
@@ -309,12 +355,16 @@ def verify(
     image: Annotated[
         str, typer.Option(metavar="IMAGE", help="In a container of this image, by its Python.")
     ] = "",
+    sha256: Annotated[
+        str, typer.Option("--sha256", metavar="HASH", help="The hash that the file must have.")
+    ] = "",
     fmt: Fmt = Output.text,
 ) -> None:
     """Check that wheels are what their names promise; needs no GPU.
 
-    The hashes of the files in them, tags and metadata; every promised kernel and feature for every
-    promised architecture, and no other; torch minor, CUDA and C++ ABI, and that they load.
+    Their hash, against --sha256 or the description that a store keeps beside them; the hashes of
+    the files in them, tags and metadata; every promised kernel and feature for every promised
+    architecture, and no other; torch minor, CUDA and C++ ABI, and that they load.
 
     imagegen wheel verify ./wheels/*.whl --image imagegen/built:TAG
     """
@@ -322,8 +372,8 @@ def verify(
     from imagegen.report import wheels as report
     from imagegen.wheels import recipe
 
-    say = Progress()
-    found = [
-        recipe.verify(file, say, python=python, level=level.value, image=image) for file in files
-    ]
-    report.verified(found, fmt.value)
+    found, faults = recipe.verify_all(
+        files, Progress(), python=python, level=level.value, image=image, sha256=sha256
+    )
+    report.verified(found, faults, fmt.value)
+    recipe.no_faults(faults)

@@ -118,8 +118,10 @@ def why(found: Answer, where: Mapping[str, Piece], places: Sequence[Step], fmt: 
                 f"{k} {_word(v)}" for k, v in piece.items() if k not in ("from", "url", "index")
             )
             print(_folded(f"{name}: {piece['from']}{f' ({rest})' if rest else ''}", "  "))
+        if places:
+            print("where a build takes flash-attn from:")
         for step in places:
-            print(_folded(f"{'=>' if step.taken else ' -'} {step}", "    "))
+            print(_folded(f"{'=>' if step.taken else ' -'} {step}", "  "))
     if found.near:
         print("nearest that works:")
     for near in found.near:

@@ -95,10 +95,10 @@ def pushed(rows: Sequence[Entry], fmt: Format) -> None:
         print(table(("SHA256", "SIZE", "WHEEL"), ((r.sha256, size(r.size), r.name) for r in rows)))
 
 
-def verified(rows: Sequence[Mapping[str, object]], fmt: Format) -> None:
-    """Wheels that are what they say."""
+def verified(rows: Sequence[Mapping[str, object]], faults: Mapping[str, str], fmt: Format) -> None:
+    """Wheels that are what they say, and what is wrong with the others."""
     if fmt == "json":
-        show(list(rows))
+        show([*rows, *({"wheel": wheel, "error": why} for wheel, why in faults.items())])
         return
     for row in rows:
         print(f"{row['wheel']}\n  sha256 {row['sha256']}")

@@ -11,7 +11,7 @@ from imagegen.errors import UsageError, WheelError
 from imagegen.proc import Say
 from imagegen.wheels.entry import Entry, checked, other_bytes, read, side
 from imagegen.wheels.landing import land
-from imagegen.wheels.web import Upload, Web
+from imagegen.wheels.web import Upload, Web, is_here
 
 WRITTEN = frozenset({200, 201, 204})
 
@@ -34,6 +34,11 @@ class HttpStore:
             raise UsageError(
                 "a wheel store on a web server is https://host.example/folder, without ? and #",
                 hint="a login is netrc's, or user:password@ before the host, quoted as in URLs",
+            )
+        if parts.scheme == "http" and not is_here(parts.hostname or ""):
+            # The hash comes from the same place: without TLS anybody on the way picks the wheel.
+            raise UsageError(
+                "a wheel store on another machine needs https: what it serves goes into images"
             )
         host = parts.netloc.rpartition("@")[2]
         self.location = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"

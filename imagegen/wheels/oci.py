@@ -8,10 +8,8 @@ tells of a fault. These are the few calls of the distribution specification (1.1
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import re
-from contextlib import suppress
 from functools import partial
 from io import BufferedRandom
 from pathlib import Path
@@ -23,7 +21,7 @@ from imagegen.proc import Say
 from imagegen.wheels.entry import Entry, checked, other_bytes
 from imagegen.wheels.landing import land
 from imagegen.wheels.login import Login
-from imagegen.wheels.web import Body, Upload, Web, small
+from imagegen.wheels.web import Body, Upload, Web, is_here, small
 
 ARTIFACT = "application/vnd.imagegen.wheel.v1"
 LAYER = "application/vnd.pypa.wheel"
@@ -73,7 +71,7 @@ class OciStore:
             )
         host = f"{parts['host']}{parts['port'] or ''}"
         self.location = f"oci://{host}/{parts['repository']}"
-        scheme = "http" if _is_here(parts["host"]) else "https"
+        scheme = "http" if is_here(parts["host"]) else "https"
         served = f"registry-1.{host}" if host == "docker.io" else host  # the API of Docker Hub
         self._base = f"{scheme}://{served}/v2"
         self._repository = f"{self._base}/{parts['repository']}"
@@ -207,10 +205,3 @@ def _manifest(entry: Entry) -> bytes:
         ],
     }
     return json.dumps(row, sort_keys=True).encode()
-
-
-def _is_here(host: str) -> bool:
-    """Whether a registry is on this machine: those have no TLS, for docker neither."""
-    with suppress(ValueError):
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    return host == "localhost"

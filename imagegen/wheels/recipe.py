@@ -6,49 +6,113 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from imagegen import machine, plan, proc
-from imagegen.errors import BuildError, FactsError, UsageError, WheelError
+from imagegen.errors import BuildError, EngineError, FactsError, UsageError, WheelError
 from imagegen.facts import Facts, FlashAttnFact
 from imagegen.image.wheel.flash_attn_wheel.selection import PRESETS, Selection
 from imagegen.proc import Say
+from imagegen.wheels.entry import Entry, read, side
+from imagegen.wheels.supply import cost
 
 MODULE = "flash_attn_wheel"
 
 
+Faults = Mapping[str, str]
+"""Wheel -> what is wrong with it."""
+
+
+def described(wheel: Path) -> Path:
+    """A wheel with its description beside it, so that its folder is a store."""
+    wheel.with_name(side(wheel.name)).write_text(Entry.of(wheel).described())
+    return wheel
+
+
+def verify_all(
+    wheels: Sequence[Path],
+    say: Say,
+    *,
+    python: str = sys.executable,
+    level: str = "load",
+    image: str = "",
+    sha256: str = "",
+) -> tuple[list[dict[str, object]], Faults]:
+    """Check every wheel: what those are that are right, and what is wrong with the others."""
+    if sha256 and len(wheels) > 1:
+        raise UsageError("--sha256 is the hash of one file")
+    found: list[dict[str, object]] = []
+    faults: dict[str, str] = {}
+    for wheel in wheels:
+        try:
+            one = verify(wheel, say, python=python, level=level, image=image, sha256=sha256)
+            found.append(one)
+        except WheelError as error:
+            faults[str(wheel)] = str(error)
+    return found, faults
+
+
+def no_faults(faults: Faults) -> None:
+    """Nothing was wrong.
+
+    Raises:
+        WheelError: with every fault.
+    """
+    if faults:
+        raise WheelError("\n".join(faults.values()))
+
+
 def verify(
-    wheel: Path, say: Say, *, python: str = sys.executable, level: str = "load", image: str = ""
+    wheel: Path,
+    say: Say,
+    *,
+    python: str = sys.executable,
+    level: str = "load",
+    image: str = "",
+    sha256: str = "",
 ) -> dict[str, object]:
     """Check a wheel with an interpreter of this machine, or with the one of an image.
+
+    Its hash is compared with ``sha256``, or with the description that a store keeps beside it.
 
     Raises:
         WheelError: it is not what it says.
     """
     if not wheel.is_file():
         raise WheelError(f"{wheel}: no such file")
+    told = wheel.with_name(side(wheel.name))
+    if not sha256 and told.is_file():
+        sha256 = read(told.read_bytes(), wheel.name, str(told)).sha256
+    words = ["--level", level, *(["--sha256", sha256] if sha256 else [])]
     if image:
-        code, lines = _in_container(image, wheel, level)
+        code, lines = _in_container(image, wheel, words)
     else:
-        words = ["verify", str(wheel.absolute()), "--level", level]
-        code, lines = _recipe(python, *words, say=_nobody)
+        code, lines = _recipe(python, "verify", wheel.absolute(), *words, say=_nobody)
     if code:
         raise WheelError("\n".join(lines[-3:]) or f"{wheel.name}: exit {code}")
-    say(f"{wheel.name}: as promised")
+    say(f"{wheel.name}: {SAID[level]}")
     found: dict[str, object] = json.loads(lines[-1])
     return found
 
 
-def _in_container(image: str, wheel: Path, level: str) -> tuple[int, list[str]]:
+SAID = {
+    "contents": "whole, its kernels not looked at",
+    "kernels": "as promised, not loaded",
+    "load": "as promised",
+}
+"""What is known of a wheel after each level."""
+
+
+def _in_container(image: str, wheel: Path, words: Sequence[str]) -> tuple[int, list[str]]:
     """The recipe's verdict by the interpreter and the torch of an image."""
     from imagegen.engine import Docker
 
     with contextlib.closing(Docker.connect()) as engine:
         ran = engine.run(
             image,
-            ["python", "-m", MODULE, "verify", f"/wheels/{wheel.name}", "--level", level],
+            ["python", "-m", MODULE, "verify", f"/wheels/{wheel.name}", *words],
             timeout=600,
             env={"PYTHONPATH": "/recipe"},
             mounts={plan.context_image() / "wheel": "/recipe", wheel.absolute().parent: "/wheels"},
@@ -99,12 +163,22 @@ class Asked:
         except KeyError as error:
             raise UsageError(f"--preset {self.preset}: {', '.join(PRESETS)}") from error
         except ValueError as error:
-            raise UsageError(str(error)) from error
+            hint = (
+                "--archs 80,90 and --head-dims 64,128: whole numbers, 90 for compute capability 9.0"
+            )
+            raise UsageError(str(error), hint=hint) from error
 
     def _mine(self, facts: Facts) -> tuple[int, ...]:
-        known = self.release(facts).archs
-        cards = machine.read(facts).gpus
-        return tuple(sorted({max(a for a in known if card.runs((a,))) for card in cards}))
+        try:
+            cards = machine.read(facts).gpus
+        except UsageError as error:
+            raise UsageError(f"which GPU? {error}", hint="--archs 80,90 names them") from error
+        release = self.release(facts)
+        mine = [max((a for a in release.archs if card.runs((a,))), default=0) for card in cards]
+        if not any(mine):
+            names = ", ".join(card.name for card in cards)
+            raise UsageError(f"flash-attn {release.version} has no kernels for {names}")
+        return tuple(sorted({*mine} - {0}))
 
 
 def build_here(
@@ -126,6 +200,9 @@ def build_here(
         BuildError: it failed.
     """
     selection, release = asked.selection(facts), asked.release(facts)
+    _must_have_torch(python)
+    if not given:
+        say(f"flash-attn {release.version}: {cost(selection, jobs, _count(shard))}")
     parts: list[str | Path] = [given.absolute(), "--no-compile"] if given else []
     sdist = sdist or _fetched(release, python, work, say)
     words: list[str | Path] = [
@@ -140,7 +217,38 @@ def build_here(
     if code:
         raise BuildError("\n".join(lines[-20:]) or f"the recipe exited {code}")
     found: dict[str, object] = json.loads(lines[-1])
+    if "wheel" in found:
+        verify(described(to / str(found["wheel"])), say, python=python)
     return found
+
+
+def _count(shard: str) -> int:
+    """4 of ``2/4``; 1 without a shard.
+
+    Raises:
+        UsageError: it is no part of anything.
+    """
+    number, _, count = shard.partition("/")
+    if not shard:
+        return 1
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UsageError(f"--shard {shard}: give it as 2/4, the second of four parts")
+    return int(count)
+
+
+def _must_have_torch(python: str) -> None:
+    """The interpreter has torch, which the wheel is compiled against.
+
+    Raises:
+        UsageError: it has not, or is none.
+    """
+    try:
+        proc.run(python, "-c", "import torch", timeout=120)
+    except EngineError as error:
+        raise UsageError(
+            f"{python} has no torch to compile against: {str(error).splitlines()[-1]}",
+            hint="--python PATH names the interpreter of an environment that has one",
+        ) from error
 
 
 def _fetched(release: FlashAttnFact, python: str, work: Path, say: Say) -> Path:

@@ -61,7 +61,9 @@ def open_store(location: str, *, ca: str = "", make: bool = False) -> Store:
         parts = urlsplit(location)
         if parts.netloc in ("", "localhost") and parts.path.startswith("/"):
             return _folder(Path(unquote(parts.path)), make=make)
-    elif not scheme and location.startswith(("/", "./", "../", "~/")):
+    elif not scheme and (
+        location.startswith(("/", "./", "../", "~/")) or (location and Path(location).is_dir())
+    ):
         return _folder(Path(location).expanduser().absolute(), make=make)
     shown = location.rpartition("@")[2]
     raise UsageError(

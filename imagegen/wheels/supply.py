@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from imagegen import sourcing
 from imagegen.errors import WheelError
-from imagegen.image.wheel.flash_attn_wheel.sizing import slots
+from imagegen.image.wheel.flash_attn_wheel.selection import Selection, foretold
+from imagegen.image.wheel.flash_attn_wheel.sizing import cores, memory, slots
 from imagegen.model import FlashAttn, FlashAttnPackage, Target
 from imagegen.proc import Say
 from imagegen.resolve import Candidate
@@ -73,25 +73,28 @@ class Supply:
 
 def _hint(it: Candidate) -> str:
     if it.selection and it.selection.source == "forbidden":
-        return (
-            f"imagegen wheel fetch {it.id} --from official; or --wheels, with a store that has it"
-        )
-    return f"imagegen wheel build {it.id} puts one into a store"
+        return "--wheels LOCATION, with a store that has it"
+    return f"imagegen wheel build {it.id} --wheels LOCATION puts one into a store"
 
 
-def expected(target: Target) -> str:
+def expected(target: Target, jobs: int = 0, shards: int = 1) -> str:
     """What compiling flash-attn for the target costs where no cache has anything of it."""
     kernels = target.flash_attn
     if kernels is None:
         return "nothing to compile: it has no flash-attn"
     if isinstance(kernels, FlashAttnPackage):
         return f"nothing to compile: {kernels.package} {kernels.version} is installed as a wheel"
-    chosen, hours = sourcing.selection(kernels), sourcing.cpu_hours(kernels)
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    at_once = slots(os.cpu_count() or 1, memory)
+    text = cost(sourcing.selection(kernels), jobs, shards)
+    return f"flash-attn {kernels.version} from source, {text}, unless the build cache has them"
+
+
+def cost(selection: Selection, jobs: int, shards: int = 1) -> str:
+    """CPU-hours and time that compiling takes on this machine; ``jobs`` is 0 for what fits it."""
+    at_once = jobs or slots(cores(), memory())
+    hours, seconds = foretold(selection, at_once, shards)
+    archs = f"{len(selection.archs)} architecture{'s' * (len(selection.archs) > 1)}"
+    files = f"{len(selection.kernels) // shards} kernel files"
     return (
-        f"flash-attn {kernels.version} from source, {len(chosen.kernels)} kernel files for "
-        f"{len(chosen.archs)} architectures: about {hours:.1f} CPU-hours, "
-        f"{hours / at_once * 60:.0f} min with {at_once} compilers at once, unless the build cache "
-        "has them"
+        f"{files} for {archs}: about {hours:.1f} CPU-hours, {seconds / 60:.0f} min with {at_once} "
+        f"thread{'s' * (at_once > 1)} of nvcc here"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import io
+import ipaddress
 import logging
 import os
 import ssl
@@ -367,3 +368,10 @@ def _behind(error: BaseException) -> Iterator[BaseException]:
         yield one
         within = (*one.args, getattr(one, "reason", None), one.__cause__, one.__context__)
         seen += [e for e in within if isinstance(e, BaseException) and e not in seen]
+
+
+def is_here(host: str) -> bool:
+    """Whether a server is on this machine: those have no TLS."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    return host == "localhost"

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagegen import bake
-from imagegen.bake import Network
+from imagegen.bake import Compiling, Network
 from imagegen.errors import UsageError
 
-from .values import DEMO, DIGEST, RESOLUTION, image
+from .values import DEMO, DIGEST, KEY, RESOLUTION, image
 
 HERE = Path("/somewhere")
 URLS = {
@@ -26,8 +26,9 @@ URLS = {
 
 
 def target(network: Network | None = None, **changes: Any) -> dict[str, Any]:
-    load = changes.pop("load", False)
-    document = bake.document([image(**changes)], HERE, HERE / "image", network, load=load)
+    load, compiling = changes.pop("load", False), changes.pop("compiling", None)
+    its = image(**changes)
+    document = bake.document([its], HERE, HERE / "image", network, compiling, load=load)
     (found,) = document["target"].values()  # type: ignore[attr-defined]
     assert isinstance(found, dict)
     return found
@@ -206,6 +207,38 @@ def test_the_ca_is_a_file_and_the_others_are_texts(tmp_path: Path) -> None:
     ca.write_text("-----BEGIN CERTIFICATE-----\n")
     assert Network(ca=str(ca)).secrets == {}
     assert bake.secrets(Network(ca=str(ca))) == [f"type=file,id=ca,src={ca}"]
+
+
+# --- flash-attn -----------------------------------------------------------------------------------
+
+
+def test_what_is_given_is_given_to_its_image_only() -> None:
+    given = {KEY: Path("/wheels/${x}"), "f" * 64: Path("/other")}
+    assert target(compiling=Compiling(given=given))["contexts"] == {
+        "image": "/somewhere/image",
+        "given": "/wheels/$${x}",
+    }
+    assert "given" not in target(compiling=Compiling())["contexts"]
+
+
+def test_how_many_compilers_run_is_no_argument() -> None:
+    """It would have everything compiled anew; as a secret it changes no key."""
+    found = target(Network(pypi_index=URLS["pypi_index"]), compiling=Compiling(jobs=3))
+    assert found["secret"] == [
+        "type=env,id=pypi_index,env=IMAGEGEN_SECRET_PYPI_INDEX",
+        "type=env,id=jobs,env=IMAGEGEN_SECRET_JOBS",
+    ]
+    assert found["args"] == {}
+    assert Compiling(jobs=3).secrets == {"jobs": "3"}
+    assert target(compiling=Compiling(jobs=0))["secret"] == []
+
+
+def test_a_wheel_is_the_files_of_one_stage_and_no_image() -> None:
+    found = target(compiling=Compiling(wheels=Path("/to/${here}"), shard="2/4"))
+    assert found["output"] == ["type=local,dest=/to/$${here}"]
+    assert found["target"] == bake.WHEEL_STAGE
+    assert found["args"] == {"FLASH_ATTN_SHARD": "2/4"}
+    assert "target" not in target()
 
 
 # --- output ---------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from .values import ROOT
 pytestmark = pytest.mark.process
 
 IMAGE = ROOT / "imagegen/image"
-ABSOLUTE = re.compile(r"(?<![\w.}/:^*])/(?=[a-z])[\w.*/-]*")
+ABSOLUTE = re.compile(r"(?<![\w.}/:^*+])/(?=[a-z])[\w.*/-]*")
 """An absolute path; not the middle of one, of a URL, of a sed expression or of an expansion."""
 
 UBUNTU = """\
@@ -75,7 +75,8 @@ class Stage:
         head, *lines = script.read_text().splitlines()
         assert head == "#!/bin/sh"
         body = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
-        body = re.sub(r"(?<![\w.}/:^*])/(etc|opt|run|usr|var)/", rf"{self.root}/\1/", body)
+        folders = "etc|opt|run|usr|var|wheels?|given|cache"
+        body = re.sub(rf"(?<![\w.}}/:^*])/({folders})\b", rf"{self.root}/\1", body)
         for path in ABSOLUTE.findall(re.sub(r'"\$\w+"/', "x/", body)):
             assert path == "/dev/null" or path.startswith(f"{self.root}/"), path
         copy = self.file(f"scripts/{script.name}", f"{head}\n{body}\n")
@@ -473,6 +474,125 @@ def test_a_source_with_another_hash_is_never_used(stage: Stage) -> None:
     cache.mkdir()
     stage.command("python", f"echo other > {cache}/flash_attn-2.8.3.tar.gz")
     assert stage.run("wheel/fetch-sdist", "2.8.3", SHA, cache).returncode != 0
+
+
+# --- provide --------------------------------------------------------------------------------------
+
+OPTIONS = ("--archs", "80", "--features", "")
+URL = "https://x.example/v1/flash_attn-1%2Bcu13-py3-none-any.whl"
+WHEEL = "flash_attn-1+cu13-py3-none-any.whl"
+
+
+@pytest.fixture
+def wheels(stage: Stage) -> Stage:
+    """A build stage with the recipe: a python that builds and verifies, and an empty /given."""
+    (stage.root / "given").mkdir()
+    stage.command("/wheel/fetch-sdist")
+    stage.command("curl", 'while [ "$1" != --output ]; do shift; done; printf theirs > "$2"')
+    stage.command(
+        "python",
+        f'echo "$PYTHONPATH" > {stage.root}/path\n'
+        f'case "$3" in build) printf own > {stage.root}/wheels/{WHEEL};; esac\n'
+        f'case "$3" in verify) cat "$4" >> {stage.root}/verified;; esac',
+    )
+    return stage
+
+
+def provide(stage: Stage, *how: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return stage.run("wheel/provide", "2.8.3", SHA, *how, "--", *OPTIONS, env=env)
+
+
+def compiling(stage: Stage) -> list[str]:
+    """The words that the recipe was asked to build with."""
+    (found,) = [
+        call for call in stage.calls if call[:4] == ["python", "-m", "flash_attn_wheel", "build"]
+    ]
+    return found[4:]
+
+
+def test_without_anything_given_the_source_is_compiled(wheels: Stage) -> None:
+    assert provide(wheels).returncode == 0
+    assert wheels.calls[0] == ["/wheel/fetch-sdist", "2.8.3", SHA, f"{wheels.root}/cache"]
+    sdist, *words = compiling(wheels)
+    assert sdist == f"{wheels.root}/cache/flash_attn-2.8.3.tar.gz"
+    root = wheels.root
+    assert words == [
+        *("--work", f"{root}/cache/build", "--out", f"{root}/wheels", "--given", f"{root}/given"),
+        *OPTIONS,
+    ]
+    assert (wheels.root / "verified").read_text() == "own"
+    assert (wheels.root / "path").read_text().strip() == f"{wheels.root}/wheel"
+
+
+def test_a_given_wheel_comes_before_all_and_is_verified(wheels: Stage) -> None:
+    wheels.file(f"/given/{WHEEL}", "given")
+    for how in ((), ("--no-source",), ("--wheel", URL, SHA)):
+        assert provide(wheels, *how).returncode == 0
+        assert (wheels.root / "wheels" / WHEEL).read_text() == "given"
+    assert (wheels.root / "verified").read_text() == "given" * 3
+    assert {call[0] for call in wheels.calls} == {"python"}
+    assert not any("build" in call for call in wheels.calls)
+
+
+def test_a_published_wheel_is_taken_by_its_hash(wheels: Stage) -> None:
+    its = hashlib.sha256(b"theirs").hexdigest()
+    done = provide(wheels, "--wheel", URL, its)
+    assert done.returncode == 0, done.stderr
+    assert (wheels.root / "wheels" / WHEEL).read_text() == "theirs"
+    assert (wheels.root / "verified").read_text() == "theirs"
+    assert "--fail" in wheels.calls[0]
+    assert wheels.calls[0][-1] == URL
+
+
+def test_a_published_wheel_with_another_hash_is_refused_unread(wheels: Stage) -> None:
+    done = provide(wheels, "--wheel", URL, SHA)
+    assert done.returncode == 1
+    assert f"{URL} is another file than the one recorded: its sha256 is not {SHA}" in done.stderr
+    assert [call[0] for call in wheels.calls] == ["curl"]
+
+
+def test_a_server_without_the_wheel_ends_the_build(wheels: Stage) -> None:
+    wheels.command("curl", "exit 22")
+    assert provide(wheels, "--wheel", URL, SHA).returncode == 22
+    assert [call[0] for call in wheels.calls] == ["curl"]
+
+
+def test_where_nothing_may_be_compiled_nothing_is(wheels: Stage) -> None:
+    done = provide(wheels, "--no-source")
+    assert done.returncode == 1
+    assert "the matrix forbids compiling" in done.stderr
+    assert wheels.calls == []
+
+
+def test_a_join_links_and_compiles_nothing_whatever_lies_there(wheels: Stage) -> None:
+    wheels.file(f"/given/{WHEEL}", "a wheel among the objects")
+    assert provide(wheels, FLASH_ATTN_SHARD="join").returncode == 0
+    assert "--no-compile" in compiling(wheels)
+    assert compiling(wheels)[-len(OPTIONS) :] == list(OPTIONS)
+
+
+def test_objects_that_lie_there_do_not_forbid_compiling(wheels: Stage) -> None:
+    """What is asked decides, not what is found: a folder a level too deep compiled everything."""
+    wheels.file("/given/objects/key/a.o", "object")
+    assert provide(wheels).returncode == 0
+    assert "--no-compile" not in compiling(wheels)
+
+
+def test_a_shard_and_the_jobs_reach_the_recipe(wheels: Stage) -> None:
+    wheels.file("/run/secrets/jobs", "3")
+    wheels.command("python")  # a shard leaves no wheel, so none is verified
+    assert provide(wheels, FLASH_ATTN_SHARD="2/4").returncode == 0
+    words = compiling(wheels)
+    assert "--shard=2/4" in words
+    assert words[words.index("--jobs") + 1] == "3"
+    assert not any("verify" in call for call in wheels.calls)
+
+
+@pytest.mark.parametrize("fails", ["build", "verify"])
+def test_a_recipe_that_fails_fails_the_step(wheels: Stage, fails: str) -> None:
+    wheels.file(f"/wheels/{WHEEL}", "own")
+    wheels.command("python", f'[ "$3" != {fails} ]')
+    assert provide(wheels).returncode != 0
 
 
 # --- all of them ----------------------------------------------------------------------------------

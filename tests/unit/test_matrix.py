@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from imagegen import matrix
 from imagegen.errors import FactsError
+from imagegen.image.wheel.flash_attn_wheel.selection import PRESETS
+from imagegen.sourcing import Pinned, Policy
 
 from .values import FACTS, FILE
 
@@ -166,6 +169,21 @@ def test_the_good_one_loads(tmp_path: Path) -> None:
             "[flash_attn.full]",
             "[flash_attn.none]",
             "flash_attn.none: the word of a profile without flash-attn, and no table's name",
+        ),
+        (
+            "version =",
+            'preset = "lama"\nversion =',
+            "flash_attn.full.preset: unknown value 'lama'; did you mean 'llama'?",
+        ),
+        (
+            "version =",
+            'source = "forbiden"\nversion =',
+            "flash_attn.full.source: unknown value 'forbiden'; did you mean 'forbidden'?",
+        ),
+        (
+            "version =",
+            'third_party = "yes, please"\nversion =',
+            "flash_attn.full.third_party: Input should be a valid boolean",
         ),
         (
             "version =",
@@ -355,3 +373,81 @@ def test_what_cannot_be_assumed_hides_no_other_fault(tmp_path: Path, word: str) 
     assert all(line.startswith(f"{tmp_path / 'matrix.toml'}: ") for line in lines), lines
     assert any("build.0.torch" in line for line in lines)
     assert any("ubunto24.04" in line for line in lines)
+
+
+# --- flash-attn: presets, policy, and what was published ------------------------------------------
+
+
+def kernels(folder: Path, lines: str) -> matrix.Kernels:
+    return load(folder, GOOD.replace("version =", f"{lines}\nversion =")).matrix.flash_attn["full"]
+
+
+def test_a_preset_fills_what_is_left_out(tmp_path: Path) -> None:
+    found = kernels(tmp_path, 'preset = "llama"')
+    assert (found.head_dims, found.features) == ((128,), ("backward",))
+    assert found.dtypes == ("fp16", "bf16")
+    assert kernels(tmp_path, 'preset = "full"').features == kernels(tmp_path, "").features
+    assert "backward" not in kernels(tmp_path, 'preset = "inference"').features
+    for name, its in PRESETS.items():
+        chosen = kernels(tmp_path, f'preset = "{name}"')
+        assert {key: getattr(chosen, key) for key in its} == its
+
+
+def test_a_key_of_ones_own_comes_before_the_presets(tmp_path: Path) -> None:
+    found = kernels(
+        tmp_path, 'preset = "llama"\nhead_dims = [64]\ndtypes = ["bf16"]\nfeatures = []'
+    )
+    assert (found.head_dims, found.dtypes, found.features) == ((64,), ("bf16",), ())
+
+
+def test_a_policy_allows_compiling_and_nobody_elses_wheel_by_default(tmp_path: Path) -> None:
+    assert kernels(tmp_path, "").policy == Policy(source="allowed", third_party=False)
+    found = kernels(tmp_path, 'source = "required"\nthird_party = true').policy
+    assert found == Policy(source="required", third_party=True)
+
+
+@pytest.mark.parametrize(("generation", "version"), [(3, "3.0.0"), (4, "4.0.0b36")])
+@pytest.mark.parametrize(
+    "line", ['source = "forbidden"', "third_party = false", 'preset = "full"', "head_dims = [64]"]
+)
+def test_nothing_is_chosen_of_what_is_installed_whole(
+    tmp_path: Path, generation: int, version: str, line: str
+) -> None:
+    text = GOOD.replace("2.8.3.post2", version)
+    (fault,) = faults(
+        tmp_path, text.replace("version =", f"generation = {generation}\n{line}\nversion =")
+    )
+    assert f"generation {generation} is installed whole: leave out" in fault
+    assert fault.endswith(line.partition(" ")[0])
+
+
+def test_hashes_of_published_wheels_are_kept_beside_the_locks(tmp_path: Path) -> None:
+    workspace = load(tmp_path, GOOD)
+    assert workspace.pins == {}
+    one, two = (Pinned(name=n, url=f"https://x.example/{n}", sha256="0" * 64) for n in "ba")
+    workspace.record([one, two])
+    assert workspace.pins == {"a": two, "b": one}
+    assert list(json.loads((workspace.locks / "wheels.json").read_text())) == ["a", "b"]
+    workspace.record([one])
+    assert workspace.pins == {"b": one}
+    assert [file.name for file in workspace.locks.iterdir()] == ["wheels.json"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "7",
+        '{"a.whl": []}',
+        '{"a.whl": {"url": "https://x.example/a.whl"}}',
+        '{"a.whl": {"url": "https://x.example/a.whl", "sha256": "0", "more": 1}}',
+    ],
+)
+def test_a_record_of_wheels_that_is_none_is_a_fault(tmp_path: Path, text: str) -> None:
+    workspace = load(tmp_path, GOOD)
+    workspace.locks.mkdir()
+    (workspace.locks / "wheels.json").write_text(text)
+    with pytest.raises(FactsError, match=r"wheels\.json: not a record of wheels: "):
+        _ = workspace.pins

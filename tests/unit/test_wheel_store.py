@@ -108,13 +108,19 @@ def test_a_side_file_tells_what_was_described() -> None:
         ("file://localhost/a", "/a"),
         ("https://x.example/w/", "https://x.example/w"),
         (f"https://me:{SECRET}@x.example:8443/w", "https://x.example:8443/w"),
-        ("HTTP://x.example", "http://x.example"),
+        ("HTTPS://x.example", "https://x.example"),
+        ("http://127.0.0.1:80/w", "http://127.0.0.1:80/w"),
         ("oci://x.example:5000/a/b-c", "oci://x.example:5000/a/b-c"),
         ("oci://[::1]:5000/a/", "oci://[::1]:5000/a"),
     ],
 )
 def test_a_store_is_named_without_its_login(location: str, shown: str) -> None:
     assert open_store(location).location == shown
+
+
+def test_what_goes_into_images_comes_over_tls() -> None:
+    with pytest.raises(UsageError, match="needs https"):
+        open_store(f"http://me:{SECRET}@x.example/w")
 
 
 def test_a_folder_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="flash_attn_wheel", description=(about or "").split("\n")[0])
     commands = top.add_subparsers(dest="command", required=True)
     chosen = argparse.ArgumentParser(add_help=False)
-    chosen.add_argument("--archs", type=words(int, range(200)), required=True, help="80,90,...")
+    chosen.add_argument("--archs", type=words(int, range(200)), help="80,90,...")
     chosen.add_argument("--preset", choices=PRESETS, default="full", help="which kernels")
     chosen.add_argument("--head-dims", type=words(int, HEAD_DIMS), help="instead of the preset's")
     chosen.add_argument("--dtypes", type=words(str, DTYPES), help="fp16,bf16")
@@ -58,9 +58,12 @@ def parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", parents=[chosen], help="cut the kernel files into shards")
     plan.add_argument("--shards", type=int, required=True)
 
-    check = commands.add_parser("verify", help="check a wheel against what its name promises")
+    check = commands.add_parser(
+        "verify", parents=[chosen], help="check a wheel against its name, or what is asked for"
+    )
     check.add_argument("wheel", type=Path)
     check.add_argument("--sha256", default="", help="the hash that it must have")
+    check.add_argument("--version", default="", help="the release that it must be")
     check.add_argument("--level", choices=("contents", "kernels", "load"), default="load")
     return top
 
@@ -73,7 +76,7 @@ def selection(given: argparse.Namespace) -> Selection:
     """
     own = {name: getattr(given, name) for name in ("head_dims", "dtypes", "features")}
     chosen = dict(PRESETS[given.preset]) | {k: v for k, v in own.items() if v is not None}
-    return Selection(given.archs, **chosen)  # type: ignore[arg-type]
+    return Selection(given.archs or (), **chosen)  # type: ignore[arg-type]
 
 
 def build(given: argparse.Namespace, chosen: Selection) -> dict[str, object]:
@@ -91,6 +94,7 @@ def build(given: argparse.Namespace, chosen: Selection) -> dict[str, object]:
         slots=given.jobs or sizing.slots(sizing.cores(), sizing.memory()),
         sources=sources,
         given=given.given and given.given.absolute(),
+        shard=bool(given.shard),
         compile=not given.no_compile,
     )
     made = packing.build(job)
@@ -112,7 +116,13 @@ def main() -> None:
     given = top.parse_args()
     try:
         if given.command == "verify":
-            found = verify.wheel(given.wheel, sha256=given.sha256, level=given.level)
+            found = verify.wheel(
+                given.wheel,
+                sha256=given.sha256,
+                level=given.level,
+                version=given.version,
+                wanted=selection(given) if given.archs else None,
+            )
         elif given.command == "plan":
             found = {"shards": shards(selection(given), given.shards)}
         else:
@@ -121,6 +131,8 @@ def main() -> None:
         top.error(str(error))
     except verify.Wrong as error:
         raise SystemExit(f"{given.wheel.name}: {error}") from error
+    except ImportError as error:
+        raise SystemExit(f"{sys.executable}: {error}") from error
     except OSError as error:  # a full disk, a file that is not there
         raise SystemExit(f"{given.command}: {error}") from error
     except KeyboardInterrupt:

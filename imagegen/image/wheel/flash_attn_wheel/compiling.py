@@ -53,20 +53,27 @@ class Progress:
     done: dict[str, float] = field(default_factory=dict)
 
     def left(self, running: Sequence[Running]) -> float:
-        """Seconds: by the weights of the files, corrected by how long those done have taken."""
+        """Seconds: by the weights of the files, corrected by how long those done have taken, and by
+        those that take longer than foretold; no less than the longest file still takes.
+        """
         expected = {source: self._weight(source) for source in self.todo}
-        known = sum(expected[source] for source in self.done)
-        pace = sum(self.done.values()) / known if known else 1.0
-        rest = sum(pace * w for source, w in expected.items() if source not in self.done)
-        spent = sum(min(one.seconds, pace * expected[one.source]) for one in running)
-        return max(0.0, rest - spent) / self.jobs
+        taken = dict(self.done) | {
+            one.source: one.seconds for one in running if one.seconds > expected[one.source]
+        }
+        known = sum(expected[source] for source in taken)
+        pace = sum(taken.values()) / known if known else 1.0
+        rests = {source: pace * w for source, w in expected.items() if source not in self.done}
+        for one in running:  # one that is over its time is taken to need a tenth more
+            rests[one.source] = max(rests[one.source] - one.seconds, one.seconds / 10)
+        if not rests:
+            return 0.0
+        return max(*rests.values(), sum(rests.values()) / min(self.jobs, len(rests)))
 
     def line(self, running: Sequence[Running]) -> str:
         """For people."""
         count = self.total - len(self.todo) + len(self.done)
         text = f"flash-attn: {count} of {self.total} kernel files"
-        left = self.left(running)
-        text += f", about {clock(left)} left" if left > 5 else ", nearly done"
+        text += f", about {clock(self.left(running))} left"
         if running:
             slowest = max(running, key=lambda one: one.seconds)
             text += f"; {name(slowest.source)} for {clock(slowest.seconds)}"

@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,18 +54,23 @@ class Toolchain:
             nvcc=os.fspath(folder / "nvcc"),
             versions="\n".join(texts),
             glibc=_numbers(platform.libc_ver()[1]),
-            gcc=_numbers(_output(os.environ.get("CXX", "c++"), "-dumpfullversion", "-dumpversion")),
+            gcc=_numbers(_output(*_host(), "-dumpfullversion", "-dumpversion")),
         )
+
+
+def _host() -> list[str]:
+    """The compiler of the host code: the one that nvcc takes, which CC names."""
+    return shlex.split(os.environ.get("CC", "")) or ["g++"]
 
 
 @dataclass(frozen=True)
 class Made:
-    """How an object was made. ``seconds`` are of the clock; ``bytes`` is the object's size."""
+    """How an object was made. ``seconds`` are of the clock; ``sha256`` is of the object."""
 
     glibc: tuple[int, ...]
     gcc: tuple[int, ...]
     seconds: float
-    bytes: int
+    sha256: str
 
     def serves(self, toolchain: Toolchain) -> bool:
         """Whether it can be linked under another C library and C++ compiler: under newer ones."""
@@ -98,13 +104,8 @@ class Objects:
 
     def made(self, source: str) -> Made | None:
         """How the object was made, if there is a whole one that can be linked here."""
-        path = self.path(source)
-        try:
-            made = Made(**json.loads(path.with_suffix(".json").read_text()))
-            whole = path.stat().st_size == made.bytes
-        except (OSError, ValueError, TypeError):
-            return None
-        return made if whole and made.serves(self.toolchain) else None
+        made = _read(self.path(source))
+        return made if made and made.serves(self.toolchain) else None
 
     def missing(self, sources: Iterable[str]) -> list[str]:
         """Those that are still to be compiled."""
@@ -113,21 +114,38 @@ class Objects:
     def keep(self, source: str, compiled: Path, seconds: float) -> None:
         """Take a compiled object; the note about it comes last, and without it there is none."""
         path = self.path(source)
-        note, size = path.with_suffix(".json"), compiled.stat().st_size
-        made = Made(self.toolchain.glibc, self.toolchain.gcc, round(seconds, 1), size)
-        note.unlink(missing_ok=True)
-        compiled.replace(path)
-        new = note.with_suffix(".new")
-        new.write_text(json.dumps(asdict(made)))
-        new.replace(note)
+        made = Made(self.toolchain.glibc, self.toolchain.gcc, round(seconds, 1), _sha256(compiled))
+        self._place(path, compiled, made)
 
-    def take(self, given: Path) -> None:
-        """Take what ``give`` left in a folder, perhaps on another machine, if it is of this key."""
-        notes = sorted((given / self.folder.name).glob("*.json"))
-        for note in (note for note in notes if self.made(note.name) is None):
-            shutil.copyfile(note.with_suffix(".o"), self.folder / f"{note.stem}.taken")
-            (self.folder / f"{note.stem}.taken").replace(self.folder / f"{note.stem}.o")
-            shutil.copyfile(note, self.folder / note.name)
+    def _place(self, path: Path, new: Path, made: Made) -> None:
+        """Put an object into its place. The note about it comes last: without it there is none."""
+        note = path.with_suffix(".json")
+        note.unlink(missing_ok=True)
+        new.replace(path)
+        written = note.with_suffix(".new")
+        written.write_text(json.dumps(asdict(made)))
+        written.replace(note)
+
+    def take(self, given: Path) -> list[str]:
+        """Take what ``give`` left in a folder, perhaps on another machine, if it is of this key.
+
+        Returns why others were not taken.
+        """
+        others = [
+            f"{folder.name} in {given} is of another flash-attn, torch, CUDA, selection or compiler"
+            for folder in sorted(given.glob("*/"))
+            if folder.name != self.folder.name
+        ]
+        for object_ in sorted((given / self.folder.name).glob("*.o")):
+            made = _read(object_)
+            if made is None or not made.serves(self.toolchain):
+                why = "was compiled on a newer distribution" if made else "is damaged"
+                others.append(f"{object_.name} in {given} {why}")
+            elif self.made(object_.name) is None:
+                copy = self.folder / f"{object_.stem}.taken"
+                shutil.copyfile(object_, copy)
+                self._place(self.folder / object_.name, copy, made)
+        return others
 
     def give(self, sources: Iterable[str], into: Path) -> list[Path]:
         """Copy the objects of ``sources`` and the notes about them below ``into``."""
@@ -149,6 +167,19 @@ def alone(folder: Path) -> Iterator[None]:
             print(f"flash-attn: another build works at {folder.name}: waiting", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _read(object_: Path) -> Made | None:
+    """The note about an object, if both are there and whole."""
+    try:
+        made = Made(**json.loads(object_.with_suffix(".json").read_text()))
+        return made if _sha256(object_) == made.sha256 else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _output(*command: str | os.PathLike[str]) -> str:

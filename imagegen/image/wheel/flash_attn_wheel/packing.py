@@ -29,7 +29,8 @@ MODULE = "flash_attn_2_cuda"
 
 @dataclass(frozen=True)
 class Job:
-    """What to build. ``sources`` are the kernel files to compile, all of them unless it is a shard.
+    """What to build. ``sources`` are the kernel files to compile, all of them unless it is a
+    ``shard``, which ends with their objects and makes no wheel.
 
     ``given`` is a folder with objects that shards made; ``compile`` says whether kernels may be
     compiled: without, all of them must be there.
@@ -41,13 +42,9 @@ class Job:
     selection: Selection
     slots: int
     sources: tuple[str, ...]
+    shard: bool = False
     given: Path | None = None
     compile: bool = True
-
-    @property
-    def shard(self) -> bool:
-        """Whether it is a part, that ends with objects and makes no wheel."""
-        return set(self.sources) != set(self.selection.kernels)
 
 
 @dataclass(frozen=True)
@@ -60,9 +57,15 @@ class Torch:
 
     @classmethod
     def here(cls) -> Torch:
-        """That of this interpreter."""
+        """That of this interpreter.
+
+        Raises:
+            ImportError: it has none, or one for CPUs.
+        """
         import torch
 
+        if not torch.version.cuda:
+            raise ImportError(f"torch {torch.__version__} is one for CPUs, not for CUDA")
         return cls(torch.__version__, torch.version.cuda, bool(torch._C._GLIBCXX_USE_CXX11_ABI))
 
     @property
@@ -127,7 +130,10 @@ def _built(job: Job, local: str, torch: Torch, toolchain: Toolchain, tree: Path)
     name = f"{tree.name}-torch{torch.minor}-cu{torch.cuda.replace('.', '')}"
     objects = Objects.of(job.work / "objects", name, _sha256(job.sdist), flags, toolchain)
     if job.given:
-        objects.take(job.given / "objects")
+        with alone(objects.folder):
+            others = objects.take(job.given / "objects")
+        for why in others:
+            print(f"flash-attn: {why}", flush=True)
     if not job.compile and (missing := objects.missing(job.sources)):
         raise SystemExit(
             f"{len(missing)} of {len(job.sources)} kernel files are not compiled, and this build "

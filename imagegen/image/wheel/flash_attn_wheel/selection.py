@@ -145,20 +145,47 @@ def kernel(kind: str, head_dim: int, dtype: str, causal: bool) -> str:
 KERNELS = tuple(kernel(*words) for words in product(KINDS, HEAD_DIMS, DTYPES, (False, True)))
 
 
-def weight(source: str, selection: Selection) -> float:
-    """About how many CPU-seconds ``source`` takes for one architecture, to balance and to foretell.
+LEAN = {"fwd": 50.0, "fwd_split": 63.0, "bwd": 70.0}
+"""CPU-seconds of a kernel file of head dimension 128 without features for one architecture.
 
-    Head dimension 128 without optional features was measured with CUDA 13.0 on two shared cores:
-    50, 63 and 71 seconds; with all of them a kernel takes three times as long. The rest is a guess
-    between these.
-    """
+Measured with CUDA 13.0 on two shared cores; 67 to 83 on an H200's machine."""
+
+TIMES = {
+    "fwd": {"dropout": 1.6, "alibi": 1.15, "softcap": 1.2, "uneven_k": 1.1, "local": 1.5},
+    "fwd_split": {"alibi": 1.5, "softcap": 1.5, "uneven_k": 1.3, "local": 1.8},
+    "bwd": {"dropout": 1.4, "alibi": 1.3, "softcap": 1.3, "uneven_k": 1.1, "local": 1.4},
+}
+"""How much longer a file takes with each feature.
+
+Fitted to files with all of them, with all but dropout, and with dropout alone, on that machine.
+Windows are only in the files that are not causal."""
+
+SIZES = {32: 1.0, 64: 1.1, 96: 1.0, 128: 1.0, 192: 1.2, 256: 1.4}
+"""64 and 128 were measured, the others are a guess."""
+
+LINKING = 45.0
+"""Seconds that flash_api.cpp and the link take after the kernels, on one core."""
+
+
+def weight(source: str, selection: Selection) -> float:
+    """About how many CPU-seconds ``source`` takes for one architecture."""
     found = KERNEL.search(source)
     assert found, source
-    kind, head_dim = found[1], int(found[2])
-    lean = {"fwd": 50.0, "fwd_split": 63.0, "bwd": 70.0}[kind]
-    optional = sum(name in selection.features for name in FEATURES if name != "backward")
-    size = {32: 0.7, 64: 0.8, 96: 0.9, 128: 1.0, 192: 1.2, 256: 1.4}[head_dim]
-    return lean * size * 3 ** (optional / 5)
+    kind, causal = found[1], bool(found[4])
+    seconds = LEAN[kind] * SIZES[int(found[2])]
+    for feature, times in TIMES[kind].items():
+        if feature in selection.features and not (feature == "local" and causal):
+            seconds *= times
+    return seconds
+
+
+def foretold(selection: Selection, slots: int, shards: int = 1) -> tuple[float, float]:
+    """CPU-hours of one of ``shards`` parts, and seconds that it takes with ``slots`` threads of
+    nvcc: no less than the longest file takes, however many threads there are.
+    """
+    each = [weight(source, selection) for source in selection.kernels]
+    total = sum(each) * len(selection.archs) / shards
+    return total / 3600, max(total / slots, *each) + LINKING
 
 
 def shards(selection: Selection, count: int) -> tuple[tuple[str, ...], ...]:

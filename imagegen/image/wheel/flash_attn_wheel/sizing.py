@@ -9,19 +9,23 @@ from pathlib import Path
 
 GIGABYTES_PER_THREAD = 5  # 3.2-5.0 GB per nvcc thread reported with CUDA 12.8 and later
 CGROUP = Path("/sys/fs/cgroup")
+SELF = Path("/proc/self/cgroup")
 
 
 def cores() -> int:
     """Cores that this process may use: of its affinity, or less where a cgroup has a quota."""
-    mine = len(os.sched_getaffinity(0))
+    found = [len(os.sched_getaffinity(0))]
     # version 2: "max 100000", or microseconds of each period; version 1: two files, and -1
-    quota, _, period = (
-        _text(CGROUP / "cpu.max")
-        or f"{_text(CGROUP / 'cpu/cpu.cfs_quota_us')} {_text(CGROUP / 'cpu/cpu.cfs_period_us')}"
-    ).partition(" ")
-    if not (quota.isdigit() and period.isdigit()):
-        return mine
-    return max(1, min(mine, math.ceil(int(quota) / int(period))))
+    quotas = [_text(folder / "cpu.max") for folder in _groups("")]
+    quotas += [
+        f"{_text(folder / 'cpu.cfs_quota_us')} {_text(folder / 'cpu.cfs_period_us')}"
+        for folder in _groups("cpu")
+    ]
+    for text in quotas:
+        quota, _, period = text.partition(" ")
+        if quota.isdigit() and period.isdigit():
+            found.append(math.ceil(int(quota) / int(period)))
+    return max(1, min(found))
 
 
 def memory() -> int:
@@ -29,14 +33,31 @@ def memory() -> int:
     meminfo = Path("/proc/meminfo").read_text()
     found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo, re.MULTILINE)
     limits = [int(found[1]) * 1024] if found else []
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for controller, limit, used in (
+        ("", "memory.max", "memory.current"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
-        text = _text(CGROUP / limit)
-        if text.isdigit():
-            limits.append(int(text) - _held(CGROUP / used))
+        for folder in _groups(controller):
+            text = _text(folder / limit)
+            if text.isdigit():
+                limits.append(int(text) - _held(folder / used))
     return max(0, min(limits, default=GIGABYTES_PER_THREAD * 10**9))
+
+
+def _groups(controller: str) -> list[Path]:
+    """The folders of this process's cgroup and of all above it; ``controller`` is version 1's.
+
+    In a container the root is its own group; on a machine a job may be deep in a slice.
+    """
+    found = []
+    for line in _text(SELF).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            top = CGROUP / controller
+            found += [
+                top / part for part in (path.lstrip("/"), *map(str, Path(path.lstrip("/")).parents))
+            ]
+    return found or [CGROUP / controller]
 
 
 def _held(usage: Path) -> int:

@@ -42,6 +42,13 @@ PARAMETERS = {
 }
 """The boolean template parameters of the kernels, in their order, as 2.7 and 2.8 have them."""
 
+FEATURES_OF = {
+    "fwd": {"dropout", "alibi", "softcap", "local"},
+    "bwd": {"dropout", "alibi", "softcap", "local"},
+    "fwd_split": {"alibi", "softcap", "local", "uneven_k"},
+}
+"""The features that show in the kernels of a kind."""
+
 LOAD = """
 import importlib.util, sys
 sys.setdlopenflags(sys.getdlopenflags() | 2)  # RTLD_NOW: every symbol, now
@@ -59,9 +66,17 @@ class Wrong(Exception):
     """What a wheel is, and what it should be."""
 
 
-def wheel(file: Path, *, sha256: str = "", level: str = "load") -> dict[str, object]:
+def wheel(
+    file: Path,
+    *,
+    sha256: str = "",
+    level: str = "load",
+    version: str = "",
+    wanted: Selection | None = None,
+) -> dict[str, object]:
     """Check a wheel; returns what it is.
 
+    ``version`` and ``wanted`` are those that somebody asked for; without, its own name's.
     ``level`` is how far: ``contents`` needs nothing but the file, ``kernels`` also cuobjdump, and
     ``load`` the interpreter and the torch that the wheel is for.
 
@@ -76,7 +91,10 @@ def wheel(file: Path, *, sha256: str = "", level: str = "load") -> dict[str, obj
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if sha256 and digest != sha256:
         raise Wrong(f"its sha256 is {digest}, expected {sha256}: a damaged or another file")
+    if version and name["version"] != version:
+        raise Wrong(f"it is flash-attn {name['version']}, and {version} was asked for")
     label = _label(name["local"])
+    promised = wanted or (label.selection if label else None)
     found: dict[str, object] = {"wheel": file.name, "sha256": digest, "bytes": file.stat().st_size}
     try:
         with zipfile.ZipFile(file) as archive, tempfile.TemporaryDirectory() as folder:
@@ -84,8 +102,8 @@ def wheel(file: Path, *, sha256: str = "", level: str = "load") -> dict[str, obj
             library = Path(archive.extract(_library(archive), folder))
             if level != "contents":
                 held = functions(library)
-                if label:
-                    _kernels(held, label.selection)
+                if promised:
+                    _kernels(held, promised)
                 found["kernels"] = {arch: len(names) for arch, names in sorted(held.items())}
             if level == "load":
                 _fits(name, label)
@@ -94,7 +112,7 @@ def wheel(file: Path, *, sha256: str = "", level: str = "load") -> dict[str, obj
         raise Wrong(f"not a whole wheel: {error}") from error
     except ImportError as error:
         raise Wrong(f"cannot be loaded here: {error}") from error
-    return found | {"promised": bool(label), "level": level}
+    return found | {"promised": bool(promised), "level": level}
 
 
 def _label(local: str | None) -> Label | None:
@@ -217,31 +235,30 @@ def _kernels(held: dict[int, set[tuple[str, int, str, str]]], promised: Selectio
             raise Wrong(f"for sm_{arch} it lacks {_spelled(missing)}")
         if extra := found - wanted:
             raise Wrong(f"for sm_{arch} it has {_spelled(extra)}, which it does not promise")
-        for feature in ("dropout", "alibi", "softcap", "local", "uneven_k"):
-            if _has(kernels, feature) != (feature in promised.features):
-                verb = "lacks" if feature in promised.features else "has"
-                raise Wrong(f"for sm_{arch} it {verb} {feature}, unlike its promise")
+        for kind, dim, dtype in sorted({(kind, dim, dtype) for kind, dim, dtype, _ in wanted}):
+            mine = [flags for *its, flags in kernels if its == [kind, dim, dtype]]
+            for feature in sorted(FEATURES_OF[kind]):
+                if _has(kind, mine, feature) != (feature in promised.features):
+                    verb = "lacks" if feature in promised.features else "has"
+                    what = f"{kind}_hdim{dim}_{dtype}"
+                    raise Wrong(f"for sm_{arch} {what} {verb} {feature}, unlike its promise")
 
 
 def _flag(kind: str, flags: str, name: str) -> bool:
     return flags[PARAMETERS[kind].index(name)] == "1"
 
 
-def _has(kernels: Iterable[tuple[str, int, str, str]], feature: str) -> bool:
-    """Whether a kernel has the feature switched on.
+def _has(kind: str, kernels: Iterable[str], feature: str) -> bool:
+    """Whether one of these kernels has the feature switched on.
 
     A head dimension that fills no tile shows in the split-KV kernels only: ALiBi, and a softmax to
     return, take the same switch in any case.
     """
-    if feature == "uneven_k":
-        return any(one["even_k"] == one["alibi"] == "0" for one in _flags(kernels, "fwd_split"))
-    return any(one[feature] == "1" for one in _flags(kernels, "fwd"))
-
-
-def _flags(kernels: Iterable[tuple[str, int, str, str]], kind: str) -> list[dict[str, str]]:
-    """The template flags, by name, of the kernels of a kind."""
-    found = (flags for its, _, _, flags in kernels if its == kind)
-    return [dict(zip(PARAMETERS[kind], flags, strict=True)) for flags in found]
+    for flags in kernels:
+        one = dict(zip(PARAMETERS[kind], flags, strict=True))
+        if one["even_k"] == one["alibi"] == "0" if feature == "uneven_k" else one[feature] == "1":
+            return True
+    return False
 
 
 def _spelled(kernels: Iterable[tuple[str, int, str, bool]]) -> str:
