@@ -57,6 +57,15 @@ REAL = {
 }
 
 
+def cuobjdump(toolkit: Path) -> Path:
+    """One that reads out what a test has written into its library, or into the file $DUMP."""
+    program = toolkit / "bin/cuobjdump"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\n[ "$1" = --dump-resource-usage ] && cat "${DUMP:-$2}"\n')
+    program.chmod(0o755)
+    return program
+
+
 def dump(arch: int, names: Iterable[str]) -> str:
     """What cuobjdump prints of a library."""
     lines = [f" Function _ZN5flash{name}NS_16Flash_fwd_paramsE:\n{USAGE}" for name in names]
@@ -84,7 +93,8 @@ def held(selection: Selection, *, lacks: str = "") -> str:
         if lacks == f"{kind}_hdim{dim}_{dtype}{'_causal' * bool(causal)}":
             continue
         names.append(named(kind, dim, dtype, "even_k", "even_mn", *causal))
-        names += [named(kind, dim, dtype, "even_k", *causal, feature) for feature in on]
+        own = [feature for feature in on if feature != "local" or not causal]  # as upstream's
+        names += [named(kind, dim, dtype, "even_k", *causal, feature) for feature in own]
         if kind == "fwd":  # a softmax to return takes this switch, whatever the head dimension
             names.append(named(kind, dim, dtype, "softmax", *causal))
         if kind == "fwd_split" and "alibi" in on:  # and ALiBi this one

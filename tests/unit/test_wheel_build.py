@@ -73,7 +73,7 @@ TORCH = """
 import os
 from types import SimpleNamespace
 __version__ = os.environ.get("TORCH", "2.11.0+cu130")
-version = SimpleNamespace(cuda="13.0")
+version = SimpleNamespace(cuda=os.environ.get("TORCHS_CUDA", "13.0") or None)
 _C = SimpleNamespace(_GLIBCXX_USE_CXX11_ABI=True)
 """
 EXTENSION = """
@@ -90,7 +90,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.nvcc = Nvcc(folder / "cuda")
-        for name in ("ptxas", "cudafe++", "c++"):
+        for name in ("ptxas", "cudafe++", "g++", "gcc-13"):
             self.tool(name, "echo 12.2.0")
         for name, text in (
             ("torch/__init__.py", TORCH),
@@ -127,7 +127,8 @@ class Place:
         command = [sys.executable, "-c", run, "build", os.fspath(self.sdist), *CHOSEN]
         path = f"{FOLDER}{os.pathsep}{self.folder / 'site'}"
         own = {"CUDA_HOME": os.fspath(self.folder / "cuda"), "PYTHONPATH": path}
-        own |= {"CXX": os.fspath(self.folder / "cuda/bin/c++"), "PYTHONDONTWRITEBYTECODE": "1"}
+        own |= {"PATH": f"{self.folder}/cuda/bin{os.pathsep}{os.environ['PATH']}"}
+        own |= {"PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.Popen(
             [*command, "--out", out, "--work", work, *words],
             stdout=subprocess.PIPE,
@@ -194,13 +195,14 @@ def test_a_wheel_of_the_chosen_kernels(place: Place) -> None:
 
 
 def test_how_a_kernel_is_compiled(place: Place) -> None:
-    place.build(CC="/usr/bin/gcc-12")
+    gcc = os.fspath(place.folder / "cuda/bin/gcc-13")
+    place.build(CC=gcc)
     words = place.nvcc.words(LLAMA.kernels[0])
     (tree,) = (place.folder / "work").glob("cu130*/flash_attn-2.8.3")
     assert f"{tree}/csrc/flash_attn" in words
     assert words[words.index("-c") + 1] == f"{tree}/csrc/flash_attn/src/{LLAMA.kernels[0]}"
     assert words[words.index("--threads") + 1] == "1" and words.count("--threads") == 1
-    assert words[words.index("-ccbin") + 1] == "/usr/bin/gcc-12"
+    assert words[words.index("-ccbin") + 1] == gcc
     assert "-D__CUDA_NO_HALF_OPERATORS__ --compiler-options -fPIC" in " ".join(words)
     assert "-DTORCH_EXTENSION_NAME=flash_attn_2_cuda -D_GLIBCXX_USE_CXX11_ABI=1" in " ".join(words)
     assert set(LLAMA.macros) <= set(words)
@@ -213,7 +215,7 @@ def test_a_second_python_and_a_newer_system_compile_no_kernel_again(place: Place
     assert second["wheel"] == f"flash_attn-2.8.3+{DEMO}-{TAG}t-{TAG}t-linux_x86_64.whl"
     assert place.wheel(second) == place.wheel(first)
     assert place.build()["wheel"] == first["wheel"], "each names its own, beside the other's"
-    place.tool("c++", "echo 14.1.0")
+    place.tool("g++", "echo 14.1.0")
     assert place.build()["wheel"] == first["wheel"]
     assert place.nvcc.log == []
     assert len(list((place.folder / "work").glob(f"{DEMO}-*"))) == 3
@@ -231,9 +233,9 @@ def test_what_decides_a_kernel_compiles_it_again(changed: str, place: Place) -> 
     elif changed == "source":
         place.packed(SETUP + "# another\n")
     elif changed == "ccbin":
-        env = {"CC": "/usr/bin/gcc-12"}
+        env = {"CC": "gcc-13"}
     else:
-        place.tool("c++", "echo 11.4.0")
+        place.tool("g++", "echo 11.4.0")
     place.build(**env)
     assert set(place.nvcc.said("start")) == SIX
     trees = list((place.folder / "work").glob("cu130*/flash_attn-2.8.3/setup.py"))
@@ -262,6 +264,32 @@ def test_shards_and_a_whole_build_give_the_same_kernels(place: Place) -> None:
     joined = place.build("--given", "parts", "--no-compile", out="joined", work="work4")
     assert place.wheel(joined, "joined") == whole
     assert place.nvcc.log == []
+
+
+def test_one_shard_of_one_makes_objects(place: Place) -> None:
+    """Each job of a matrix does the same, however many there are."""
+    assert place.build("--shard", "1/1", out="parts", work="work1")["objects"] == 6
+    assert not list(place.folder.rglob("*.whl"))
+    place.nvcc.forget()
+    joined = place.build("--given", "parts", "--no-compile", work="work2")
+    assert kernels(place.wheel(joined)) == SIX
+    assert place.nvcc.log == []
+
+
+def test_why_a_part_was_not_taken_is_said(place: Place) -> None:
+    place.build("--shard", "1/1", out="parts", work="work1")
+    (place.folder / "parts/objects/flash_attn-2.8.2-torch2.11").mkdir()
+    damaged, newer = sorted((place.folder / "parts/objects").glob("*/*.o"))[:2]
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    note = newer.with_suffix(".json")
+    note.write_text(note.read_text().replace('"gcc": [12', '"gcc": [15'))
+    said = place.fails("--given", "parts", "--no-compile", work="work2").splitlines()
+    where = f"in {place.folder}/parts/objects"
+    other = f"flash-attn: flash_attn-2.8.2-torch2.11 {where} is of another flash-attn, torch,"
+    assert [line for line in said if line.startswith(other)]
+    assert f"flash-attn: {damaged.name} {where} is damaged" in said
+    assert f"flash-attn: {newer.name} {where} was compiled on a newer distribution" in said
+    assert said[-1].startswith("2 of 6 kernel files are not compiled")
 
 
 def test_what_no_shard_has_compiled_is_named(place: Place) -> None:
@@ -296,9 +324,17 @@ def test_a_source_that_is_not_known(setup: str, words: str, place: Place) -> Non
 
 def test_what_is_wrong_with_the_machine_is_said(place: Place) -> None:
     assert "set CUDA_HOME to a CUDA toolkit" in place.fails(CUDA_HOME="/nowhere")
+    said = place.fails(TORCHS_CUDA="")
+    assert said == f"{sys.executable}: torch 2.11.0+cu130 is one for CPUs, not for CUDA\n"
     place.sdist.unlink()
     said = place.fails()
     assert f"No such file or directory: '{place.sdist}'" in said and "Traceback" not in said
+
+
+def test_where_there_is_no_torch(place: Place) -> None:
+    text = "raise ModuleNotFoundError(\"No module named 'torch'\")"
+    (place.folder / "site/torch/__init__.py").write_text(text)
+    assert place.fails() == f"{sys.executable}: No module named 'torch'\n"
 
 
 def test_a_link_that_fails_shows_why_and_leaves_no_wheel(place: Place) -> None:

@@ -106,9 +106,7 @@ def test_what_is_said(
     run(nvcc, objects)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("flash-attn: 0 of 6 kernel files, about 3 min left, 2 at a time")
-    line = re.compile(
-        r"flash-attn: (\d) of 6 kernel files, (about .* left|nearly done)(; \w+ for \d+ s)?"
-    )
+    line = re.compile(r"flash-attn: (\d) of 6 kernel files, about .* left(; \w+ for \d+ s)?")
     found = [line.fullmatch(text) for text in lines[1:-1]]
     assert all(found), lines
     counts = [int(one[1]) for one in found if one]
@@ -119,6 +117,15 @@ def test_what_is_said(
     assert re.fullmatch(end, lines[-1])
 
 
+def at_work(seconds: dict[str, float]) -> list[Running]:
+    """Compilers that have been running for so long."""
+    process: Any = None
+    now = time.monotonic()
+    return [
+        Running(source, process, Path(), start=now - spent) for source, spent in seconds.items()
+    ]
+
+
 def test_the_time_left_is_by_weight_and_by_what_was_seen() -> None:
     weights = dict(zip(SIX, (70, 70, 63, 63, 50, 50), strict=True))
     progress = Progress(LLAMA, SIX, 8, 2)
@@ -126,18 +133,33 @@ def test_the_time_left_is_by_weight_and_by_what_was_seen() -> None:
     assert progress.line(()).startswith("flash-attn: 2 of 8 kernel files, about 3 min left")
     progress.done[SIX[0]] = 140.0  # twice what was expected
     assert progress.left(()) == pytest.approx(2 * (sum(weights.values()) - 70) / 2)
-    process: Any = None
-    now = time.monotonic()
-    running = [
-        Running(source, process, Path(), start=now - seconds)
-        for source, seconds in zip(SIX[1:3], (30, 20), strict=True)
-    ]
+    running = at_work({SIX[1]: 30, SIX[2]: 20})
     assert progress.left(running) == pytest.approx(296 - 25, abs=1)
     assert progress.line(running).endswith(f"; {compiling.name(SIX[1])} for 30 s")
     for source in SIX:
         progress.done[source] = 1.0
     assert progress.left(()) == 0
-    assert progress.line(()) == "flash-attn: 8 of 8 kernel files, nearly done"
+    assert progress.line(()) == "flash-attn: 8 of 8 kernel files, about 0 s left"
+
+
+def test_a_file_over_its_time_slows_the_forecast_of_all() -> None:
+    """Before the first file is done, too."""
+    progress = Progress(LLAMA, SIX, 6, 2)
+    foretold = progress.left(at_work({SIX[0]: 70, SIX[1]: 70}))
+    assert foretold == pytest.approx((366 - 140 + 2 * 7) / 2, abs=1)
+    slow = progress.left(at_work({SIX[0]: 210, SIX[1]: 210}))  # three times as long by now
+    assert slow == pytest.approx((3 * (366 - 140) + 2 * 21) / 2, abs=1)
+
+
+def test_it_takes_no_less_than_the_longest_file() -> None:
+    progress = Progress(LLAMA, SIX, 6, 2)
+    progress.done |= dict(zip(SIX[1:5], (70.0, 63.0, 63.0, 50.0), strict=True))
+    assert progress.left(()) == pytest.approx(70), "of 70 and 50, on two"
+    assert progress.left(at_work({SIX[0]: 10, SIX[5]: 40})) == pytest.approx(60, abs=1)
+    progress.done[SIX[0]] = 70.0  # and the last one is never nearly done
+    left = [progress.left(at_work({SIX[5]: seconds})) for seconds in (100, 400, 800)]
+    assert left == pytest.approx([10, 40, 80], abs=1)
+    assert ", about 40 s left; " in progress.line(at_work({SIX[5]: 400}))
 
 
 def test_architectures_take_their_time() -> None:

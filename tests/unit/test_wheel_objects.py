@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -76,7 +78,7 @@ def test_what_does_not_shares_it(
 
 
 def test_the_compilers_that_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """nvcc, ptxas and cudafe++ by version, CUB's headers by text; the C++ compiler is CXX."""
+    """nvcc, ptxas and cudafe++ by version, CUB's headers by text, and the C++ compiler."""
     asked = []
 
     def output(*command: str | os.PathLike[str]) -> str:
@@ -85,7 +87,8 @@ def test_the_compilers_that_are_asked(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(f"{Toolchain.__module__}._output", output)
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
-    monkeypatch.setenv("CXX", "g++-12")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("CXX", "clang++")  # nvcc does not ask for it
     (tmp_path / "bin").mkdir()
     with pytest.raises(SystemExit, match=rf"no nvcc in {tmp_path}/bin: set CUDA_HOME"):
         Toolchain.here(os.fspath(tmp_path))
@@ -96,7 +99,12 @@ def test_the_compilers_that_are_asked(tmp_path: Path, monkeypatch: pytest.Monkey
     for tool in ("nvcc", "ptxas", "cudafe++"):
         assert f"version of {tool}" in found.versions
         assert [f"{tmp_path}/bin/{tool}", "--version"] in asked
-    assert asked[-1][0] == "g++-12"
+    for cc, words in {"": "g++", "gcc-13": "gcc-13", "'/a b/cache' gcc": "/a b/cache,gcc"}.items():
+        assert asked[-1] == ["g++", "-dumpfullversion", "-dumpversion"]
+        monkeypatch.setenv("CC", cc)
+        Toolchain.here(os.fspath(tmp_path))
+        assert asked.pop() == [*words.split(","), "-dumpfullversion", "-dumpversion"]
+        del asked[-3:]
     for folder in ("include/cub", "include/cccl/cub"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "version.cuh").write_text(f"#define {folder}")
@@ -150,7 +158,7 @@ def test_an_object_is_kept_with_a_note(tmp_path: Path) -> None:
     assert path.read_bytes() == b"object"
     made = its.made(f"csrc/flash_attn/src/{SOURCE}")
     assert made
-    assert (made.seconds, made.bytes) == (12.3, 6)
+    assert (made.seconds, made.sha256) == (12.3, hashlib.sha256(b"object").hexdigest())
     assert its.missing(LLAMA.kernels) == list(LLAMA.kernels[1:])
     assert {file.suffix for file in its.folder.iterdir()} == {".o", ".json"}
 
@@ -162,9 +170,21 @@ def test_a_truncated_object_is_none(tmp_path: Path, size: int) -> None:
     assert its.made(SOURCE) is None
 
 
+@pytest.mark.parametrize("text", [bytes(6), b"objecT"])
+def test_a_damaged_object_of_the_right_size_is_none(tmp_path: Path, text: bytes) -> None:
+    """A machine that lost its power may leave a file whose length is right, full of zeros."""
+    its = objects(tmp_path)
+    keep(its).write_bytes(text)
+    assert its.made(SOURCE) is None
+    assert its.missing([SOURCE]) == [SOURCE]
+
+
+OF_BYTES = '{"glibc": [2, 36], "gcc": [12, 2], "seconds": 12.3, "bytes": 6}'
+
+
 @pytest.mark.parametrize(
     "note",
-    ["", "{", "[]", "null", "7", "{}", '{"glibc": [2, 36]}', "\xff", '{"seconds": 1, "x": 2}'],
+    ["", "{", "[]", "null", "7", "{}", '{"glibc": [2, 36]}', "\xff", '{"x": 2}', OF_BYTES],
 )
 def test_a_broken_note_is_none(tmp_path: Path, note: str) -> None:
     its = objects(tmp_path)
@@ -188,7 +208,7 @@ class Stopped(Exception):
 def test_wherever_keeping_stops_the_note_is_true(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new object is no longer than the old one, so that its size would not tell them apart."""
+    """Neither the old object under the new note nor the new one under the old."""
     its, steps = objects(tmp_path), 0
     for stop in range(10):
         keep(its, text=b"before")
@@ -233,7 +253,7 @@ def test_objects_travel(tmp_path: Path) -> None:
         keep(first, source, source.encode())
     given = first.give(LLAMA.kernels[:2], tmp_path / "out")
     assert all(file.is_file() for file in given) and len(given) == 4
-    second.take(tmp_path / "out")
+    assert second.take(tmp_path / "out") == []
     assert second.missing(LLAMA.kernels) == list(LLAMA.kernels[2:])
     for source in LLAMA.kernels[:2]:
         assert second.path(source).read_bytes() == source.encode()
@@ -246,9 +266,18 @@ def test_objects_of_another_key_are_not_taken(tmp_path: Path) -> None:
     keep(other)
     other.give([SOURCE], tmp_path / "out")
     its = objects(tmp_path / "second")
-    its.take(tmp_path / "out")
-    its.take(tmp_path / "nothing")
+    (why,) = its.take(tmp_path / "out")
+    assert why == (
+        f"{other.folder.name} in {tmp_path}/out is of another flash-attn, torch, CUDA, selection "
+        "or compiler"
+    )
+    assert its.take(tmp_path / "nothing") == []
     assert list(its.folder.iterdir()) == []
+    keep(its)
+    its.give([SOURCE], tmp_path / "out")
+    third = objects(tmp_path / "third")
+    assert third.take(tmp_path / "out") == [why], "what is of this key is taken beside it"
+    assert third.missing([SOURCE]) == []
 
 
 def test_what_is_there_is_not_taken_again(tmp_path: Path) -> None:
@@ -264,19 +293,54 @@ def test_an_object_for_newer_machines_is_compiled_here_all_the_same(tmp_path: Pa
     new, old = objects(tmp_path / "new", glibc=(2, 41)), objects(tmp_path / "old")
     keep(new)
     new.give([SOURCE], tmp_path / "out")
-    old.take(tmp_path / "out")
+    name = new.path(SOURCE).name
+    why = f"{name} in {tmp_path}/out was compiled on a newer distribution"
+    assert old.take(tmp_path / "out") == [why]
     assert old.missing([SOURCE]) == [SOURCE]
 
 
-def test_a_part_that_arrived_damaged_is_compiled(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [b"o", bytes(6), None])
+def test_a_part_that_arrived_damaged_is_compiled(tmp_path: Path, damage: bytes | None) -> None:
+    """Cut, zeroed, or without its note."""
     first, second = objects(tmp_path / "first"), objects(tmp_path / "second")
+    for source in LLAMA.kernels[:2]:
+        keep(first, source)
+    object_file, note, *_ = first.give(LLAMA.kernels[:2], tmp_path / "out")
+    if damage is None:
+        note.unlink()
+    else:
+        object_file.write_bytes(damage)
+    why = f"{object_file.name} in {tmp_path}/out is damaged"
+    assert second.take(tmp_path / "out") == [why]
+    assert second.missing(LLAMA.kernels[:2]) == [SOURCE]
+    assert {file.suffix for file in second.folder.iterdir()} == {".o", ".json"}
+
+
+@pytest.mark.parametrize("written", [b"", b"obj"])
+def test_a_copy_that_stops_spoils_nothing(
+    written: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk: what newer machines can use is not overwritten before the copy is whole."""
+    first, new = objects(tmp_path / "first"), objects(tmp_path / "here", glibc=(2, 41))
     keep(first)
-    (object_file, _) = first.give([SOURCE], tmp_path / "out")
-    os.truncate(object_file, 1)
-    second.take(tmp_path / "out")
-    assert second.missing([SOURCE]) == [SOURCE]
+    first.give([SOURCE], tmp_path / "out")
+    keep(new, text=b"theirs")
+    its = objects(tmp_path / "here")
+
+    def full(_: Path, into: Path) -> None:
+        into.write_bytes(written)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(shutil, "copyfile", full)
+        its.take(tmp_path / "out")
+    assert new.made(SOURCE) and new.path(SOURCE).read_bytes() == b"theirs"
+    assert its.take(tmp_path / "out") == []
+    assert its.made(SOURCE) and its.path(SOURCE).read_bytes() == b"object"
+    assert {file.suffix for file in its.folder.iterdir()} == {".o", ".json"}
 
 
 def test_the_note_is_plain(tmp_path: Path) -> None:
     note = json.loads(keep(objects(tmp_path)).with_suffix(".json").read_text())
-    assert note == {"glibc": [2, 36], "gcc": [12, 2], "seconds": 12.3, "bytes": 6}
+    digest = hashlib.sha256(b"object").hexdigest()
+    assert note == {"glibc": [2, 36], "gcc": [12, 2], "seconds": 12.3, "sha256": digest}

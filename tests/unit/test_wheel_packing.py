@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import sys
 import tarfile
 import time
 from dataclasses import replace
@@ -127,6 +128,16 @@ def test_a_newer_torch_gets_a_newer_standard() -> None:
 def test_the_standard_of_a_torch(version: str, minor: str, std: str) -> None:
     torch = Torch(version, "13.0", True)
     assert (torch.minor, torch.standard) == (minor, std)
+
+
+def test_a_torch_for_cpus_or_none_is_an_import_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = SimpleNamespace(__version__="2.11.0+cpu", version=SimpleNamespace(cuda=None))
+    monkeypatch.setitem(sys.modules, "torch", cpu)
+    with pytest.raises(ImportError, match=r"^torch 2\.11\.0\+cpu is one for CPUs, not for CUDA$"):
+        Torch.here()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match="torch"):
+        Torch.here()
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,13 @@ from imagegen.image.wheel.flash_attn_wheel.selection import (
     FEATURES,
     HEAD_DIMS,
     KERNELS,
+    LINKING,
     PRESETS,
     Label,
     Selection,
+    foretold,
     heaviest_first,
+    kernel,
     shards,
     weight,
 )
@@ -243,13 +246,71 @@ def test_every_kernel_costs_something(selection: Selection) -> None:
     assert all(weight(name, selection) > 0 for name in selection.kernels)
 
 
-@pytest.mark.parametrize(("kind", "seconds"), [("fwd", 50), ("fwd_split", 63), ("bwd", 71)])
-def test_what_was_measured_is_what_is_foretold(kind: str, seconds: float) -> None:
-    """For head dimension 128, without optional features and with all of them."""
-    name = f"flash_{kind}_hdim128_bf16_sm80.cu"
-    assert weight(name, LLAMA) == pytest.approx(seconds, rel=0.05)
-    every = replace(LLAMA, features=tuple(FEATURES))
-    assert weight(name, every) == pytest.approx(3 * seconds, rel=0.05)
+@pytest.mark.parametrize(
+    ("kind", "lean", "dropout", "every"),
+    [("fwd", 50, 80, 182), ("fwd_split", 63, 63, 332), ("bwd", 70, 98, 255)],
+)
+def test_what_was_measured_is_what_is_foretold(
+    kind: str, lean: float, dropout: float, every: float
+) -> None:
+    """For head dimension 128, without optional features, with one and with all of them."""
+    name = kernel(kind, 128, "bf16", False)
+    for features, seconds in (((), lean), (("dropout",), dropout), (FEATURES, every)):
+        assert weight(name, replace(LLAMA, features=tuple(features))) == pytest.approx(
+            seconds, 0.01
+        )
+
+
+@pytest.mark.parametrize(("kind", "times"), [("fwd", 1.5), ("fwd_split", 1.8), ("bwd", 1.4)])
+def test_windows_cost_in_files_that_are_not_causal(kind: str, times: float) -> None:
+    windows = replace(LLAMA, features=("local", "backward"))
+    open_, causal = (kernel(kind, 128, "bf16", flag) for flag in (False, True))
+    assert weight(open_, windows) == pytest.approx(times * weight(open_, LLAMA))
+    assert weight(causal, windows) == weight(causal, LLAMA) == weight(open_, LLAMA)
+    assert heaviest_first([causal, open_], windows) == [open_, causal]
+
+
+@given(selections(), st.sampled_from(list(FEATURES)))
+def test_no_feature_makes_a_file_cheaper(selection: Selection, feature: str) -> None:
+    more = replace(selection, features=tuple({*selection.features, feature}))
+    assert all(weight(name, more) >= weight(name, selection) for name in selection.kernels)
+
+
+def test_large_heads_take_longer() -> None:
+    every = [weight(kernel("fwd", dim, "bf16", True), FULL) for dim in (128, 192, 256)]
+    assert every == [pytest.approx(every[0] * times) for times in (1, 1.2, 1.4)]
+
+
+def test_the_demo_is_foretold() -> None:
+    """Six files of 366 seconds, and the link: on two cores, on one, in two parts, on many."""
+    assert foretold(LLAMA, 2) == pytest.approx((366 / 3600, 183 + LINKING))
+    assert foretold(LLAMA, 1) == pytest.approx((366 / 3600, 366 + LINKING))
+    assert foretold(LLAMA, 1, 2) == pytest.approx((183 / 3600, 183 + LINKING))
+    assert foretold(LLAMA, 64) == pytest.approx((366 / 3600, 70 + LINKING)), "the longest file"
+    assert foretold(LLAMA, 2, 6) == pytest.approx((61 / 3600, 70 + LINKING))
+
+
+def test_a_full_build_takes_hours() -> None:
+    hours, seconds = foretold(FULL, 1)
+    assert 2 < hours < 8, "what people report of an architecture"
+    assert seconds == pytest.approx(3600 * hours + LINKING)
+
+
+@given(selections(), st.integers(1, 200), st.integers(1, 8))
+def test_more_of_a_machine_is_never_slower(selection: Selection, slots: int, count: int) -> None:
+    hours, seconds = foretold(selection, slots, count)
+    assert foretold(selection, slots + 1, count)[1] <= seconds
+    assert foretold(selection, slots, count + 1)[1] <= seconds
+    longest = max(weight(name, selection) for name in selection.kernels)
+    assert seconds >= longest + LINKING
+    assert seconds * slots >= 3600 * hours
+    assert foretold(selection, slots)[0] == pytest.approx(count * hours)
+
+
+@given(selections())
+def test_every_architecture_costs_as_much(selection: Selection) -> None:
+    one = foretold(replace(selection, archs=(80,)), 4)[0]
+    assert foretold(selection, 4)[0] == pytest.approx(len(selection.archs) * one)
 
 
 @given(selections(), st.data())

@@ -19,12 +19,13 @@ HUGE = 9223372036854771712  # how version 1 says that there is no limit
 def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A control group without any limit, on a machine with eight cores."""
     monkeypatch.setattr(sizing, "CGROUP", tmp_path)
+    monkeypatch.setattr(sizing, "SELF", tmp_path / "self")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     return tmp_path
 
 
 def write(folder: Path, **files: object) -> None:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, value in files.items():
         (folder / name.replace("__", ".")).write_text(f"{value}\n")
 
@@ -97,6 +98,59 @@ def test_a_limit_that_is_used_up_leaves_nothing(cgroup: Path) -> None:
 def test_a_limit_above_the_machines_memory_gives_none(cgroup: Path, free: int) -> None:
     write(cgroup, memory__max=10**15, memory__current=0)
     assert sizing.memory() == pytest.approx(free, rel=0.5)
+
+
+# --- a group in a group ---------------------------------------------------------------------------
+
+VERSIONS = [
+    ("0::/slice/job/step\n", "", {"memory__max": 30_000_000, "cpu__max": "200000 100000"}),
+    (
+        "9:memory:/slice/job/step\n3:cpu,cpuacct:/slice/job/step\n1:name=systemd:/other\n0::/\n",
+        "memory cpu",
+        {
+            "memory__limit_in_bytes": 30_000_000,
+            "cpu__cfs_quota_us": 200_000,
+            "cpu__cfs_period_us": 100_000,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("groups", "controllers", "limits"), VERSIONS, ids=["2", "1"])
+@pytest.mark.parametrize("level", ["", "slice", "slice/job", "slice/job/step"])
+def test_a_limit_of_any_group_above_holds(
+    cgroup: Path, level: str, groups: str, controllers: str, limits: dict[str, object]
+) -> None:
+    """A job deep in a slice: what limits it is in a folder above its own, or in its own."""
+    write(cgroup, self=groups)
+    for controller in controllers.split() or [""]:
+        write(cgroup / controller / level, **limits)
+    assert sizing.memory() == 30_000_000
+    assert sizing.cores() == 2
+
+
+@pytest.mark.parametrize(("groups", "controllers", "limits"), VERSIONS, ids=["2", "1"])
+def test_a_group_of_others_limits_nothing(
+    cgroup: Path, groups: str, controllers: str, limits: dict[str, object]
+) -> None:
+    write(cgroup, self=groups)
+    for controller in controllers.split() or [""]:
+        write(cgroup / controller / "slice/neighbour", **limits)
+    assert sizing.memory() > 30_000_000
+    assert sizing.cores() == 8
+
+
+def test_the_least_of_several_limits_wins(cgroup: Path) -> None:
+    """What is left below a limit counts, and not the limit."""
+    write(cgroup, self="0::/slice/job")
+    write(cgroup / "slice", memory__max=40_000_000, memory__current=35_000_000)
+    write(cgroup / "slice/job", memory__max=20_000_000, memory__current=1_000_000)
+    assert sizing.memory() == 5_000_000
+    write(cgroup / "slice", cpu__max="600000 100000")
+    write(cgroup / "slice/job", cpu__max="300000 100000")
+    assert sizing.cores() == 3
+    write(cgroup / "slice", cpu__max="100000 100000")
+    assert sizing.cores() == 1
 
 
 # --- slots ----------------------------------------------------------------------------------------

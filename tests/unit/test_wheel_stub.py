@@ -23,7 +23,10 @@ NAMES = {
     "run_mha_fwd_splitkv_dispatch": ("fwd_split", "Flash_fwd_params"),
     "run_mha_bwd_": ("bwd", "Flash_bwd_params"),
 }
-HOW = "Build a wheel with {} that include it (imagegen wheel build), or use an image whose "
+HOW = (
+    "Build a wheel with {} that include it (imagegen wheel build --here, or the same keys in "
+    "matrix.toml), or use an image whose flash-attn preset is 'full'."
+)
 
 
 @given(selections())

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,25 +16,19 @@ from typing import Any
 import pytest
 
 from imagegen.image.wheel.flash_attn_wheel import verify
-from imagegen.image.wheel.flash_attn_wheel.packing import Torch
 from imagegen.image.wheel.flash_attn_wheel.selection import FEATURES, Selection
 from imagegen.image.wheel.flash_attn_wheel.verify import Wrong, functions
 
-from .doctored import MACHINE, REAL, TAG, dump, held, made, named
-from .recipe import DEMO, FULL, LLAMA, preset
+from .doctored import REAL, TAG, cuobjdump, dump, held, made, named
+from .recipe import DEMO, FOLDER, FULL, LLAMA, preset
 
 pytestmark = pytest.mark.process
 
 
 @pytest.fixture(autouse=True)
 def cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cuobjdump that reads out what a test has written into its library."""
-    program = tmp_path / "cuda/bin/cuobjdump"
-    program.parent.mkdir(parents=True)
-    program.write_text('#!/bin/sh\n[ "$1" = --dump-resource-usage ] && cat "${DUMP:-$2}"\n')
-    program.chmod(0o755)
     monkeypatch.setenv("CUDA_HOME", os.fspath(tmp_path / "cuda"))
-    return program
+    return cuobjdump(tmp_path / "cuda")
 
 
 def test_real_names_of_kernels(tmp_path: Path) -> None:
@@ -118,10 +111,53 @@ def test_a_feature_unlike_its_promise(feature: str, tmp_path: Path) -> None:
     rest = tuple(name for name in FEATURES if name != feature)
     without = replace(FULL, head_dims=(64,), features=rest)
     with_it = replace(without, features=tuple(FEATURES))
-    with pytest.raises(Wrong, match=f"^for sm_80 it lacks {feature}, unlike its promise$"):
+    first = "fwd_split" if feature == "uneven_k" else "bwd"
+    what = f"^for sm_80 {first}_hdim64_bf16"
+    with pytest.raises(Wrong, match=f"{what} lacks {feature}, unlike its promise$"):
         verify.wheel(made(tmp_path / "a", held(without), of(with_it)), level="kernels")
-    with pytest.raises(Wrong, match=f"^for sm_80 it has {feature}, unlike its promise$"):
+    with pytest.raises(Wrong, match=f"{what} has {feature}, unlike its promise$"):
         verify.wheel(made(tmp_path / "b", held(with_it), of(without)), level="kernels")
+
+
+GPT2 = preset("gpt2")
+BOTH = replace(GPT2, head_dims=(64, 128))
+
+
+@pytest.mark.parametrize(
+    ("promised", "library", "words"),
+    [
+        (  # its forward has dropout, and its backward would leave it out
+            GPT2,
+            held(replace(GPT2, features=("dropout",)))
+            + held(replace(GPT2, features=("backward",))),
+            "bwd_hdim64_bf16 lacks dropout",
+        ),
+        (
+            BOTH,
+            held(GPT2) + held(replace(BOTH, head_dims=(128,), features=("backward",))),
+            "bwd_hdim128_bf16 lacks dropout",
+        ),
+        (
+            GPT2,
+            held(replace(GPT2, dtypes=("bf16",)))
+            + held(replace(GPT2, dtypes=("fp16",), features=("backward",))),
+            "bwd_hdim64_fp16 lacks dropout",
+        ),
+        (
+            BOTH,
+            held(GPT2)
+            + held(replace(BOTH, head_dims=(128,), features=("dropout", "backward")))
+            + dump(80, [named("fwd", 128, "fp16", "softcap")]),
+            "fwd_hdim128_fp16 has softcap",
+        ),
+    ],
+)
+def test_a_feature_that_some_kernels_lack(
+    promised: Selection, library: str, words: str, tmp_path: Path
+) -> None:
+    """What others of them have is no promise kept."""
+    with pytest.raises(Wrong, match=f"^for sm_80 {words}, unlike its promise$"):
+        verify.wheel(made(tmp_path / "out", library, of(promised)), level="kernels")
 
 
 def test_a_kernel_that_one_architecture_lacks(tmp_path: Path) -> None:
@@ -136,6 +172,70 @@ def test_wheels_of_others_promise_no_kernels(local: str, tmp_path: Path) -> None
     """The official ones have a local version in their names only."""
     file = made(tmp_path / "out", dump(80, REAL), local, metadata="2.8.3.post2")
     assert verify.wheel(file, level="kernels")["promised"] is False
+
+
+# --- what was asked for ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("local", [DEMO, "", "cu12torch2.8cxx11abiTRUE"])
+def test_kernels_that_are_not_those_asked_for(local: str, tmp_path: Path) -> None:
+    """Whatever its own name promises, or does not."""
+    file = made(
+        tmp_path / "out", held(LLAMA), local, metadata="" if local == DEMO else "2.8.3.post2"
+    )
+    found = verify.wheel(file, level="kernels", version="2.8.3.post2", wanted=LLAMA)
+    assert found["promised"] is True
+    for wanted, words in {
+        preset("llama"): "it lacks bwd_hdim128_fp16, ",
+        replace(LLAMA, archs=(90,)): r"code for sm \[80\], and promises \[90\]",
+        replace(LLAMA, features=()): "it has bwd_hdim128_bf16, ",
+        replace(LLAMA, features=("dropout", "backward")): "bwd_hdim128_bf16 lacks dropout",
+    }.items():
+        with pytest.raises(Wrong, match=words):
+            verify.wheel(file, level="kernels", wanted=wanted)
+
+
+@pytest.mark.parametrize("level", ["contents", "kernels"])
+def test_another_release_than_was_asked_for(level: str, tmp_path: Path) -> None:
+    file = made(tmp_path / "out", held(LLAMA))
+    with pytest.raises(
+        Wrong, match=r"^it is flash-attn 2\.8\.3\.post2, and 2\.8\.3 was asked for$"
+    ):
+        verify.wheel(file, level=level, version="2.8.3")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("--version", "2.8.3.post2", "--archs", "80", "--preset", "llama", "--dtypes", "bf16"),
+            "",
+        ),
+        ((), ""),
+        (("--version", "2.7.4"), "it is flash-attn 2.8.3.post2, and 2.7.4 was asked for"),
+        (("--archs", "80", "--preset", "llama"), "for sm_80 it lacks bwd_hdim128_fp16, "),
+        (
+            ("--archs", "80,90", "--head-dims", "128"),
+            "it has code for sm [80], and promises [80, 90",
+        ),
+        (("--archs", "80", "--head-dims", "100"), "head_dims: [100] not in"),
+    ],
+)
+def test_the_command_line_says_what_is_asked_for(
+    words: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    file = made(tmp_path / "out", held(LLAMA))
+    done = subprocess.run(
+        [sys.executable, "-m", "flash_attn_wheel", "verify", file, "--level", "kernels", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.fspath(FOLDER)},
+    )
+    assert said in done.stderr and "Traceback" not in done.stderr
+    assert (done.returncode == 0) == (not said)
+    if not said:
+        assert json.loads(done.stdout)["promised"] is True
 
 
 # --- the file -------------------------------------------------------------------------------------
@@ -240,101 +340,3 @@ def test_a_library_that_cuobjdump_cannot_read(cuda: Path, tmp_path: Path) -> Non
     cuda.write_text("#!/bin/sh\necho 'cuobjdump fatal: not an ELF file' >&2; exit 255\n")
     with pytest.raises(Wrong, match="cuobjdump cannot read its library: cuobjdump fatal: not an"):
         verify.wheel(made(tmp_path / "out", "junk"), level="kernels")
-
-
-# --- beside torch ---------------------------------------------------------------------------------
-
-TORCH = Torch("2.11.0+cu130", "13.0", True)
-
-
-@pytest.fixture
-def torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A torch to load beside; the libraries need nothing of it."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site/torch.py").touch()
-    monkeypatch.setenv("PYTHONPATH", os.fspath(tmp_path / "site"))
-    monkeypatch.setattr(Torch, "here", classmethod(lambda _: TORCH))
-
-
-@pytest.mark.parametrize(
-    ("local", "tags", "words"),
-    [
-        (DEMO, f"cp39-cp39-linux_{MACHINE}", f"it is for Python cp39-cp39, and here is {TAG}"),
-        (DEMO, f"{TAG}-{TAG}t-linux_{MACHINE}", f"it is for Python {TAG}-{TAG}t, and here is"),
-        (DEMO, f"{TAG}-{TAG}-linux_ppc64", "it is for machine .*, and here is"),
-        (DEMO.replace("2.11", "2.1"), "", "it is for torch 2.1, and here is 2.11"),
-        (DEMO.replace("2.11", "2.12"), "", "it is for torch 2.12, and here is 2.11"),
-        (DEMO.replace("cu130", "cu128"), "", "it is for torch's CUDA cu128, and here is cu130"),
-        (DEMO.replace("true", "false"), "", r"the C\+\+11 ABI of torch False, and here is True"),
-    ],
-)
-def test_a_wheel_for_something_else(
-    local: str, tags: str, words: str, torch: None, tmp_path: Path
-) -> None:
-    file = made(tmp_path / "out", held(LLAMA), local, tags=tags or f"{TAG}-{TAG}-linux_{MACHINE}")
-    assert verify.wheel(file, level="kernels")["promised"], "the file itself is in order"
-    with pytest.raises(Wrong, match=words):
-        verify.wheel(file)
-
-
-@pytest.mark.parametrize("junk", [b"", b"junk", b"\x7fELF junk"])
-def test_a_library_that_is_none(
-    junk: bytes, torch: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "dump").write_text(held(LLAMA))
-    monkeypatch.setenv("DUMP", os.fspath(tmp_path / "dump"))
-    with pytest.raises(Wrong, match=r"does not load beside torch 2\.11\.0\+cu130: ImportError"):
-        verify.wheel(made(tmp_path / "out", junk))
-
-
-def test_where_there_is_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(Wrong, match=r"cannot be loaded here: .*torch"):
-        verify.wheel(made(tmp_path / "out", held(LLAMA)))
-
-
-LIBRARY = """
-#include <Python.h>
-void of_another_torch(void);
-static PyObject *call(PyObject *a, PyObject *b) { CALL; Py_RETURN_NONE; }
-static PyMethodDef methods[] = {METHODS {NULL}};
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "flash_attn_2_cuda", 0, -1, methods};
-PyMODINIT_FUNC PyInit_flash_attn_2_cuda(void) { return PyModule_Create(&module); }
-"""
-ENTRIES = ("fwd", "varlen_fwd", "bwd", "varlen_bwd", "fwd_kvcache")
-
-
-@pytest.mark.parametrize(
-    ("entries", "call", "words"),
-    [
-        (ENTRIES, "", ""),
-        (ENTRIES, "of_another_torch()", r"undefined symbol: of_another_torch$"),
-        (ENTRIES[1:-1], "", r"it has no fwd, fwd_kvcache$"),
-    ],
-)
-def test_every_symbol_is_resolved(
-    entries: tuple[str, ...],
-    call: str,
-    words: str,
-    torch: None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A library with a symbol of another torch is loaded lazily, and fails when it is called."""
-    include = sysconfig.get_path("include")
-    if not (shutil.which("cc") and Path(include, "Python.h").exists()):
-        pytest.skip("no C compiler, or no headers of Python")
-    source, library = tmp_path / "library.c", tmp_path / "library.so"
-    methods = "".join(f'{{"{name}", call, METH_NOARGS}}, ' for name in entries)
-    source.write_text(LIBRARY.replace("METHODS", methods).replace("CALL", call))
-    subprocess.run(
-        ["cc", "-shared", "-fPIC", "-Wl,-z,lazy", f"-I{include}", source, "-o", library], check=True
-    )
-    (tmp_path / "dump").write_text(held(LLAMA))
-    monkeypatch.setenv("DUMP", os.fspath(tmp_path / "dump"))
-    file = made(tmp_path / "out", library.read_bytes())
-    if words:
-        with pytest.raises(Wrong, match=f"does not load beside torch 2.11.0.*{words}"):
-            verify.wheel(file)
-    else:
-        assert verify.wheel(file)["level"] == "load"
