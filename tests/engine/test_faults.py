@@ -115,7 +115,7 @@ def test_a_base_that_cannot_be_bootstrapped(engine: Docker, local_base: Base) ->
 
 
 def test_a_builder_that_does_not_exist(engine: Docker) -> None:
-    done = imagegen("build", "debian12*", "--builder", "nobody")
+    done = imagegen("build", "debian12*-demo", "--builder", "nobody")
     assert done.returncode == 6
     assert "nobody" in done.stderr
 
