@@ -203,13 +203,7 @@ def oci_archive(rootfs: Path, archive: Path, config: Mapping[str, object], refer
         "io.containerd.image.name": f"docker.io/{reference}",
         "org.opencontainers.image.ref.name": reference.rpartition(":")[2],
     }
-    index = _json(
-        {
-            "schemaVersion": 2,
-            "mediaType": f"{kind}.index.v1+json",
-            "manifests": [entry],
-        }
-    )
+    index = _json({"schemaVersion": 2, "mediaType": f"{kind}.index.v1+json", "manifests": [entry]})
     with tarfile.open(archive, "w") as tar:
         _add(tar, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
         _add(tar, "index.json", index)

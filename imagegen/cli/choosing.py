@@ -58,25 +58,30 @@ def list_(
         asking.targets(choose.listed(it, select or (), gpu, driver), fmt.value)
 
 
+Toolkit = Annotated[
+    str, typer.Option(metavar="VERSION", help="The toolkit that brings nvcc: 12.8 or 12.8.1.")
+]
+TorchBuild = Annotated[
+    str, typer.Option(metavar="cuNNN", help="The CUDA that torch is built for, e.g. cu126.")
+]
+Interpreter = Annotated[
+    str, typer.Option(metavar="VERSION", help="3.12, or 3.13t for the free-threaded build.")
+]
+FlashAttn = Annotated[
+    str, typer.Option(metavar="VERSION", help="A release of flash-attn 2, 3 or 4; or none.")
+]
+From = Annotated[str, typer.Option(metavar="ORIGIN", help="official, third-party or source.")]
+
+
 def why(
     ubuntu: Annotated[str, typer.Option(metavar="VERSION", help="20.04 to 26.04.")] = "",
     debian: Annotated[str, typer.Option(metavar="VERSION", help="12 or 13.")] = "",
-    cuda: Annotated[
-        str, typer.Option(metavar="VERSION", help="The toolkit that brings nvcc: 12.8 or 12.8.1.")
-    ] = "",
+    cuda: Toolkit = "",
     torch: Annotated[str, typer.Option(metavar="VERSION", help="2.9 or 2.9.1.")] = "",
-    torch_index: Annotated[
-        str, typer.Option(metavar="cuNNN", help="The CUDA that torch is built for, e.g. cu126.")
-    ] = "",
-    python: Annotated[
-        str, typer.Option(metavar="VERSION", help="3.12, or 3.13t for the free-threaded build.")
-    ] = "",
-    flash_attn: Annotated[
-        str, typer.Option(metavar="VERSION", help="A release of flash-attn 2, 3 or 4; or none.")
-    ] = "",
-    flash_attn_from: Annotated[
-        str, typer.Option(metavar="ORIGIN", help="official, third-party or source.")
-    ] = "",
+    torch_index: TorchBuild = "",
+    python: Interpreter = "",
+    flash_attn: FlashAttn = "",
+    flash_attn_from: From = "",
     arch: Annotated[str, typer.Option(metavar="NAME", help="x86_64 or aarch64.")] = "",
     gpu: Card = "",
     driver: Driver = "",

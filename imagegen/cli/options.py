@@ -162,6 +162,50 @@ NoSource = Annotated[
     bool,
     typer.Option("--no-source", help="Fail at once where flash-attn would have to be compiled."),
 ]
+# Of `wheel build --here`.
+Here = Annotated[
+    bool,
+    typer.Option(
+        "--here",
+        help="Without Docker: with the torch, nvcc and compiler of this machine, for it alone.",
+    ),
+]
+Where = Annotated[
+    Path | None,
+    typer.Option(
+        "--to",
+        metavar="FOLDER",
+        help="Where files go: ./wheels with --here, ./shards with --shard.",
+    ),
+]
+Given = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="FOLDER",
+        help="With --here: link what shards left there, and compile no kernel.",
+    ),
+]
+Release = Annotated[
+    str, typer.Option("--version", metavar="VERSION", help="With --here: of flash-attn.")
+]
+Sdist = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="With --here: flash-attn's source.")
+]
+Archs = Annotated[
+    str, typer.Option(metavar="80,90", help="With --here; by default those of its GPUs.")
+]
+Preset = Annotated[
+    str, typer.Option(metavar="NAME", help="With --here: full, llama, gpt2 or inference.")
+]
+HeadDims = Annotated[str, typer.Option(metavar="64,128", help="With --here.")]
+Dtypes = Annotated[str, typer.Option(metavar="fp16,bf16", help="With --here.")]
+Features = Annotated[
+    str | None, typer.Option(metavar="dropout,…", help="With --here; '' for none.")
+]
+Work = Annotated[
+    Path, typer.Option(metavar="FOLDER", help="With --here: where compiled kernels are kept.")
+]
 MATRIX = Path("dockerfiles/matrix.toml")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,24 +13,38 @@ from imagegen.cli.options import (
     MATRIX,
     AllowUnknown,
     AptMirror,
+    Archs,
     Base,
     BaseFrom,
     Builder,
     Ca,
+    Dtypes,
+    Features,
     Fmt,
+    Given,
+    HeadDims,
+    Here,
     Jobs,
     ListOutput,
     MatrixFile,
     Output,
     OwnFacts,
+    Preset,
     PypiIndex,
     Registry,
+    Release,
+    Sdist,
     Select,
     TorchIndex,
     Wheels,
+    Where,
+    Work,
     settings,
     setup,
 )
+
+if TYPE_CHECKING:
+    from imagegen.flow import Options, Setup
 
 
 class Level(StrEnum):
@@ -134,55 +149,22 @@ def _of_the_mode(ctx: typer.Context, *, here: bool) -> None:
 def build(
     ctx: typer.Context,
     select: Select = None,
-    here: Annotated[
-        bool,
-        typer.Option(
-            "--here",
-            help="Without Docker: with the torch, nvcc and compiler of this machine, for it alone.",
-        ),
-    ] = False,
+    here: Here = False,
     shard: Shard = "",
-    to: Annotated[
-        Path | None,
-        typer.Option(
-            "--to",
-            metavar="FOLDER",
-            help="Where files go: ./wheels with --here, ./shards with --shard.",
-        ),
-    ] = None,
-    given: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            metavar="FOLDER",
-            help="With --here: link what shards left there, and compile no kernel.",
-        ),
-    ] = None,
+    to: Where = None,
+    given: Given = None,
     force: Force = False,
     wheels: Wheels = "",
     jobs: Jobs = 0,
-    version: Annotated[
-        str, typer.Option("--version", metavar="VERSION", help="With --here: of flash-attn.")
-    ] = "",
-    sdist: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --here: flash-attn's source.")
-    ] = None,
-    archs: Annotated[
-        str, typer.Option(metavar="80,90", help="With --here; by default those of its GPUs.")
-    ] = "",
-    preset: Annotated[
-        str, typer.Option(metavar="NAME", help="With --here: full, llama, gpt2 or inference.")
-    ] = "full",
-    head_dims: Annotated[str, typer.Option(metavar="64,128", help="With --here.")] = "",
-    dtypes: Annotated[str, typer.Option(metavar="fp16,bf16", help="With --here.")] = "",
-    features: Annotated[
-        str | None, typer.Option(metavar="dropout,…", help="With --here; '' for none.")
-    ] = None,
+    version: Release = "",
+    sdist: Sdist = None,
+    archs: Archs = "",
+    preset: Preset = "full",
+    head_dims: HeadDims = "",
+    dtypes: Dtypes = "",
+    features: Features = None,
     python: Interpreter = "python3",
-    work: Annotated[
-        Path,
-        typer.Option(metavar="FOLDER", help="With --here: where compiled kernels are kept."),
-    ] = Path("build"),
+    work: Work = Path("build"),
     builder: Builder = "",
     base: BaseFrom = Base.pull,
     ca: Ca = "",
@@ -195,54 +177,83 @@ def build(
     allow_unknown: AllowUnknown = False,
     fmt: Fmt = Output.text,
 ) -> None:
-    """Build the wheels of the selected targets and put them into the store.
-
-    What was compiled once is there for every other Python and distribution, and for the next try
-    after an interruption.
+    """Build the wheels of the selected targets into the store, compiling each kernel once.
 
     imagegen wheel build 'ubuntu24.04-*' --wheels ./wheels
 
     imagegen wheel build --here --preset llama --to ./wheels
     """
-    from imagegen import wheelhouse
-    from imagegen.report import Progress
-    from imagegen.report import wheels as report
-
     _of_the_mode(ctx, here=here)
-    to = to or Path("shards" if shard else "wheels")
-    if here:
-        from imagegen import facts as known
-        from imagegen.wheels import recipe
-
-        asked = recipe.Asked(
-            version=version, archs=archs, preset=preset, head_dims=head_dims, dtypes=dtypes,
-            features=features,
-        )  # fmt: skip
-        options = settings(Base.pull, False, ca, "", "", "", "", "", wheels=wheels, jobs=jobs)
-        say = Progress()
-        found = recipe.build_here(
-            asked, known.load(facts), sdist=sdist, python=python, work=work, to=to,
-            jobs=options.jobs, shard=shard, given=given, say=say,
-        )  # fmt: skip
-        asked_for = ctx.get_parameter_source("wheels")  # a variable of the environment is no wish
-        if asked_for and asked_for.name == "COMMANDLINE" and "wheel" in found:
-            wheelhouse.push([to / str(found["wheel"])], options, say, force=False)
-        report.here(found, to, fmt.value)
-        return
-    from imagegen.engine import Docker
-
     options = settings(
         base, False, ca, pypi_index, torch_index, apt_mirror, registry, builder, wheels=wheels,
         jobs=jobs,
     )  # fmt: skip
-    it, engine, say = setup(matrix, facts, allow_unknown), Docker.connect(), Progress()
+    to = to or Path("shards" if shard else "wheels")
+    if here:
+        kernels = (version, archs, preset, head_dims, dtypes, features)
+        _build_here(
+            kernels, facts, sdist, python, work, to, shard, given, options, _named(ctx), fmt
+        )
+    else:
+        _build(setup(matrix, facts, allow_unknown), select or (), options, shard, to, force, fmt)
+
+
+def _named(ctx: typer.Context) -> bool:
+    """Whether a store is named on the command line: a variable of the environment is no wish."""
+    source = ctx.get_parameter_source("wheels")
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _build_here(
+    kernels: tuple[str, str, str, str, str, str | None],
+    own: Path | None,
+    sdist: Path | None,
+    python: str,
+    work: Path,
+    to: Path,
+    shard: str,
+    given: Path | None,
+    options: Options,
+    keep: bool,
+    fmt: Output,
+) -> None:
+    """With this machine's torch and nvcc; ``keep`` puts the wheel into the store, too."""
+    from imagegen import facts, wheelhouse
+    from imagegen.report import Progress
+    from imagegen.report import wheels as report
+    from imagegen.wheels import recipe
+
+    say = Progress()
+    found = recipe.build_here(
+        recipe.Asked(*kernels), facts.load(own), sdist=sdist, python=python, work=work, to=to,
+        jobs=options.jobs, shard=shard, given=given, say=say,
+    )  # fmt: skip
+    if keep and "wheel" in found:
+        wheelhouse.push([to / str(found["wheel"])], options, say, force=False)
+    report.here(found, to, fmt.value)
+
+
+def _build(
+    it: Setup,
+    select: Sequence[str],
+    options: Options,
+    shard: str,
+    to: Path,
+    force: bool,
+    fmt: Output,
+) -> None:
+    """In BuildKit, for targets."""
+    from imagegen import wheelhouse
+    from imagegen.engine import Docker
+    from imagegen.report import Progress
+    from imagegen.report import wheels as report
+
+    engine, say = Docker.connect(), Progress()
     if shard:
-        objects = wheelhouse.build_shard(it, engine, select or (), options, say, shard, to)
+        objects = wheelhouse.build_shard(it, engine, select, options, say, shard, to)
         report.files(objects, fmt.value)
     else:
-        report.made(
-            wheelhouse.build(it, engine, select or (), options, say, force=force), fmt.value
-        )
+        report.made(wheelhouse.build(it, engine, select, options, say, force=force), fmt.value)
 
 
 @wheel.command("join")

@@ -120,9 +120,12 @@ def _in_container(image: str, wheel: Path, words: Sequence[str]) -> tuple[int, l
     return ran.code, (ran.out if ran.code == 0 else ran.err or ran.out).strip().splitlines()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Asked:
-    """Which wheel to build on this machine, as it was typed; empty for what is usual."""
+    """Which wheel to build on this machine, as it was typed; empty for what is usual.
+
+    In the order of the command line's options.
+    """
 
     version: str = ""
     archs: str = ""

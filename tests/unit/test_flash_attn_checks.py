@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -130,6 +131,52 @@ def test_a_file_that_is_anothers_or_gone(site: Path) -> None:
 def test_flash_attn_2_alone(site: Path) -> None:
     two(site)
     assert cpu.flash_attn_has_one_owner(TWO).startswith("flash-attn alone holds flash_attn; 1 ")
+
+
+TORCH = """
+__version__ = "2.11.0+cu130"
+class version: cuda = "13.0"
+def compiled_with_cxx11_abi(): return True
+"""
+OFFICIAL = "flash_attn-2.8.3.post2%2Bcu13torch{torch}cxx11abi{abi}-cp311-cp311-linux_x86_64.whl"
+
+
+def published(site: Path, name: str) -> None:
+    """As uv leaves an official wheel: no local version in its metadata, its file in a note."""
+    (site / "torch.py").write_text(TORCH)
+    installed(
+        site, "flash_attn", "2.8.3.post2", {"flash_attn/__init__.py": "__version__ = '2.8.3.post2'"}
+    )
+    info = site / "flash_attn-2.8.3.post2.dist-info"
+    (info / "direct_url.json").write_text(json.dumps({"url": f"file:///wheels/{name}"}))
+
+
+def test_an_official_wheel_says_in_its_file_name_what_it_is(site: Path) -> None:
+    published(site, OFFICIAL.format(torch="2.11", abi="TRUE"))
+    found = cpu.flash_attn_version(TWO)
+    assert found == "2.8.3.post2+cu13torch2.11cxx11abiTRUE"
+
+
+@pytest.mark.parametrize(
+    ("torch", "abi", "words"), [("2.9", "TRUE", "torch"), ("2.11", "FALSE", "abi")]
+)
+def test_an_official_wheel_of_another_torch_or_abi_is_noticed(
+    site: Path, torch: str, abi: str, words: str
+) -> None:
+    published(site, OFFICIAL.format(torch=torch, abi=abi))
+    with pytest.raises(AssertionError, match=words):
+        cpu.flash_attn_version(TWO)
+
+
+def test_a_third_partys_name_tells_no_abi(site: Path) -> None:
+    published(site, "flash_attn-2.8.3.post2%2Bcu130torch2.11-cp311-cp311-linux_x86_64.whl")
+    assert cpu.flash_attn_version(TWO).endswith("+cu130torch2.11")
+
+
+def test_a_wheel_that_says_nothing_is_refused(site: Path) -> None:
+    published(site, "flash_attn-2.8.3.post2-cp311-cp311-linux_x86_64.whl")
+    with pytest.raises(AssertionError, match="local version"):
+        cpu.flash_attn_version(TWO)
 
 
 # --- what does not apply is skipped ---------------------------------------------------------------

@@ -403,7 +403,7 @@ def test_the_list_names_every_place_of_every_target(
     line: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entry = put(tmp_path)
-    words = ("wheel", "list", "debian12*", "--wheels", str(tmp_path / "store"))
+    words = ("wheel", "list", "debian1*-demo", "--wheels", str(tmp_path / "store"))
     assert line(*words) == 0
     said = capsys.readouterr().out
     assert f"{ID}: from store\n  {NAME}\n    -> own wheel store: {NAME} from " in said

@@ -112,7 +112,7 @@ def wheel(
         raise Wrong(f"not a whole wheel: {error}") from error
     except ImportError as error:
         raise Wrong(f"cannot be loaded here: {error}") from error
-    return found | {"promised": bool(promised), "level": level}
+    return found | {"promised": bool(promised) and level != "contents", "level": level}
 
 
 def _label(local: str | None) -> Label | None:
