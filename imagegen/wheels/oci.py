@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from functools import partial
 from io import BufferedRandom
 from pathlib import Path
@@ -21,7 +22,7 @@ from imagegen.proc import Say
 from imagegen.wheels.entry import Entry, checked, other_bytes
 from imagegen.wheels.landing import land
 from imagegen.wheels.login import Login
-from imagegen.wheels.web import Body, Upload, Web, is_here, small
+from imagegen.wheels.web import BadRequest, Body, Upload, Web, is_here, small
 
 ARTIFACT = "application/vnd.imagegen.wheel.v1"
 LAYER = "application/vnd.pypa.wheel"
@@ -31,6 +32,9 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 NOTHING = b"{}"
 EMPTY = "application/vnd.oci.empty.v1+json"
 TITLE = "org.opencontainers.image.title"
+
+AGAIN = 1.0
+"""Seconds until a refusal that may be another client's doing is asked about again."""
 
 CREATED = frozenset({201})
 
@@ -103,11 +107,21 @@ class OciStore:
             return entry
         if held:
             raise other_bytes(held, entry, self.location)
+        try:
+            self._give(wheel, entry, say)
+        except BadRequest as refusal:
+            # The registry's reference implementation writes its links in place: one that another
+            # client's upload is just writing reads as empty, and so as wrong.
+            say(f"{refusal}; once more")
+            time.sleep(AGAIN)
+            self._give(wheel, entry, say)
+        say(f"{entry.name} was put into {self.location}")
+        return entry
+
+    def _give(self, wheel: Path, entry: Entry, say: Say) -> None:
         self._send(entry.sha256, partial(Upload, wheel, say))
         self._send(hashlib.sha256(NOTHING).hexdigest(), lambda: NOTHING)
         self._tell(entry)
-        say(f"{entry.name} was put into {self.location}")
-        return entry
 
     def entries(self) -> tuple[Entry, ...]:
         found: list[Entry] = []

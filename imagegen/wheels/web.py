@@ -67,6 +67,10 @@ class Broken(Exception):
     """An answer broke off; why, in words."""
 
 
+class BadRequest(WheelError):
+    """The server calls what was sent wrong."""
+
+
 class Web:
     """One server; ``location`` is how messages call it."""
 
@@ -242,7 +246,8 @@ class Web:
                 f"{there.hostname or ''}{there.path}: {status(response)}",
                 hint="name the store by the address that takes them",
             )
-        return WheelError(f"the wheel store {self.location} answers {status(response)}")
+        kind = BadRequest if response.status_code == 400 else WheelError
+        return kind(f"the wheel store {self.location} answers {status(response)}")
 
 
 class Upload(io.FileIO):
