@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # gpu.sh SDIST [-- OPTION...]...: on a machine with a GPU, torch and nvcc and no Docker, build
 # flash-attn from its source distribution with the images' own recipe, for this GPU's architecture,
-# then run the images' own GPU checks with it and time it. The OPTIONs after each -- are one
-# selection, e.g.  gpu.sh SDIST -- --preset llama -- --preset gpt2 --dtypes bf16
+# then run all of the images' own GPU checks with it, none of them skipped, and time it. The OPTIONs
+# after each -- are one selection, e.g.  gpu.sh SDIST -- --preset llama -- --preset gpt2 --dtypes bf16
 #   WORK=DIR      keep what is compiled there, so that a call that was cut short goes on
 #   RESULTS=DIR   write wheel.json, promise.json, checks.jsonl and speed.json there, as 1-*, 2-*, ...
 #   COMPARE=DIR   time each selection against the build in this folder (its site-packages);
 #                 "first" is the first selection
 set -euo pipefail
+# NVLink multicast off, as a borrowed machine may ask: a fault in it takes the whole host's GPUs down.
+export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 NVSHMEM_DISABLE_NVLS=1
 here=$(cd "$(dirname "$0")/.." && pwd)
 sdist=$(realpath "$1")
 shift
@@ -22,18 +24,26 @@ work=$(realpath "$work")
 arch=$(python3 -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())')
 nvidia-smi --query-gpu=name,driver_version,compute_cap --format=csv,noheader
 nvcc --version | tail -n 2
-checks=(cuda_kernel flash_attn_loads flash_attn_kernels flash_attn_forward_backward
-    flash_attn_varlen flash_attn_kvcache flash_attn_rotary flash_attn_dropout flash_attn_refuses
-    transformers_sees_flash_attn llama_trains)
+cuda=$(nvcc --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p')
+pod=$here/imagegen/image/pod
+# Of the checks that need no GPU only those of flash-attn: the others are about an image.
+names=$(PYTHONPATH=$pod python3 -c '
+import smoke
+print(*(n for n, c in smoke.SUITE.items() if c.level == "gpu"), "flash_attn_loads", "flash_attn_kernels")')
+read -ra checks <<<"$names"
+# torch's headers include those of CUDA's libraries, which a bare nvcc lacks; torch's wheels have them.
+headers=$(python3 -c '
+import glob, sysconfig
+print(":".join(glob.glob(sysconfig.get_path("purelib") + "/nvidia/*/include")))')
 
 promise() { # the recipe's JSON line -> what smoke.py reads
-    python3 - "$1" <<'PYTHON'
+    python3 - "$1" "$cuda" <<'PYTHON'
 import json, sys, torch
 wheel = json.load(open(sys.argv[1]))
 version = wheel["wheel"].split("-")[1].split("+")[0]
 kernels = {name: wheel[name] for name in ("archs", "head_dims", "dtypes", "features")}
 flash = {"generation": 2, "version": version, **kernels}
-print(json.dumps({"flash_attn": flash, "torch": torch.__version__}))
+print(json.dumps({"flash_attn": flash, "torch": torch.__version__, "cuda": sys.argv[2]}))
 PYTHON
 }
 
@@ -51,7 +61,7 @@ selection() { # NUMBER OPTION...: build, check, time
     promise "$out-wheel.json" > "$out-promise.json" || return 1
 
     local failed=0
-    PYTHONPATH="$site:$path" python3 "$here/imagegen/image/pod/smoke.py" --level gpu \
+    CPATH="$headers" PYTHONPATH="$site:$path" python3 "$pod/smoke.py" --level gpu --require gpu \
         --promise "$out-promise.json" "${checks[@]/#/--only=}" | tee "$out-checks.jsonl" || failed=1
     if [[ $compare == first && $number != 1 ]]; then
         versus=(--compare "$work/site1")

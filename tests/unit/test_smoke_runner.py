@@ -31,15 +31,15 @@ def load(name: str) -> ModuleType:
     return module
 
 
-suite, _cpu, _attention, entries, _caches, _gpu, smoke = map(
-    load, ("suite", "cpu", "attention", "entries", "caches", "gpu", "smoke")
-)
+MODULES = ("suite", "cpu", "attention", "entries", "caches", "gpu")
+suite, _cpu, _attention, entries, _caches, _gpu = map(load, MODULES)
+_about, _ranks, device, smoke = map(load, ("about", "ranks", "device", "smoke"))
 
 
-def checks(*bodies: Callable[[Any], str], timeout: float = 30) -> list[Any]:
+def checks(*bodies: Callable[[Any], str], timeout: float = 30, level: str = "cpu") -> list[Any]:
     made = suite.Suite()
     for body in bodies:
-        made.check("a test", timeout=timeout)(body)
+        made.check("a test", timeout=timeout, level=level)(body)
     return list(made.values())
 
 
@@ -63,6 +63,10 @@ def hang(_: object) -> str:
 
 def not_here(_: object) -> str:
     raise suite.Skip("not here")
+
+
+def not_promised(_: object) -> str:
+    raise suite.NotPromised("the image has none")
 
 
 def chatty(_: object) -> str:
@@ -119,10 +123,37 @@ def test_a_skip_is_not_a_pass(capfd: pytest.CaptureFixture[str]) -> None:
     assert [line["status"] for line in lines(capfd)] == ["skip", "skip", "pass"]
 
 
+def test_a_required_check_that_is_skipped_has_failed_and_says_so(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    every = [*checks(not_here, level="gpu"), *checks(good)]
+    assert suite.run(every, None) == 0
+    assert suite.run(every, None, required="gpu") == 1
+    *_, required, passed = lines(capfd)
+    assert (required["status"], passed["status"]) == ("fail", "pass")
+    assert required["detail"] == "skipped, and level gpu is required: not here"
+
+
+def test_another_levels_skip_is_not_required(capfd: pytest.CaptureFixture[str]) -> None:
+    assert suite.run([*checks(not_here), *checks(good, level="gpu")], None, required="gpu") == 0
+    assert [line["status"] for line in lines(capfd)] == ["skip", "pass"]
+
+
+def test_what_the_image_does_not_promise_is_not_required_and_has_not_passed(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    absent = checks(not_promised, level="gpu")
+    assert suite.run(absent, None, required="gpu") == 1
+    assert suite.run([*absent, *checks(good, level="gpu")], None, required="gpu") == 0
+    told = lines(capfd)
+    assert [line["status"] for line in told] == ["skip", "skip", "pass"]
+    assert told[0]["detail"] == "the image has none"
+
+
 def test_standard_output_holds_json_lines_only(capfd: pytest.CaptureFixture[str]) -> None:
     assert suite.run(checks(chatty), None) == 0
     (line,) = lines(capfd)
-    assert set(line) == {"name", "status", "detail", "seconds", "guards"}
+    assert set(line) == {"name", "status", "detail", "seconds", "guards", "level"}
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: str) -> int:
@@ -140,6 +171,29 @@ def test_a_gpu_check_without_a_gpu_level_is_skipped_and_no_success(
     assert run_main(monkeypatch, tmp_path, "--only", "llama_trains") == 1
     (line,) = lines(capfd)
     assert (line["status"], line["detail"]) == ("skip", "needs --level gpu")
+
+
+def test_a_gpu_is_required_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--level", "cpu", "--require", "gpu", "--only", "torch_matmul")
+    assert run_main(monkeypatch, tmp_path, *words) == 1
+    (line,) = lines(capfd)
+    assert line["status"] == "fail"
+    assert line["detail"].startswith("skipped, and level gpu is required")
+
+
+def test_a_gpu_is_required_of_checks_that_need_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        run_main(monkeypatch, tmp_path, "--require", "gpu", "--only", "nvcc")
+    assert left.value.code == 2
+    assert "no check of that level is among those chosen" in capfd.readouterr().err
+
+
+def test_the_checks_of_the_gpu_are_in_the_suite() -> None:
+    assert device.SUITE.keys() <= smoke.SUITE.keys()
 
 
 def test_an_unknown_check_is_a_usage_error(

@@ -18,9 +18,9 @@ from itertools import product
 from pathlib import Path
 from urllib.parse import unquote
 
-from suite import Promise, Skip, Suite, need, output, same, seek
+from suite import NotPromised, Promise, Skip, Suite, need, output, same, seek
 
-STARTED = Path("/run/imagegen/environ")  # the start script has run here
+LAUNCH = Path("/.launch")  # vast.ai's own start
 
 SUITE = Suite()
 check = SUITE.check
@@ -130,11 +130,11 @@ def promised(promise: Promise, *generations: int) -> Promise:
     """What is promised of flash-attention, where it is of one of these generations."""
     flash: Promise | None = promise.get("flash_attn")
     if not flash:
-        raise Skip("the image promises no flash-attn")
+        raise NotPromised("the image promises no flash-attn")
     found = flash.get("generation", 2)
     if found not in generations:
         words = " or ".join(map(str, generations))
-        raise Skip(f"the image promises FlashAttention-{found}; this is about {words}")
+        raise NotPromised(f"the image promises FlashAttention-{found}; this is about {words}")
     return flash
 
 
@@ -283,8 +283,9 @@ def pip_check(_: Promise) -> str:
 
 @check("host keys shared by every pod; keys, tokens or a company's CA left in a layer")
 def nothing_private(_: Promise) -> str:
-    if STARTED.exists():
-        raise Skip("this container has been started as a pod and has keys of its own")
+    used = ("IMAGEGEN_POD", "PUBLIC_KEY", "SSH_PUBLIC_KEY")
+    if LAUNCH.exists() or any(map(os.environ.get, used)):
+        raise Skip("this container is a pod in use, and has keys of its own")
     patterns = (
         *("etc/ssh/ssh_host_*", "root/.ssh/*", "root/.vast_api_key", "run/secrets/*"),
         *("root/.netrc", "root/.git-credentials", "root/.docker/config.json"),

@@ -25,7 +25,7 @@ from attention import (
 from caches import CAPACITY, LAYOUTS, USED, appended, cached, judged
 from cpu import compiled, promised_flash_attn
 from entries import ENTRIES, Verdicts, harmless, optional, outcome, varlen_paged
-from suite import Promise, Skip, Suite, need, same
+from suite import NotPromised, Promise, Suite, need, same
 
 HEAD_DIMS = (32, 64, 96, 128, 192, 256)  # what flash-attn has kernels for
 
@@ -219,7 +219,8 @@ def flash_attn_rotary(promise: Promise) -> str:
 def flash_attn_dropout(promise: Promise) -> str:
     torch, features, errors = gpu(promise), promised_flash_attn(promise)["features"], Errors()
     if "dropout" not in features:
-        raise Skip("no dropout is promised; that it is refused is checked with the other refusals")
+        words = "no dropout is promised; that it is refused is checked with the other refusals"
+        raise NotPromised(words)
     for (dim, dtype), entry, causal in product(
         kernels(promise), [e for e in ENTRIES if e.trains], (False, True)
     ):

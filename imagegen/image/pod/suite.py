@@ -1,4 +1,4 @@
-"""What smoke.py and peer.py share: checks in processes of their own, one JSON line for each.
+"""The frame of smoke.py: checks in processes of their own, one JSON line for each.
 
 Standard library only: a broken package must fail its own check, not this program.
 """
@@ -26,8 +26,16 @@ Promise = Mapping[str, Any]
 """What the image says of itself: the content of target.json."""
 
 
+STATUSES = ("pass", "fail", "skip")
+WORDS = ("passed", "failed", "skipped (which is not passed)")
+
+
 class Skip(Exception):
     """Raised by a check that does not apply here; a skipped check has not passed."""
+
+
+class NotPromised(Skip):
+    """What is checked is not in this image or on this card: required checks may say so, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,20 +84,38 @@ def same(what: str, expected: object, found: object) -> None:
     need(expected == found, f"{what}: expected {expected!r}, found {found!r}")
 
 
-def run(checks: Iterable[Check], subject: object, why_not: Mapping[str, str] | None = None) -> int:
-    """Run the checks, a JSON line for each as it ends, and return the exit status.
+def run(
+    checks: Iterable[Check],
+    subject: object,
+    why_not: Mapping[str, str] | None = None,
+    *,
+    text: bool = False,
+    required: str = "",
+) -> int:
+    """Run the checks, a line for each as it ends (JSON, or `text` for people, in one line what was
+    skipped by level), and return the exit status: 0 when at least one passed and none failed.
 
-    `why_not` maps a level to the reason why its checks are skipped.
+    `why_not` maps a level to the reason why its checks are skipped. A check of the level `required`
+    that is skipped has failed.
     """
-    statuses = set()
+    statuses = []
     for check in checks:
         start = time.monotonic()
         reason = (why_not or {}).get(check.level)
         status, detail = ("skip", reason) if reason else _isolated(check, subject)
+        if status == "skip" and check.level == required:
+            status, detail = "fail", f"skipped, and level {required} is required: {detail}"
+        status = "skip" if status == "not promised" else status
         seconds = round(time.monotonic() - start, 3)
         line = {"name": check.name, "status": status, "detail": detail, "seconds": seconds}
-        print(json.dumps(line | {"guards": check.guards}), flush=True)
-        statuses.add(status)
+        plain = f"{status}  {check.name} ({seconds:.1f} s): {' '.join(detail.split())}"
+        row = line | {"guards": check.guards, "level": check.level}
+        if not (text and reason and status == "skip"):
+            print(plain if text else json.dumps(row), flush=True)
+        statuses.append(status)
+    if text:
+        counts = (f"{statuses.count(s)} {w}" for s, w in zip(STATUSES, WORDS, strict=True))
+        print(", ".join(counts) + "".join(f" ({reason})" for reason in (why_not or {}).values()))
     return 0 if "pass" in statuses and "fail" not in statuses else 1
 
 
@@ -115,7 +141,7 @@ def _isolated(check: Check, subject: object) -> tuple[str, str]:
         if child.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)  # the programs that it started
-        child.join()
+        child.join(30)  # one that is stuck in a GPU's driver is never gone
 
 
 def _report(result: Connection, check: Check, subject: object) -> None:
@@ -125,13 +151,15 @@ def _report(result: Connection, check: Check, subject: object) -> None:
     sys.stdout = sys.stderr
     try:
         outcome = "pass", check.body(subject)
+    except NotPromised as reason:
+        outcome = "not promised", str(reason)
     except Skip as reason:
         outcome = "skip", str(reason)
     except AssertionError as failure:
         outcome = "fail", str(failure)
     except BaseException as error:  # SystemExit too: a check that ends early has not passed
-        traceback.print_exc()
-        outcome = "fail", f"{type(error).__name__}: {error}"
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        outcome = "fail", f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
     result.send(outcome)
 
 
