@@ -12,10 +12,10 @@ from imagegen.errors import ImpossibleCombination
 from imagegen.facts import GpuFact
 from imagegen.facts.rows import exact
 from imagegen.matrix import Kernels
-from imagegen.model import Python
+from imagegen.model import Python, driver_text
 from imagegen.plan import lockable
 from imagegen.resolve import Candidate, for_machine
-from imagegen.rules import Reason, driver_text
+from imagegen.rules import Reason
 from imagegen.solve import COST, Found
 
 

@@ -37,10 +37,12 @@ PACKAGE = "flash_attn_4"
 APT = (
     "build-essential",
     "ca-certificates",
+    "cron",
     "curl",
     "git",
     "iproute2",
     "less",
+    "nano",
     "ninja-build",
     "openssh-client",
     "openssh-server",
@@ -51,7 +53,9 @@ APT = (
     "python3-venv",
     "rsync",
     "software-properties-common",
+    "tini",
     "tmux",
+    "unzip",
     "wget",
 )
 """What every image has from the distribution. vast.ai's launch script installs openssh, tmux, rsync

@@ -37,6 +37,7 @@ class Candidate(Combination):
 
     def target(self, packages: tuple[str, ...] = ()) -> Target:
         """The target, every version exact."""
+        build = self.torch.build_for(self.index)
         return Target(
             os=self.os.os,
             cuda=self.cuda.version,
@@ -47,6 +48,8 @@ class Candidate(Combination):
             flash_attn=self._flash_attn,
             torchvision=self.torch.torchvision,
             packages=packages,
+            driver=self.cuda.driver_floor,
+            archs=build.archs if build else (),
             unverified=tuple(r.text for r in self.reasons if r.severity == "unverified"),
         )
 

@@ -24,7 +24,7 @@ from imagegen.facts import (
     TorchFact,
 )
 from imagegen.facts.rows import ThirdPartyWheel, Wheel
-from imagegen.model import Host, Kind, Origin, Python, cuda_word
+from imagegen.model import Host, Kind, Origin, Python, cuda_word, driver_text
 from imagegen.rules import (
     RULES,
     Reason,
@@ -32,7 +32,6 @@ from imagegen.rules import (
     archs_in,
     axes_of,
     best_wheel,
-    driver_text,
     from_wheels,
     wheels_of,
 )

@@ -14,13 +14,13 @@ WORKING_SPACE = 30
 """GB of disk beside the image: a model's weights, a data set, a few checkpoints."""
 
 ONSTART = """\
-# The launch script of ssh mode takes the place of the image's own start: run it from here, once.
+# Launch modes with SSH run this in place of the image's own start, at every boot.
 mkdir -p /workspace
-setsid flock --nonblock /run/imagegen.lock /opt/imagegen/start \\
-    </dev/null >>/var/log/imagegen.log 2>&1 &
+/opt/imagegen/start </dev/null >>/var/log/imagegen.log 2>&1
 """
-"""vast.ai runs it at every boot of an instance: it returns, and a second run changes nothing."""
-
+"""vast.ai runs it at every boot of an instance: it returns, and a second run changes nothing. The
+start script leaves SSH to the platform there, and Jupyter too unless JUPYTER_PASSWORD is set. It
+keeps nothing of the caller's open, who may wait for the end of what onstart says."""
 
 PLATFORMS = ("runpod", "vast")
 
@@ -50,7 +50,8 @@ def runpod(pushed: Pushed, facts: Facts) -> dict[str, object]:
         "disk": disk(pushed),
         "mounts": {"persistent": {"size": WORKING_SPACE, "path": "/workspace"}},
         "ports": ["8888/http", "22/tcp"],
-        "env": {},
+        # Its disk is new at every start, the volume is not: the same host keys, no warning by ssh.
+        "env": {"SSH_HOST_KEYS_DIR": "/workspace/.ssh-host-keys"},
         "startSsh": True,
         "startJupyter": True,
         # An exact set, not a floor. Minor-version compatibility would reach further down, but not

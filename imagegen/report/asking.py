@@ -166,7 +166,7 @@ def _combination(it: Combination) -> str:
 
 def picked(found: Picked, fmt: Format) -> None:
     """The best target for a machine, and why it is better than the next."""
-    from imagegen.rules import driver_text
+    from imagegen.model import driver_text
 
     best, second = found.best, found.next
     if fmt == "json":

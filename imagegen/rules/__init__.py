@@ -69,7 +69,6 @@ from imagegen.rules.reason import (
     Rule,
     Severity,
     Stage,
-    driver_text,
     from_wheels,
     older,
 )
@@ -145,7 +144,6 @@ __all__ = [
     "axes_of",
     "best_wheel",
     "cuda_is_known",
-    "driver_text",
     "flash_attn_asks_for_the_standard",
     "flash_attn_has_code_for_the_gpu",
     "flash_attn_has_the_wheel",

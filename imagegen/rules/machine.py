@@ -5,10 +5,9 @@ from __future__ import annotations
 from packaging.version import Version
 
 from imagegen.facts.rows import CudaFact, GpuFact, OsFact, TorchFact
-from imagegen.model import Host, Kind, Python, minor
+from imagegen.model import Host, Kind, Python, driver_text, minor
 from imagegen.rules.reason import (
     Reason,
-    driver_text,
     from_wheels,
     impossible,
     older,

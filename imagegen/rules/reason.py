@@ -91,8 +91,3 @@ def older(driver: Version, than: Version) -> bool:
     """
     known = min(len(driver.release), len(than.release))
     return driver.release[:known] < than.release[:known]
-
-
-def driver_text(driver: Version) -> str:
-    """As NVIDIA writes it: ``580.65.06``, of which a Version drops the zero."""
-    return ".".join([str(driver.major), *(f"{part:02}" for part in driver.release[1:])])

@@ -245,9 +245,9 @@ AGAIN = "imagegen lock --matrix {}/matrix.toml '*py3.11*'"
     ("packages", "differ"),
     [
         ((*WORKSPACE.matrix.packages, "peft", "trl>=0.9"), "peft, trl>=0.9"),
-        (("accelerate", "ipywidgets", "transformers"), "jupyterlab"),
+        (("accelerate", "ipywidgets", "jupyter", "transformers"), "jupyterlab"),
         (
-            ("accelerate>=1", "ipywidgets", "jupyterlab", "transformers"),
+            ("accelerate>=1", "ipywidgets", "jupyter", "jupyterlab", "transformers"),
             "accelerate, accelerate>=1",
         ),
     ],

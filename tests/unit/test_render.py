@@ -23,7 +23,7 @@ SECRETS = ("ca,mode=0444", "pypi_index", "torch_index", "apt_mirror")
 """The CA is for programs of any user, such as apt's own; the addresses may hold passwords."""
 STAYS = re.compile(
     r"/opt/venv/bin/python -m venv|python3 -m venv /opt/venv$"
-    r"|/build/cuda-links$|/build/torch-constraints > \S+$"
+    r"|/build/cuda-links$|/build/pod-setup$|/build/torch-constraints > \S+$"
     r"|python /wheel/flash_attn_wheel\.py "
     r"|uv pip install .* --offline "
     r"|mkdir -p |ln -s|install -|sed -i |printf |echo "
@@ -201,7 +201,8 @@ def test_what_the_container_runtime_is_told(one: Rendered) -> None:
     assert one.text.count("NVIDIA_REQUIRE_CUDA") == 1
     assert floor in one.text
     assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in one.text
-    assert one.instructions[-2:] == ["ENTRYPOINT []", 'CMD ["/opt/imagegen/start"]']
+    start = 'ENTRYPOINT ["/usr/bin/tini", "-s", "-g", "--", "/opt/imagegen/start"]'
+    assert one.instructions[-2:] == [start, 'CMD ["sleep", "infinity"]']
     assert "EXPOSE 22 8888" in one.instructions
 
 

@@ -23,7 +23,7 @@ from imagegen.facts.rows import (
     OsFact,
     TorchFact,
 )
-from imagegen.model import Origin, Python
+from imagegen.model import Origin, Python, driver_text
 from imagegen.rules import RULES, Reason, Rule, Severity, Stage, axes_of
 from imagegen.solve import AXES
 
@@ -905,7 +905,7 @@ def test_a_driver_is_not_older_than_itself_and_only_one_of_two_is(a: Version, b:
 
 @given(drivers)
 def test_a_drivers_text_is_the_driver(driver: Version) -> None:
-    text = rules.driver_text(driver)
+    text = driver_text(driver)
     assert Version(text) == driver
     assert all(len(part) >= 2 for part in text.split(".")[1:])
 

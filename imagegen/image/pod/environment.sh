@@ -1,16 +1,20 @@
 # shellcheck shell=bash
-# Sourced by bash, from /etc/profile.d and from the top of /root/.bashrc (bash reads that for
-# `ssh host command` too): gives a shell the container's environment, of which sshd passes nothing.
+# Sourced from /etc/profile.d and from the top of /root/.bashrc, which bash reads for `ssh host
+# command` too. pam_imagegen.so has given every session the container's environment; this mends
+# what comes after it: /etc/profile overwrites PATH, and a platform's own sshd may run without PAM.
 #
-# The bytes come from the start script, or from process 1 where a platform ran its own instead.
-# They are NUL-separated NAME=value and only ever data, so no value can run anything or be cut.
+# The bytes come from process 1. They are NUL-separated NAME=value and only ever data, so no value
+# can run anything or be cut.
 
-[ -n "${BASH_VERSION-}" ] || return 0 # /etc/profile is read by every sh
+[ -n "${BASH_VERSION-}" ] || { # /etc/profile is read by every sh
+    PATH=/opt/venv/bin:/usr/local/cuda/bin:$PATH
+    return 0
+}
 
 _imagegen_environment() {
-    local _imagegen_file=/run/imagegen/environ _imagegen_pair _imagegen_name
-    [[ -r $_imagegen_file ]] || _imagegen_file=/proc/1/environ
-    [[ -r $_imagegen_file ]] || return 0
+    local _imagegen_pair _imagegen_name
+    # Another root: the machine's own process 1, in a container that shares its processes.
+    [[ /proc/1/root -ef / && -r /proc/1/environ ]] || return 0
     while IFS= read -r -d '' _imagegen_pair; do
         _imagegen_name=${_imagegen_pair%%=*}
         [[ $_imagegen_name =~ ^[a-zA-Z_][a-zA-Z0-9_]*$ ]] || continue
@@ -23,7 +27,7 @@ _imagegen_environment() {
         *) [[ $1 == all && (-n ${SSH_CONNECTION-} || ! -v $_imagegen_name) ]] || continue ;;
         esac
         export "${_imagegen_pair?}" 2>/dev/null # bash refuses its read-only names, UID for one
-    done <"$_imagegen_file"
+    done </proc/1/environ
 }
 
 # Once a session: a shell inside it keeps what the user has changed since.
