@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,10 +22,11 @@ from imagegen.errors import (
 )
 from imagegen.model import (
     REPOSITORY,
+    Asked,
     Built,
-    Check,
     Image,
     Os,
+    Outcome,
     Pushed,
     Report,
     Target,
@@ -68,7 +67,7 @@ class Options:
     fresh_base: bool = False
     builder: str = ""
     keep_going: bool = False
-    gpu: bool = False
+    asked: Asked = field(default_factory=Asked)
     again: bool = False
     repository: str = ""
     wheels: str = ""
@@ -286,59 +285,28 @@ def test(
     )
 
 
+def tested(
+    it: Callable[[], Setup],
+    engine: Docker,
+    select: Sequence[str],
+    refs: Sequence[str],
+    options: Options,
+    say: Say,
+) -> tuple[Outcome, ...]:
+    """The outcome for targets, or for images by reference; the matrix is for targets only."""
+    if not refs:
+        return test(it(), engine, select, options, say)
+    from imagegen import testing
+
+    return testing.examined(engine, refs, options.asked, say)
+
+
 def checked(engine: Docker, built: Built, options: Options, say: Say) -> Report:
     """The report of a built image: the one that these bytes already have, or a new one."""
-    from imagegen import checks
+    from imagegen import testing
 
-    if not options.again and (old := _old_report(built, gpu=options.gpu)):
-        say(f"{built.image.target.id}: {old.cached}")
-        return old
-    say(f"{built.image.target.id}: checking {built.digest[:19]}")
-    report = checks.smoke(engine, built, say, gpu=options.gpu)
-    if report.passed:
-        file = _report_file(built, gpu=options.gpu)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        rows = [asdict(check) for check in report.checks]
-        text = json.dumps({"seconds": report.seconds, "at": time.time(), "checks": rows})
-        with _replaced(file) as new:
-            new.write_text(text)
-    return report
-
-
-def _report_file(built: Built, *, gpu: bool) -> Path:
-    """By the image's bytes, the level, and the part of the checks that is not in the image."""
-    from imagegen import checks
-
-    digest, level = built.digest.removeprefix("sha256:"), "gpu" if gpu else "cpu"
-    return cache() / "reports" / f"{digest}-{level}-{checks.version()}.json"
-
-
-def _old_report(built: Built, *, gpu: bool) -> Report | None:
-    """A passing report of these bytes by these checks; one with a GPU covers both levels."""
-    files = [_report_file(built, gpu=level) for level in ((True,) if gpu else (True, False))]
-    for file in files:
-        try:
-            data = json.loads(file.read_text())
-            found = tuple(Check(**row) for row in data["checks"])
-            at = time.strftime("%Y-%m-%d %H:%M", time.localtime(data["at"]))
-            seconds = float(data["seconds"])
-        except (OSError, ValueError, KeyError, TypeError):  # none, or of another version
-            continue
-        ran = sum(check.status != "skip" for check in found)  # skipped is not passed
-        why = f"already tested: {ran} checks of these bytes on {at} (--again repeats them)"
-        return Report(built=built, checks=found, seconds=seconds, cached=why)
-    return None
-
-
-@contextlib.contextmanager
-def _replaced(file: Path) -> Iterator[Path]:
-    """A file to write in place of ``file``, which changes only when the block ends well."""
-    new = file.with_suffix(f".{os.getpid()}.new")
-    try:
-        yield new
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
+    kept = cache() / "reports"
+    return testing.checked(engine, built, options.asked, kept, say, again=options.again)
 
 
 def push(
@@ -366,7 +334,7 @@ def already_pushed(
     Raises:
         RegistryError: a selected image is not, with the command that makes it so.
     """
-    from imagegen import publish
+    from imagegen import publish, testing
 
     found = []
     for image in images(it, engine, select, options, say):
@@ -374,7 +342,7 @@ def already_pushed(
         report = None
         if local:
             built = _built(engine, image, 0.0, cached=True)
-            report = _old_report(built, gpu=False)
+            report = testing.kept(cache() / "reports", built, Asked())
         if report is None:
             raise RegistryError(
                 f"{image.target.id} is not pushed from here as it is now",
@@ -384,17 +352,18 @@ def already_pushed(
     return tuple(found)
 
 
-def passed(reports: Sequence[Report]) -> None:
-    """Every report passed.
+def passed(outcomes: Sequence[Outcome]) -> None:
+    """Every image passed.
 
     Raises:
-        ChecksFailed: of all the reports that did not, in one message.
+        ChecksFailed: naming, of all that did not, what failed.
     """
-    faults = []
-    for report in reports:
-        try:
-            Tested(report=report)
-        except ChecksFailed as error:
-            faults.append(error)
-    if faults:
-        raise ChecksFailed("\n".join(map(str, faults)), hint=faults[0].hint)
+    failed = [one for one in outcomes if not one.passed]
+    if failed:
+        reports = (f"{one.name} did not pass:\n{one.failures()}" for one in failed)
+        raise ChecksFailed("\n".join(reports), hint=f"for a look: {_look(failed[0])}")
+
+
+def _look(one: Outcome) -> str:
+    ref = one.built.image.ref if isinstance(one, Report) else one.name
+    return f"docker run --rm -it {ref} bash"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from packaging.version import Version
 
@@ -33,6 +33,11 @@ _WORD = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?"
 REPOSITORY = rf"(?:{HOST}/)?{_WORD}(?:/{_WORD})*"
 """A repository's name: no tag, no digest, no scheme."""
+
+
+def driver_text(driver: Version) -> str:
+    """As NVIDIA writes it: ``580.65.06``, of which a Version drops the zero."""
+    return ".".join([str(driver.major), *(f"{part:02}" for part in driver.release[1:])])
 
 
 def minor(version: Version) -> str:
@@ -154,6 +159,10 @@ class Target:
     flash_attn: FlashAttn | FlashAttnPackage | None
     torchvision: Version
     packages: tuple[str, ...]
+    driver: Version
+    """The oldest driver that runs this CUDA's major."""
+    archs: tuple[int, ...]
+    """What torch has machine code for: compute capabilities times ten."""
     unverified: tuple[str, ...] = ()
     """What no fact confirms about it: empty unless unknown versions were allowed."""
 
@@ -192,6 +201,8 @@ class Target:
             "torch_cuda": minor(self.cuda),
             "torchvision": str(self.torchvision),
             "python": minor(self.python),
+            "driver": driver_text(self.driver),
+            "archs": list(self.archs),
             "profile": self.profile,
             "kind": self.kind,
             "flash_attn": self.flash_attn.promise if self.flash_attn else None,
@@ -245,22 +256,61 @@ class Built:
     """Why nothing was built, or empty when it was."""
 
 
+Level = Literal["smoke", "gpu", "runpod", "vast"]
+"""smoke: nvcc, torch, flash-attn, packages, in the image and without a GPU; gpu: the kernels of it
+all on a card; runpod and vast: the platforms' contracts, from outside."""
+
+LEVELS: tuple[Level, ...] = get_args(Level)
+UNREPORTABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 cannot hold: most control characters, and half characters, which is nor UTF-8."""
+
+CPU: tuple[Level, ...] = ("smoke", "runpod", "vast")
+"""What needs no GPU, and what an image must pass to be pushed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """Which levels to run; ``required`` is what no check may be skipped for want of: gpu."""
+
+    levels: tuple[Level, ...] = CPU
+    required: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        """What is required is run."""
+        if "gpu" in self.required and "gpu" not in self.levels:
+            object.__setattr__(self, "levels", (*self.levels, "gpu"))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """One check's outcome. ``guards`` names the bug or platform fact that it guards against."""
+    """One check's outcome. ``guards`` names the bug or platform fact that it guards against;
+    ``level`` is the suite that it belongs to: smoke, gpu, runpod or vast.
+    """
 
     name: str
     status: Status
     detail: str
     seconds: float
     guards: str = ""
+    level: Level = "smoke"
+    needs: str = ""
+    """What it cannot do without: a ``gpu``, or nothing."""
+
+    def __post_init__(self) -> None:
+        """Words of an image under test may hold anything, and no report holds everything."""
+        for field in ("name", "detail", "guards"):
+            object.__setattr__(self, field, UNREPORTABLE.sub("\ufffd", getattr(self, field)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
-    """All checks that ran on one image, by its digest. Skipped is not passed."""
+class Outcome:
+    """All checks that ran on one image. Skipped is not passed.
 
-    built: Built
+    ``name`` is what the person who asked calls it: a target's id, or an image's reference.
+    """
+
+    name: str
+    digest: str
     checks: tuple[Check, ...]
     seconds: float
     cached: str = ""
@@ -271,6 +321,33 @@ class Report:
         ran = [check for check in self.checks if check.status != "skip"]
         return bool(ran) and all(check.status == "pass" for check in ran)
 
+    def failures(self) -> str:
+        """A line for each check that failed, or that none ran."""
+        failed = [check for check in self.checks if check.status == "fail"]
+        return "\n".join(f"  {c.name}: {c.detail}" for c in failed) or "  no check ran"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report(Outcome):
+    """The outcome for an image that was built here."""
+
+    built: Built
+
+    @classmethod
+    def of(
+        cls, built: Built, checks: tuple[Check, ...], seconds: float, cached: str = ""
+    ) -> Report:
+        """Under the target's id and the digest of what was built."""
+        name = built.image.target.id
+        return cls(
+            name=name,
+            digest=built.digest,
+            checks=checks,
+            seconds=seconds,
+            cached=cached,
+            built=built,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tested:
@@ -279,18 +356,21 @@ class Tested:
     report: Report
 
     def __post_init__(self) -> None:
-        """Refuse a report that did not pass.
+        """Refuse a report that did not pass, or that is not of all that a push asks for.
 
         Raises:
-            ChecksFailed: naming the checks that failed.
+            ChecksFailed: naming the checks that failed, or the levels that did not run.
         """
         if not self.report.passed:
-            failed = [check for check in self.report.checks if check.status == "fail"]
-            lines = [f"  {check.name}: {check.detail}" for check in failed] or ["  no check ran"]
             raise ChecksFailed(
-                f"{self.report.built.image.target.id} did not pass:\n" + "\n".join(lines),
+                f"{self.report.name} did not pass:\n{self.report.failures()}",
                 hint="the image is kept for a look: docker run --rm -it "
                 f"{self.report.built.image.ref} bash",
+            )
+        if lack := [level for level in CPU if level not in {c.level for c in self.report.checks}]:
+            raise ChecksFailed(
+                f"{self.report.name} was not tried for {' and '.join(lack)}",
+                hint=f"imagegen test {self.report.name}",
             )
 
 

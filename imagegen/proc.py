@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from imagegen.errors import EngineError
@@ -33,6 +34,15 @@ _daemons: list[subprocess.Popen[bytes]] = []
 """Held until the end: a Popen that is dropped while its process runs warns, and may wait for it."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ran:
+    """A command's end: exit status, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
 def run(
     *argv: str | Path,
     timeout: float,
@@ -47,14 +57,33 @@ def run(
         EngineError: the command is missing, ran past ``timeout``, or exited other than 0; the
             message ends with the last lines that it wrote to standard error.
     """
+    done = result(*argv, timeout=timeout, stdin=stdin, env=env)
+    if done.code:
+        last = "\n".join((done.err or done.out).strip().splitlines()[-20:])
+        words = shlex.join([os.fspath(word) for word in argv[:3]])
+        raise EngineError(f"{words} exited {done.code}\n{last}")
+    return done.out.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def result(
+    *argv: str | Path,
+    timeout: float,
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Ran:
+    """Run a short command to its end, whatever that is. Bytes that are not UTF-8 are kept.
+
+    Raises:
+        EngineError: the command is missing, or ran past ``timeout`` seconds.
+    """
     words = [os.fspath(word) for word in argv]
     log.info("+ %s", shlex.join(words))
     try:
         done = subprocess.run(
             words,
-            input=stdin,
-            text=True,
-            errors="replace",
+            input=stdin or "",
+            encoding="utf-8",
+            errors="surrogateescape",
             capture_output=True,
             timeout=timeout,
             env={**os.environ, **(env or {})},
@@ -63,10 +92,7 @@ def run(
         raise EngineError(f"{words[0]} is not installed") from error
     except subprocess.TimeoutExpired as error:
         raise EngineError(f"{shlex.join(words[:3])} ran past {timeout:.0f} s") from error
-    if done.returncode:
-        last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-20:])
-        raise EngineError(f"{shlex.join(words[:3])} exited {done.returncode}\n{last}")
-    return done.stdout
+    return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
 
 
 def stream(

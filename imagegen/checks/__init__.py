@@ -1,83 +1,109 @@
-"""Run an image's checks from outside and collect what they report."""
+"""Try an image and collect what comes of it: inside it, and from outside as its user."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
 import json
-import secrets
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from imagegen.model import Built, Check, Report, Status
+from imagegen.checks import contract
+from imagegen.checks.contract import LABEL
+from imagegen.errors import EngineError
+from imagegen.model import LEVELS, Asked, Check, Level, Status
 from imagegen.plan import context_image
-from imagegen.proc import Say
+from imagegen.proc import Ran, Say
 
 if TYPE_CHECKING:
-    from imagegen.engine import Docker, Ran
+    from imagegen.engine import Docker
 
 PYTHON = "/opt/venv/bin/python"
 SMOKE = (PYTHON, "/opt/imagegen/smoke.py", "--promise", "-")
-PROBE = """it's "quoted" $(touch /tmp/ran) `id` \\ ü"""
-"""A value of the environment that only exact handling carries through a shell."""
+MODULES = ("cpu", "gpu", "device")
+"""The files of the image that hold the checks of smoke.py."""
 
-PEER = """
-umask 077
-printf '%s\\n' "$IMAGEGEN_KEY" > /tmp/key
-exec python3 /opt/imagegen/peer.py pod --key /tmp/key --token "$IMAGEGEN_TOKEN"
-"""
-
-MAKE_KEY = "ssh-keygen -q -t ed25519 -N '' -C imagegen -f /tmp/key && cat /tmp/key /tmp/key.pub"
-
-TIMEOUT = 900.0
+TIMEOUT = 1800.0
 """Seconds for all checks of one container; inside, each check has a limit of its own."""
 
 STATUS: dict[object, Status] = {"pass": "pass", "fail": "fail", "skip": "skip"}
 
 
-def smoke(engine: Docker, built: Built, say: Say, *, gpu: bool = False) -> Report:
-    """All smoke checks of a built image: those inside it, then those of a user from outside.
+SMOKE_ONLY = Asked(levels=("smoke",))
+
+
+def examine(
+    engine: Docker,
+    ref: str,
+    asked: Asked,
+    say: Say,
+    *,
+    digest: str = "",
+    promise: Mapping[str, object] | None = None,
+    onstart: str = "",
+) -> tuple[Check, ...]:
+    """All checks of the levels on the local image ``ref``, or on its bytes ``digest``.
+
+    ``promise`` is what it is held to; without it, what it says of itself. ``onstart`` is the text
+    of the vast.ai template that goes with it, if one does.
+    """
+    gpus = "gpu" in asked.levels
+    found: list[Check] = []
+    labels = engine.config(digest or ref)["Config"].get("Labels") or {}
+    own = promise is not None or bool(labels.get(LABEL))  # others have no such program
+    if own and (gpus or "smoke" in asked.levels):
+        found += inside(engine, digest or ref, say, promise=promise, asked=asked)
+    elif "smoke" in asked.levels:
+        detail = "imagegen has not made it: it holds no checks. runpod and vast try any image"
+        found.append(Check(name="smoke", status="fail", detail=detail, seconds=0.0))
+    settings = contract.Settings(gpus=gpus, claims=promise or {}, onstart=onstart, digest=digest)
+    suites = contracts()
+    for level in asked.levels:
+        if suite := suites.get(level):
+            found += contract.run(suite, engine, ref, settings, say)
+    return tuple(_required(check, asked.required) for check in found)
+
+
+def contracts() -> Mapping[Level, contract.Suite]:
+    """The platforms' suites by level."""
+    from imagegen.checks import runpod, vast
+
+    return {"runpod": runpod.SUITE, "vast": vast.SUITE}
+
+
+def _required(check: Check, required: frozenset[str]) -> Check:
+    """A check that was skipped for want of what is required has failed."""
+    if check.status != "skip" or check.needs not in required:
+        return check
+    return replace(check, status="fail", detail=f"skipped: {check.detail}; it is required")
+
+
+def inside(
+    engine: Docker,
+    ref: str,
+    say: Say,
+    *,
+    promise: Mapping[str, object] | None = None,
+    asked: Asked = SMOKE_ONLY,
+) -> tuple[Check, ...]:
+    """The checks that run in the image: nvcc, torch, flash-attn, packages; on a GPU also its own.
 
     The promise comes from the target, not from the image: an image that lies about itself fails.
     """
-    start = time.monotonic()
-    checks = (*inside(engine, built, say, gpu=gpu), *outside(engine, built, say))
-    return Report(built=built, checks=checks, seconds=time.monotonic() - start)
-
-
-def inside(engine: Docker, built: Built, say: Say, *, gpu: bool = False) -> tuple[Check, ...]:
-    """The checks that run in the image: nvcc, torch, flash-attn, packages."""
-    promise = json.dumps(built.image.target.promise)
     # Through the environment: a container's standard input would need a terminal's protocol.
-    script = 'printf %s "$IMAGEGEN_PROMISE" | exec "$@"'
+    script = 'printf %s "${IMAGEGEN_PROMISE-$(</etc/imagegen/target.json)}" | exec "$@"'
+    gpu = "gpu" in asked.levels
     argv = ["bash", "-c", script, "smoke", *SMOKE, "--level", "gpu" if gpu else "cpu"]
-    env = {"IMAGEGEN_PROMISE": promise}
+    argv += ["--require", "gpu"] * ("gpu" in asked.required)
+    env = {"IMAGEGEN_PROMISE": json.dumps(promise)} if promise else {}
     found, heard = _listener(say)
-    ran = engine.run(built.digest, argv, env=env, say=heard, timeout=TIMEOUT, gpus=gpu)
-    return _settled("smoke", ("cpu", "gpu"), found, ran)
-
-
-def outside(engine: Docker, built: Built, say: Say) -> tuple[Check, ...]:
-    """The checks of a user: SSH with a key and Jupyter with a token, from a second container."""
-    made = engine.run(built.digest, ["bash", "-c", MAKE_KEY], timeout=60)
-    private, _, public = made.out.strip().rpartition("\n")
-    token = secrets.token_urlsafe(24)
-    pod = {"PUBLIC_KEY": public, "JUPYTER_PASSWORD": token, "IMAGEGEN_PROBE": PROBE}
-    peer = {"IMAGEGEN_KEY": private, "IMAGEGEN_TOKEN": token, "IMAGEGEN_PROBE": PROBE}
-    found, heard = _listener(say)
-    name = f"imagegen-{secrets.token_hex(6)}"
-    with (
-        engine.network(name) as network,
-        engine.container(built.digest, env=pod, network=network, alias="pod") as box,
-    ):
-        argv = ["bash", "-c", PEER]
-        ran = engine.run(built.digest, argv, env=peer, say=heard, network=network, timeout=TIMEOUT)
-        checks = _settled("peer", ("peer",), found, ran)
-        if any(check.status == "fail" for check in checks):
-            say("the pod's own output:\n" + engine.logs(box))
-    return checks
+    try:
+        ran = engine.run(ref, argv, env=env, say=heard, timeout=TIMEOUT, gpus=gpu)
+    except EngineError as error:  # no GPU to hand over, no bash in it: other levels may do
+        ran = Ran(code=-1, out="", err=f"{error}. {error.hint}")
+    return _settled(found, ran)
 
 
 def _listener(say: Say) -> tuple[list[Check], Callable[[str], None]]:
@@ -86,14 +112,7 @@ def _listener(say: Say) -> tuple[list[Check], Callable[[str], None]]:
 
     def heard(line: str) -> None:
         try:
-            row = json.loads(line)
-            check = Check(
-                name=str(row["name"]),
-                status=STATUS[row["status"]],
-                detail=str(row["detail"]),
-                seconds=float(row["seconds"]),
-                guards=str(row.get("guards", "")),
-            )
+            check = _check(json.loads(line))
         except (ValueError, KeyError, TypeError):
             say(line)
             return
@@ -103,9 +122,18 @@ def _listener(say: Say) -> tuple[list[Check], Callable[[str], None]]:
     return found, heard
 
 
-def _settled(
-    program: str, modules: tuple[str, ...], found: list[Check], ran: Ran
-) -> tuple[Check, ...]:
+def _check(row: Mapping[str, Any]) -> Check:
+    return Check(
+        name=str(row["name"]),
+        status=STATUS[row["status"]],
+        detail=str(row["detail"]),
+        seconds=float(row["seconds"]),
+        guards=str(row.get("guards", "")),
+        level="gpu" if row.get("level") == "gpu" else "smoke",
+    )
+
+
+def _settled(found: list[Check], ran: Ran, modules: tuple[str, ...] = MODULES) -> tuple[Check, ...]:
     """The checks, and one more that fails where the program did not do all that it has to.
 
     The program comes out of the image under test. What it has to report is read from imagegen's own
@@ -115,28 +143,59 @@ def _settled(
     missing = sorted(names(modules) - {check.name for check in found})
     if not missing and (ran.code == 0) != failed:
         return tuple(found)
-    lacks = f", without {', '.join(missing)}" if missing else ""
-    detail = f"{program} exited {ran.code} after {len(found)} checks{lacks}: "
-    detail += ran.err.strip()[-400:]
-    return (*found, Check(name=program, status="fail", detail=detail, seconds=0.0))
+    lacks = f", without {', '.join(missing)}" if missing and found else ""
+    detail = f"it ended with {ran.code} after {len(found)} checks{lacks}: {ran.err.strip()[-400:]}"
+    return (*found, Check(name="smoke", status="fail", detail=detail, seconds=0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A check that there is, and the bug or platform fact that it guards against."""
+
+    level: Level
+    name: str
+    guards: str
+
+
+def listed() -> tuple[Listed, ...]:
+    """All checks of all levels, in the order in which they run."""
+    rows = [
+        Listed(suite.level, clause.name, clause.guards)
+        for suite in contracts().values()
+        for clause in suite.values()
+    ]
+    return (*sorted(_inside(MODULES), key=lambda row: LEVELS.index(row.level)), *rows)
 
 
 def names(modules: tuple[str, ...]) -> set[str]:
-    """The names of the checks in the in-image ``modules``, read without running them."""
-    found: set[str] = set()
+    """The names of the checks in the in-image ``modules``."""
+    return {row.name for row in _inside(modules)}
+
+
+def _inside(modules: tuple[str, ...]) -> Iterator[Listed]:
+    """The checks in ``modules`` of the image, read without running them."""
     for module in modules:
         tree = ast.parse((context_image() / "pod" / f"{module}.py").read_text())
         for node in tree.body:
-            if isinstance(node, ast.FunctionDef) and any(map(_marks, node.decorator_list)):
-                found.add(node.name)
-    return found
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            for call in filter(_marks, node.decorator_list):
+                guards = ast.literal_eval(call.args[0])
+                words = {word.arg: word.value for word in call.keywords}
+                gpu = "level" in words and ast.literal_eval(words["level"]) == "gpu"
+                yield Listed("gpu" if gpu else "smoke", node.name, guards)
 
 
-def _marks(decorator: ast.expr) -> bool:
-    call = decorator.func if isinstance(decorator, ast.Call) else decorator
+def _marks(decorator: ast.expr) -> TypeGuard[ast.Call]:
+    call = isinstance(decorator, ast.Call) and decorator.func
     return isinstance(call, ast.Name) and call.id == "check"
 
 
-def version() -> str:
-    """Changes with what is asked from outside; the checks inside are part of the image."""
-    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+def version(onstart: str) -> str:
+    """Changes with what is asked from outside, by which pods; what is inside is in the image."""
+    digest = hashlib.sha256(onstart.encode())
+    here = Path(__file__).parent
+    for file in (*sorted(here.iterdir()), here.with_name("engine") / "pods.py"):
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:8]

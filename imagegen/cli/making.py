@@ -17,22 +17,28 @@ from imagegen.cli.options import (
     Ca,
     Fmt,
     FreshBase,
-    Gpu,
     Jobs,
     KeepGoing,
+    Level,
+    Levels,
     MatrixFile,
     NoSource,
     Output,
     OwnFacts,
     PypiIndex,
     Registry,
+    Reports,
     Repository,
+    Require,
     Select,
+    TestFmt,
+    TestOutput,
     TorchIndex,
     Wheels,
     settings,
     setup,
 )
+from imagegen.errors import UsageError
 
 
 def render(
@@ -127,8 +133,22 @@ def build(
 
 def test(
     select: Select = None,
-    gpu: Gpu = False,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image",
+            metavar="REF",
+            help="Check this image, whoever built it, instead of targets; --level runpod and vast "
+            "unless told otherwise. Repeatable.",
+        ),
+    ] = None,
+    level: Levels = None,
+    require: Require = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="List the checks and what each guards against.")
+    ] = False,
     again: Again = False,
+    report_: Reports = None,
     builder: Builder = "",
     keep_going: KeepGoing = False,
     base: BaseFrom = Base.pull,
@@ -145,31 +165,39 @@ def test(
     matrix: MatrixFile = MATRIX,
     facts: OwnFacts = None,
     allow_unknown: AllowUnknown = False,
-    fmt: Fmt = Output.text,
+    fmt: TestFmt = TestOutput.text,
 ) -> None:
-    """Build the selected targets and run their checks: nvcc, torch, flash-attn, SSH, Jupyter."""
-    from imagegen import flow, report
-    from imagegen.engine import Docker
+    """Build the selected targets and try them: what is inside, and as a pod's user from outside.
 
+    imagegen test --image runpod/pytorch:1.0.3-cu1281-torch291-ubuntu2404 --level runpod
+    """
+    from imagegen import checks, flow
+    from imagegen.engine import Docker
+    from imagegen.report import Progress, outcomes
+
+    if list_:
+        outcomes.catalogue(checks.listed(), {one.value for one in level or ()}, fmt.value)
+        return
+    if select and image:
+        raise UsageError("name targets, or images by --image, not both")
+    files = outcomes.files(report_ or ())
     options = settings(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
-        keep_going=keep_going, repository=repository, gpu=gpu, again=again, wheels=wheels,
+        keep_going=keep_going, repository=repository, again=again, wheels=wheels,
+        levels=level or ((Level.runpod, Level.vast) if image else ()), required=require or (),
         no_source=no_source, jobs=jobs,
     )  # fmt: skip
-    found = flow.test(
-        setup(matrix, facts, allow_unknown),
-        Docker.connect(),
-        select or (),
-        options,
-        report.Progress(),
-    )
-    report.tested(found, fmt.value)
+    found = flow.tested(
+        lambda: setup(matrix, facts, allow_unknown),
+        Docker.connect(), select or (), image or (), options, Progress(),
+    )  # fmt: skip
+    outcomes.show(found, fmt.value, files)
     flow.passed(found)
 
 
 def push(
     select: Select = None,
-    gpu: Gpu = False,
+    require: Require = None,
     again: Again = False,
     builder: Builder = "",
     base: BaseFrom = Base.pull,
@@ -194,7 +222,8 @@ def push(
 
     options = settings(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
-        repository=repository, gpu=gpu, again=again, wheels=wheels, no_source=no_source, jobs=jobs,
+        repository=repository, required=require or (), again=again, wheels=wheels,
+        no_source=no_source, jobs=jobs,
     )  # fmt: skip
     done = flow.push(
         setup(matrix, facts, allow_unknown),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +27,32 @@ class ListOutput(StrEnum):
     text = "text"
     json = "json"
     github = "github"
+
+
+class TestOutput(StrEnum):
+    """How the outcome of checks is printed; ``github`` is a job summary."""
+
+    __test__ = False  # to pytest it looks like one
+
+    text = "text"
+    json = "json"
+    junit = "junit"
+    github = "github"
+
+
+class Level(StrEnum):
+    """What is checked."""
+
+    smoke = "smoke"
+    gpu = "gpu"
+    runpod = "runpod"
+    vast = "vast"
+
+
+class Needed(StrEnum):
+    """What no check may be skipped for want of."""
+
+    gpu = "gpu"
 
 
 class Base(StrEnum):
@@ -72,6 +99,7 @@ Driver = Annotated[
         help="NVIDIA's driver: 570.124.06, or a branch such as 570 for its newest.",
     ),
 ]
+TestFmt = Annotated[TestOutput, typer.Option("--format", help="How to print the outcome.")]
 Fmt = Annotated[Output, typer.Option("--format", help="How to print the result.")]
 Builder = Annotated[
     str,
@@ -129,7 +157,28 @@ Registry = Annotated[
         envvar="IMAGEGEN_REGISTRY",
     ),
 ]
-Gpu = Annotated[bool, typer.Option("--gpu", help="Run the checks that need a GPU, too.")]
+Levels = Annotated[
+    list[Level] | None,
+    typer.Option(
+        "--level",
+        help="smoke: nvcc, torch, flash-attn, packages. gpu: their kernels, on all GPUs of this "
+        "machine. runpod, vast: the platforms' contracts, from outside. Repeatable; without it "
+        "all that need no GPU.",
+    ),
+]
+Require = Annotated[
+    list[Needed] | None,
+    typer.Option("--require", help="gpu: run that level, and a check skipped for it has failed."),
+]
+Reports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--report",
+        metavar="FORMAT=FILE",
+        help='Also write it so: junit=report.xml, json=report.json, github="$GITHUB_STEP_SUMMARY" '
+        "(added at the end). Repeatable.",
+    ),
+]
 Again = Annotated[bool, typer.Option("--again", help="Repeat checks that these bytes passed.")]
 Repository = Annotated[
     str,
@@ -228,7 +277,8 @@ def settings(
     *,
     keep_going: bool = False,
     repository: str = "",
-    gpu: bool = False,
+    levels: Sequence[Level] = (),
+    required: Sequence[Needed] = (),
     again: bool = False,
     wheels: str = "",
     jobs: int = 0,
@@ -236,6 +286,7 @@ def settings(
 ) -> Options:
     """The options of a build as one value."""
     from imagegen import bake, flow
+    from imagegen.model import CPU, Asked
 
     # what people set for every other build of an extension; some set it to a word
     others = os.environ.get("MAX_JOBS", "")
@@ -253,7 +304,10 @@ def settings(
         fresh_base=fresh_base,
         builder=builder,
         keep_going=keep_going,
-        gpu=gpu,
+        asked=Asked(
+            levels=tuple(level.value for level in dict.fromkeys(levels)) or CPU,
+            required=frozenset(need.value for need in required),
+        ),
         again=again,
         repository=repository,
         wheels=wheels,

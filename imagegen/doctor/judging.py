@@ -60,6 +60,14 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
             fix="" if facts.mmdebstrap else mend,
         )
     )
+    found.append(
+        Finding(
+            name="ssh",
+            ok=facts.ssh,
+            detail="installed" if facts.ssh else "not installed; images are tested through it",
+            fix="" if facts.ssh else mend,
+        )
+    )
     return (*found, *_resources(facts))
 
 

@@ -68,6 +68,7 @@ def look(*, to_mend: bool = False) -> Facts:
         daemon=version(ask(daemon, "--version")) if daemon else None,
         daemon_path=Path(daemon) if daemon else None,
         mmdebstrap=shutil.which("mmdebstrap") is not None,
+        ssh=all(map(shutil.which, ("ssh", "scp", "sftp", "ssh-keygen", "ssh-keyscan"))),
         packages=_installed(ask("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n")),
         files={path: text for path in (CONFIG, DROP_IN, SOURCE, PIN) if (text := _text(path))},
         others_config=_text(OTHERS_CONFIG),

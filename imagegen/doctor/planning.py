@@ -169,6 +169,7 @@ def _packages(facts: Facts, *, starting: bool) -> tuple[Step, ...]:
     engine = (*recipe.engine, *recipe.client) if install_engine else ()
     names = [name for name in dict.fromkeys((*engine, *plugins)) if name not in facts.packages]
     own = [] if facts.mmdebstrap else ["mmdebstrap"]
+    own += [] if facts.ssh else ["openssh-client"]
     if install_engine and "iptables" not in facts.packages:
         own.append("iptables")  # named, so that it comes from the machine's own release
     return _install(facts, recipe, names, own)

@@ -96,6 +96,7 @@ class Facts:
     daemon: Version | None = None
     daemon_path: Path | None = None
     mmdebstrap: bool = False
+    ssh: bool = False
     packages: frozenset[str] = frozenset()
     releases: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[Path, str] = field(default_factory=dict)

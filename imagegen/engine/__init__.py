@@ -21,25 +21,16 @@ import docker.models.containers
 import docker.models.networks
 
 from imagegen import bake, doctor, proc
-from imagegen.engine import remote
+from imagegen.engine import pods, remote
 from imagegen.engine.failures import FOREIGN, build_error, reason, registry_errors, translated
 from imagegen.engine.remote import Manifest
-from imagegen.errors import EngineError
-from imagegen.proc import Say
+from imagegen.errors import EngineError, RegistryError
+from imagegen.proc import Ran, Say
 
 OWN = "imagegen.run"
 """Label of every container, network and volume made here, so that strays can be found."""
 
 NOT_THERE = ("not found", "manifest unknown", "name unknown")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ran:
-    """A container's run: exit status, standard output, standard error."""
-
-    code: int
-    out: str
-    err: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +96,21 @@ class Docker:
             digest=attrs["Id"],
             labels=config.get("Labels") or {},
         )
+
+    def pulled(self, ref: str, say: Say) -> str:
+        """The digest of ``ref``, which is pulled unless it is here.
+
+        Raises:
+            RegistryError: its registry did not answer, refused the login, or has no such image.
+        """
+        held = self.local(ref)
+        if held is None:
+            with registry_errors(ref):
+                remote.follow(self._client.api.pull(ref, stream=True, decode=True), say)
+            held = self.local(ref)
+        if held is None:
+            raise RegistryError(f"{ref} was pulled and is not here")
+        return held.digest
 
     def load(self, archive: Path, ref: str, digest: str) -> None:
         """Load the OCI archive unless ``ref`` already is that digest.
@@ -176,8 +182,12 @@ class Docker:
 
     def unpacked(self, ref: str) -> int:
         """Bytes of the file system of ``ref``, the sum over its layers."""
+        return sum(self.layers(ref))
+
+    def layers(self, ref: str) -> tuple[int, ...]:
+        """Bytes that each step of the local image ``ref`` unpacks to, the newest first."""
         with translated(f"history of {ref}"):
-            return sum(row["Size"] for row in self._client.images.get(ref).history())
+            return tuple(int(row["Size"]) for row in self._client.images.get(ref).history())
 
     # --- containers -------------------------------------------------------------------------------
 
@@ -189,7 +199,6 @@ class Docker:
         say: Say | None = None,
         timeout: float,
         env: Mapping[str, str] | None = None,
-        network: str = "",
         gpus: bool = False,
         mounts: Mapping[Path, str] | None = None,
     ) -> Ran:
@@ -200,7 +209,7 @@ class Docker:
         Raises:
             EngineError: it ran past ``timeout`` seconds, or the engine refused.
         """
-        with self.container(ref, argv, env=env, network=network, gpus=gpus, mounts=mounts) as box:
+        with self.container(ref, argv, env=env, gpus=gpus, mounts=mounts) as box:
             out: list[str] = []
             with translated(f"running {argv[0]} in {ref}"), _limit(box, timeout) as over:
                 for line in _lines(box.logs(stdout=True, stderr=False, stream=True, follow=True)):
@@ -220,8 +229,6 @@ class Docker:
         argv: Sequence[str] = (),
         *,
         env: Mapping[str, str] | None = None,
-        network: str = "",
-        alias: str = "",
         gpus: bool = False,
         mounts: Mapping[Path, str] | None = None,
     ) -> Iterator[docker.models.containers.Container]:
@@ -239,13 +246,9 @@ class Docker:
                     list(argv) or None,
                     name=name,
                     environment=dict(env or {}),
-                    network=network or None,
-                    networking_config=(
-                        {network: self._client.api.create_endpoint_config(aliases=[alias])}
-                        if alias
-                        else None
-                    ),
                     device_requests=gpu,
+                    # Docker's 64 MB are too little for NCCL where GPUs share no other way.
+                    shm_size="1g" if gpus else None,
                     volumes=volumes,
                     labels={OWN: "check"},
                 )
@@ -255,21 +258,24 @@ class Docker:
             with contextlib.suppress(*FOREIGN):
                 self._client.api.remove_container(name, force=True, v=True)
 
-    def logs(self, box: docker.models.containers.Container, lines: int = 30) -> str:
-        """The last lines that a container printed."""
-        with translated("reading a container's output"):
-            return str(box.logs(tail=lines).decode(errors="replace"))
+    def pod(self, ref: str, start: pods.Start) -> contextlib.AbstractContextManager[pods.Box]:
+        """``ref`` as a platform starts it; gone when the block ends, however it ends."""
+        return pods.pod(self._client, ref, start, OWN)
 
-    @contextmanager
-    def network(self, name: str) -> Iterator[str]:
-        """A bridge network that is gone when the block ends; yields its name."""
-        try:
-            with translated("creating a network"):
-                self._client.networks.create(name, labels={OWN: "check"})
-            yield name
-        finally:
-            with contextlib.suppress(*FOREIGN):
-                self._client.api.remove_network(name)
+    def config(self, ref: str) -> Mapping[str, Any]:
+        """What the engine says of the local image ``ref``: docker's ``image inspect``.
+
+        Raises:
+            EngineError: it is not here.
+        """
+        with translated(f"looking at {ref}"):
+            return dict(self._client.images.get(ref).attrs)
+
+    def history(self, ref: str) -> tuple[str, ...]:
+        """What made each layer of the local image ``ref``, the oldest first."""
+        with translated(f"history of {ref}"):
+            rows = self._client.images.get(ref).history()
+            return tuple(str(row["CreatedBy"]) for row in reversed(rows))
 
     def service(self, name: str, ref: str, *, port: int, host_port: int, volume: str) -> None:
         """Have a container ``name`` run for good, its ``port`` on 127.0.0.1:``host_port``."""

@@ -82,7 +82,8 @@ def translated(doing: str) -> Iterator[None]:
 @contextmanager
 def registry_errors(ref: str) -> Iterator[None]:
     """The same, while a registry is spoken to through the engine."""
-    host = ref.split("/")[0]
+    first, slash, _ = ref.partition("/")
+    host = first if slash and ({".", ":"} & {*first} or first == "localhost") else "docker.io"
     try:
         yield
     except FOREIGN as error:

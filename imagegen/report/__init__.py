@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from imagegen.model import Built, Check, Layer, Pushed, Report
+from imagegen.model import Built, Layer, Pushed
 
 if TYPE_CHECKING:
     from imagegen.demo import Demo
@@ -83,22 +83,12 @@ def paths(made: Sequence[Path], fmt: Format) -> None:
 def built(images: Sequence[Built], fmt: Format) -> None:
     """Images in the engine's store."""
     if fmt == "json":
-        show([_built(one) for one in images])
+        show([built_row(one) for one in images])
         return
     for one in images:
         how = one.cached or f"built in {one.seconds:.0f} s"
         print(f"{one.image.target.id}: {how}")
         print(f"  {one.image.ref}\n  {one.digest}, {size(one.unpacked)} unpacked")
-
-
-def tested(reports: Sequence[Report], fmt: Format) -> None:
-    """Checks by image."""
-    if fmt == "json":
-        show([_tested(one) for one in reports])
-        return
-    for one in reports:
-        print(f"{one.built.image.target.id}: {_verdict(one)}")
-        print(table(("", "CHECK", "SECONDS", "DETAIL"), map(_check_row, one.checks)))
 
 
 def pushed(images: Sequence[Pushed], fmt: Format) -> None:
@@ -138,7 +128,8 @@ def demo(made: Demo, templates: Mapping[str, object], fmt: Format) -> None:
         print("\nto undo all of it:\n" + "\n".join(f"  {line}" for line in made.undo))
 
 
-def _built(one: Built) -> dict[str, object]:
+def built_row(one: Built) -> dict[str, object]:
+    """A built image as JSON values."""
     return {
         "id": one.image.target.id,
         "ref": one.image.ref,
@@ -150,27 +141,15 @@ def _built(one: Built) -> dict[str, object]:
     }
 
 
-def _tested(one: Report) -> dict[str, object]:
-    rows = [
-        {
-            "name": check.name,
-            "status": check.status,
-            "detail": check.detail,
-            "seconds": check.seconds,
-            "guards": check.guards,
-        }
-        for check in one.checks
-    ]
-    return {**_built(one.built), "passed": one.passed, "tested": one.cached, "checks": rows}
-
-
 def _pushed(one: Pushed) -> dict[str, object]:
+    from imagegen.report import outcomes
+
     layers = [
         {"digest": row.digest, "bytes": row.compressed, "created_by": row.created_by}
         for row in one.layers
     ]
     return {
-        **_tested(one.tested.report),
+        **outcomes.row(one.tested.report),
         "repository": one.repository,
         "digest": one.digest,
         "refs": list(one.refs),
@@ -180,16 +159,6 @@ def _pushed(one: Pushed) -> dict[str, object]:
         "compressed_bytes": one.compressed,
         "layers": layers,
     }
-
-
-def _verdict(one: Report) -> str:
-    counts = {s: sum(c.status == s for c in one.checks) for s in ("pass", "fail", "skip")}
-    words = f"{counts['pass']} passed, {counts['fail']} failed, {counts['skip']} skipped"
-    return f"{words}{', ' + one.cached if one.cached else ''}"
-
-
-def _check_row(check: Check) -> tuple[str, str, str, str]:
-    return check.status, check.name, f"{check.seconds:.1f}", check.detail.replace("\n", " ")[:150]
 
 
 def _sizes(one: Pushed) -> str:

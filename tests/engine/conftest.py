@@ -14,7 +14,9 @@ from imagegen import bake, base, flow, registry
 from imagegen.base import Base
 from imagegen.demo import demo_target
 from imagegen.engine import Docker
-from imagegen.model import Built, Check, Image, Report, Tested
+from imagegen.model import CPU, Built, Check, Image, Report, Tested
+
+from . import small
 
 ROOT = Path(__file__).parents[2]
 MATRIX = ROOT / "dockerfiles/matrix.toml"
@@ -110,6 +112,26 @@ def locked_registry(docker_services: object) -> str:
     return _answering(docker_services, "locked", 401)
 
 
+@pytest.fixture(scope="session")
+def small_image(engine: Docker, local_base: Base) -> str:
+    """The small image that keeps both platforms' contracts."""
+    return small.build(engine, local_base.reference, NETWORK)
+
+
+@pytest.fixture
+def broken_image(engine: Docker, small_image: str) -> Iterator[Callable[[str, str], str]]:
+    """A copy of the small image with one thing broken: ``broken_image("what", "RUN ...")``."""
+    made: list[str] = []
+
+    def make(what: str, lines: str) -> str:
+        made.append(small.broken(engine, small_image, what, lines, NETWORK))
+        return made[-1]
+
+    yield make
+    for name in made:
+        engine.remove(name)
+
+
 TinyImage = Callable[..., Tested]
 
 
@@ -139,8 +161,8 @@ def tiny(
         local = engine.local(image.ref)
         assert local is not None
         built = Built(image=image, digest=local.digest, unpacked=0, seconds=0.0, cached="")
-        checks = (Check(name="x", status="pass", detail="", seconds=0.0),)
-        return Tested(report=Report(built=built, checks=checks, seconds=0.0))
+        checks = [Check(name="x", status="pass", detail="", seconds=0.0, level=x) for x in CPU]
+        return Tested(report=Report.of(built, tuple(checks), 0.0))
 
     yield make
     for ref in made:

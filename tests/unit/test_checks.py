@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagegen import checks, plan
-from imagegen.engine import Docker, Ran
-from imagegen.model import Check
-from imagegen.proc import Say
+from imagegen.engine import Docker
+from imagegen.model import Asked, Check, Level
+from imagegen.proc import Ran, Say
 
-from .values import DEMO, DIGEST, built, report
+from .values import DEMO, DIGEST, report
 
-INSIDE, PEER = ("cpu", "gpu"), ("peer",)
+INSIDE = checks.MODULES
 
 
 def row(name: str = "nvcc", status: str = "pass", **more: object) -> str:
@@ -37,7 +39,7 @@ def heard(*lines: str) -> tuple[list[Check], list[str]]:
 def settled(*statuses: str, code: int) -> list[tuple[str, str]]:
     found, _ = heard(*(row(f"check {i}", status) for i, status in enumerate(statuses)))
     ran = Ran(code=code, out="", err="Traceback\nSegmentation fault\n")
-    return [(check.name, check.status) for check in checks._settled("smoke", (), found, ran)]
+    return [(check.name, check.status) for check in checks._settled(found, ran, ())]
 
 
 def every(modules: tuple[str, ...] = INSIDE, but: str = "") -> list[str]:
@@ -90,7 +92,7 @@ def test_no_line_stops_the_listener(line: str) -> None:
 @pytest.mark.parametrize("code", [0, 1, 137])
 def test_a_program_that_says_nothing_failed(code: int) -> None:
     ran = Ran(code=code, out="", err="")
-    (check,) = checks._settled("smoke", INSIDE, [], ran)
+    (check,) = checks._settled([], ran)
     assert (check.name, check.status) == ("smoke", "fail")
 
 
@@ -120,8 +122,8 @@ def test_lines_and_an_exit_status_that_agree_are_all(statuses: tuple[str, ...], 
 def test_the_failure_says_how_it_ended() -> None:
     found, _ = heard(row())
     ran = Ran(code=139, out="", err="x" * 1000 + "Segmentation fault\n")
-    detail = checks._settled("smoke", (), found, ran)[-1].detail
-    assert detail.startswith("smoke exited 139 after 1 checks: x")
+    detail = checks._settled(found, ran, ())[-1].detail
+    assert detail.startswith("it ended with 139 after 1 checks: x")
     assert detail.endswith("Segmentation fault")
     assert len(detail) < 500
 
@@ -134,29 +136,25 @@ def test_the_names_are_those_of_our_own_files() -> None:
         ("cpu",)
     )
     assert {"flash_attn_forward_backward", "llama_trains"} <= checks.names(("gpu",))
-    assert {"key_logs_in", "environment_over_ssh"} <= checks.names(PEER)
-    assert checks.names(INSIDE) == checks.names(("cpu",)) | checks.names(("gpu",))
-    for module in (*INSIDE, *PEER):
+    assert {"nccl_all_gpus", "torch_compile", "cpp_extension"} <= checks.names(("device",))
+    assert checks.names(INSIDE) == set().union(*(checks.names((name,)) for name in INSIDE))
+    for module in INSIDE:
         text = (plan.context_image() / f"pod/{module}.py").read_text()
         marked = re.findall(r"^@check\b(?:.|\n)*?^def (\w+)", text, re.MULTILINE)
         assert checks.names((module,)) == set(marked)
         assert len(marked) >= 5
 
 
-@pytest.mark.parametrize("modules", [INSIDE, PEER], ids=str)
-def test_all_of_them_are_enough(modules: tuple[str, ...]) -> None:
-    found, _ = heard(*every(modules), row("one more"))
+def test_all_of_them_are_enough() -> None:
+    found, _ = heard(*every(), row("one more"))
     ran = Ran(code=0, out="", err="")
-    assert checks._settled("smoke", modules, found, ran) == tuple(found)
+    assert checks._settled(found, ran) == tuple(found)
 
 
-@pytest.mark.parametrize(
-    ("modules", "name"),
-    [(modules, name) for modules in (INSIDE, PEER) for name in sorted(checks.names(modules))],
-)
-def test_an_image_that_leaves_a_check_out_fails(modules: tuple[str, ...], name: str) -> None:
-    found, _ = heard(*every(modules, but=name))
-    *rest, last = checks._settled("smoke", modules, found, Ran(code=0, out="", err=""))
+@pytest.mark.parametrize("name", sorted(checks.names(INSIDE)))
+def test_an_image_that_leaves_a_check_out_fails(name: str) -> None:
+    found, _ = heard(*every(but=name))
+    *rest, last = checks._settled(found, Ran(code=0, out="", err=""))
     assert rest == found
     assert (last.name, last.status) == ("smoke", "fail")
     assert f"after {len(found)} checks, without {name}: " in last.detail
@@ -164,24 +162,29 @@ def test_an_image_that_leaves_a_check_out_fails(modules: tuple[str, ...], name: 
 
 def test_one_that_is_skipped_is_not_missing() -> None:
     found, _ = heard(*every(but="llama_trains"), row("llama_trains", "skip"))
-    assert len(checks._settled("smoke", INSIDE, found, Ran(code=0, out="", err=""))) == len(found)
+    assert len(checks._settled(found, Ran(code=0, out="", err=""))) == len(found)
 
 
 def test_the_version_of_the_checks_is_short_and_stays() -> None:
-    assert re.fullmatch(r"[0-9a-f]{8}", checks.version())
-    assert checks.version() == checks.version()
+    assert re.fullmatch(r"[0-9a-f]{8}", checks.version("onstart"))
+    assert checks.version("onstart") == checks.version("onstart")
 
 
 def test_the_version_changes_with_what_is_asked_from_outside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, text = checks.version(), Path(checks.__file__).read_text()
-    file = tmp_path / "checks.py"
-    monkeypatch.setattr(checks, "__file__", str(file))
-    file.write_text(text)
-    assert checks.version() == before
-    file.write_text(text.replace("umask 077", "umask 022"))
-    assert checks.version() != before
+    before, home = checks.version("onstart"), Path(checks.__file__).parents[1]
+    for folder in ("checks", "engine"):
+        there, hidden = tmp_path / folder, shutil.ignore_patterns("__pycache__")
+        shutil.copytree(home / folder, there, ignore=hidden)
+    monkeypatch.setattr(checks, "__file__", str(tmp_path / "checks/__init__.py"))
+    assert checks.version("onstart") == before
+    assert checks.version("another") != before
+    for name in ("checks/contract.py", "checks/launch", "engine/pods.py"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text + "\n")
+        assert checks.version("onstart") != before
+        (tmp_path / name).write_text(text)
 
 
 # --- inside, with a stand-in for the engine -------------------------------------------------------
@@ -203,8 +206,10 @@ class Engine:
         return Ran(code=self.code, out="\n".join(self.lines), err="")
 
 
-def inside(engine: Engine, *, gpu: bool = False) -> tuple[Check, ...]:
-    return checks.inside(cast(Docker, engine), built(), print, gpu=gpu)
+def inside(engine: Engine, *levels: Level, require: str = "") -> tuple[Check, ...]:
+    asked = Asked(levels=levels or ("smoke",), required=frozenset({require} - {""}))
+    of = cast(Docker, engine)
+    return checks.inside(of, DIGEST, print, promise=DEMO.promise, asked=asked)
 
 
 def test_the_promise_is_the_targets_and_the_image_is_taken_by_digest() -> None:
@@ -222,13 +227,29 @@ def test_the_promise_is_the_targets_and_the_image_is_taken_by_digest() -> None:
 
 def test_with_a_gpu_the_checks_of_a_gpu_run() -> None:
     engine = Engine(row())
-    inside(engine, gpu=True)
+    inside(engine, "gpu")
     assert engine.runs[0]["argv"][-2:] == ["--level", "gpu"]
     assert engine.runs[0]["gpus"]
+
+
+def test_what_is_required_is_run_and_may_not_be_skipped() -> None:
+    engine = Engine(row())
+    inside(engine, require="gpu")
+    assert engine.runs[0]["argv"][-4:] == ["--level", "gpu", "--require", "gpu"]
+    assert engine.runs[0]["gpus"]
+    skipped = Check(name="R19", status="skip", detail="needs a GPU", seconds=0, needs="gpu")
+    failed = checks._required(skipped, frozenset({"gpu"}))
+    assert (failed.status, failed.detail) == ("fail", "skipped: needs a GPU; it is required")
+    for same in (
+        dataclasses.replace(skipped, needs="registry"),
+        dataclasses.replace(skipped, status="pass"),
+    ):
+        assert checks._required(same, frozenset({"gpu"})) is same
+    assert checks._required(skipped, frozenset()) is skipped
 
 
 def test_an_image_without_checks_does_not_pass() -> None:
     found = inside(Engine("bash: /opt/venv/bin/python: No such file or directory", code=127))
     assert [check.status for check in found] == ["fail"]
-    assert "exited 127 after 0 checks" in found[0].detail
+    assert "it ended with 127 after 0 checks" in found[0].detail
     assert not report(*(check.status for check in found)).passed

@@ -23,6 +23,7 @@ CLIENTS: dict[str, Any] = {
     "buildx": Version("0.13.1"),
     "compose": Version("2.26.1"),
     "mmdebstrap": True,
+    "ssh": True,
 }
 DEBIAN_12 = Facts(
     os="debian", os_version="12", releases={"bookworm": MIRROR, "bookworm-updates": MIRROR}, **BARE
@@ -86,6 +87,7 @@ def test_a_bare_debian_12_takes_its_engine_from_trixie_pinned_below() -> None:
         "docker-buildx/trixie",
         "docker-compose/trixie",
         "mmdebstrap",
+        "openssh-client",
         "iptables",
     )
     assert isinstance(steps[-1], Daemon)
@@ -103,6 +105,7 @@ def test_ubuntu_takes_its_own_packages_and_its_service_reads_our_file(facts: Fac
         "docker-buildx",
         "docker-compose-v2",
         "mmdebstrap",
+        "openssh-client",
         "iptables",
     )
     assert doctor.commands(steps)[-2:] == (
@@ -158,7 +161,7 @@ def test_an_engine_elsewhere_is_started_there(daemon: Version | None) -> None:
 
 
 def test_an_engine_that_answers_is_used_and_only_the_client_side_is_installed() -> None:
-    facts = dataclasses.replace(DEBIAN_12, engine=GOOD, mmdebstrap=True)
+    facts = dataclasses.replace(DEBIAN_12, engine=GOOD, mmdebstrap=True, ssh=True)
     steps = doctor.plan(facts)
     assert packages(steps) == ("docker-cli/trixie", "docker-buildx/trixie", "docker-compose/trixie")
     assert doctor.CONFIG not in files(steps)
@@ -294,7 +297,7 @@ def test_bookworm_s_compose_is_not_upgraded_behind_anyone_s_back() -> None:
     theirs = dataclasses.replace(
         DEBIAN_12, engine=GOOD, client=Version("26.1.5"), packages=frozenset({"docker-compose"})
     )
-    assert packages(doctor.plan(theirs)) == ("docker-buildx/trixie", "mmdebstrap")
+    assert packages(doctor.plan(theirs)) == ("docker-buildx/trixie", "mmdebstrap", "openssh-client")
 
 
 def test_a_plugin_of_another_s_is_not_upgraded_behind_anyone_s_back() -> None:

@@ -38,11 +38,17 @@ def test_tested_takes_no_failed_empty_or_skipped_report(statuses: tuple[Status, 
 def test_a_report_passed_when_something_passed_and_nothing_failed(statuses: list[Status]) -> None:
     one = report(*statuses)
     assert one.passed == ("pass" in statuses and "fail" not in statuses)
-    if one.passed:
+    if one.passed and len(statuses) >= 3:
         assert model.Tested(report=one).report is one
     else:
         with pytest.raises(ChecksFailed):
             model.Tested(report=one)
+
+
+def test_a_report_of_less_than_a_push_asks_for_is_not_enough() -> None:
+    with pytest.raises(ChecksFailed, match="was not tried for runpod and vast") as caught:
+        model.Tested(report=report("pass"))
+    assert caught.value.hint == f"imagegen test {DEMO.id}"
 
 
 def test_an_unknown_status_is_no_pass() -> None:

@@ -21,7 +21,9 @@ LAYER = model.Layer(digest="sha256:" + "1" * 64, compressed=1000, created_by="AD
 
 
 def passed(target: model.Target = DEMO, digit: str = "d") -> model.Tested:
-    return model.Tested(report=report("pass", of=built(target, digest="sha256:" + digit * 64)))
+    return model.Tested(
+        report=report("pass", "pass", "pass", of=built(target, digest="sha256:" + digit * 64))
+    )
 
 
 THREE = [(passed(target, str(i)), TO) for i, target in enumerate(TARGETS, start=1)]

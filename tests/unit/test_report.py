@@ -261,31 +261,6 @@ def test_images_that_were_built(printed: Printed) -> None:
     ]
 
 
-def test_checks(printed: Printed) -> None:
-    one = values.report("pass", "fail", "skip")
-    report.tested([one], "text")
-    lines = printed().splitlines()
-    assert lines[0] == f"{DEMO.id}: 1 passed, 1 failed, 1 skipped"
-    assert [line.split()[0] for line in lines[2:]] == ["pass", "fail", "skip"]
-    assert "detail 1" in lines[3]
-    report.tested([one], "json")
-    (row,) = json.loads(printed())
-    assert row["passed"] is False
-    assert [check["status"] for check in row["checks"]] == ["pass", "fail", "skip"]
-    assert set(row["checks"][0]) == {"name", "status", "detail", "seconds", "guards"}
-    report.tested([replace(values.report("pass"), cached="already tested")], "text")
-    assert "1 passed, 0 failed, 0 skipped, already tested" in printed()
-
-
-def test_a_long_detail_is_one_short_line(printed: Printed) -> None:
-    one = values.report("fail")
-    check = replace(one.checks[0], detail="line\n" * 1000)
-    report.tested([replace(one, checks=(check,))], "text")
-    lines = printed().splitlines()
-    assert len(lines) == 3
-    assert len(lines[2]) < 200
-
-
 def test_images_that_were_pushed(printed: Printed) -> None:
     one = values.pushed()
     report.pushed([one], "text")

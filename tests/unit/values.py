@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from imagegen import flow
-from imagegen.model import Built, Check, Image, Layer, Pushed, Report, Status, Target, Tested
+from imagegen.model import CPU, Built, Check, Image, Layer, Pushed, Report, Status, Target, Tested
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "dockerfiles/matrix.toml"
@@ -45,16 +45,23 @@ def built(target: Target = DEMO, **changes: Any) -> Built:
 
 def report(*statuses: Status, of: Built | None = None) -> Report:
     checks = tuple(
-        Check(name=f"check {i}", status=status, detail=f"detail {i}", seconds=0.5, guards="a bug")
+        Check(
+            name=f"check {i}",
+            status=status,
+            detail=f"detail {i}",
+            seconds=0.5,
+            guards="a bug",
+            level=CPU[i % 3],
+        )
         for i, status in enumerate(statuses)
     )
-    return Report(built=of or built(), checks=checks, seconds=1.5)
+    return Report.of(of or built(), checks, 1.5)
 
 
 def pushed(target: Target = DEMO, **changes: Any) -> Pushed:
     one = image(target)
     values: dict[str, Any] = {
-        "tested": Tested(report=report("pass", "skip", of=built(target))),
+        "tested": Tested(report=report("pass", "skip", "pass", of=built(target))),
         "repository": one.repository,
         "digest": DIGEST,
         "refs": (f"{one.repository}:{target.tag}-{KEY[:12]}", f"{one.repository}:{target.tag}"),
