@@ -1,4 +1,6 @@
-"""Seconds from `docker run` to an SSH login and to Jupyter's answer: `python -m benchmarks.pod_start IMAGE`.
+"""Seconds from `docker run` to an SSH login and to Jupyter's answer.
+
+`python -m benchmarks.pod_start IMAGE`, from the repository's root.
 
 Both wait for a pod that has both services, as on a platform; a round of its own for each of them,
 and one for a pod that only has SSH. The first column counts from before the engine is asked to make

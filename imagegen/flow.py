@@ -287,18 +287,24 @@ def test(
 
 def tested(
     it: Callable[[], Setup],
-    engine: Docker,
+    connect: Callable[[], Docker],
     select: Sequence[str],
     refs: Sequence[str],
     options: Options,
     say: Say,
 ) -> tuple[Outcome, ...]:
-    """The outcome for targets, or for images by reference; the matrix is for targets only."""
+    """The outcome for targets, or for images by reference; the matrix is for targets only.
+
+    Raises:
+        UsageError: both.
+    """
+    if select and refs:
+        raise UsageError("name targets, or images by --image, not both")
     if not refs:
-        return test(it(), engine, select, options, say)
+        return test(it(), connect(), select, options, say)
     from imagegen import testing
 
-    return testing.examined(engine, refs, options.asked, say)
+    return testing.examined(connect(), refs, options.asked, say)
 
 
 def checked(engine: Docker, built: Built, options: Options, say: Say) -> Report:

@@ -262,8 +262,7 @@ all on a card; runpod and vast: the platforms' contracts, from outside."""
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 UNREPORTABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot hold: most control characters, and half characters, which is nor UTF-8."""
-
+"""What XML 1.0 cannot hold, and of it what is no UTF-8 either."""
 CPU: tuple[Level, ...] = ("smoke", "runpod", "vast")
 """What needs no GPU, and what an image must pass to be pushed."""
 
@@ -283,9 +282,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """One check's outcome. ``guards`` names the bug or platform fact that it guards against;
-    ``level`` is the suite that it belongs to: smoke, gpu, runpod or vast.
-    """
+    """One check's outcome; ``guards`` names the bug or platform fact that it guards against."""
 
     name: str
     status: Status

@@ -17,10 +17,12 @@ from imagegen.cli.options import (
     Ca,
     Fmt,
     FreshBase,
+    Images,
     Jobs,
     KeepGoing,
     Level,
     Levels,
+    ListChecks,
     MatrixFile,
     NoSource,
     Output,
@@ -38,7 +40,6 @@ from imagegen.cli.options import (
     settings,
     setup,
 )
-from imagegen.errors import UsageError
 
 
 def render(
@@ -133,20 +134,10 @@ def build(
 
 def test(
     select: Select = None,
-    image: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--image",
-            metavar="REF",
-            help="Check this image, whoever built it, instead of targets; --level runpod and vast "
-            "unless told otherwise. Repeatable.",
-        ),
-    ] = None,
+    image: Images = None,
     level: Levels = None,
     require: Require = None,
-    list_: Annotated[
-        bool, typer.Option("--list", help="List the checks and what each guards against.")
-    ] = False,
+    list_: ListChecks = False,
     again: Again = False,
     report_: Reports = None,
     builder: Builder = "",
@@ -178,8 +169,6 @@ def test(
     if list_:
         outcomes.catalogue(checks.listed(), {one.value for one in level or ()}, fmt.value)
         return
-    if select and image:
-        raise UsageError("name targets, or images by --image, not both")
     files = outcomes.files(report_ or ())
     options = settings(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
@@ -189,7 +178,7 @@ def test(
     )  # fmt: skip
     found = flow.tested(
         lambda: setup(matrix, facts, allow_unknown),
-        Docker.connect(), select or (), image or (), options, Progress(),
+        Docker.connect, select or (), image or (), options, Progress(),
     )  # fmt: skip
     outcomes.show(found, fmt.value, files)
     flow.passed(found)

@@ -166,6 +166,18 @@ Levels = Annotated[
         "all that need no GPU.",
     ),
 ]
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image",
+        metavar="REF",
+        help="Check this image, whoever built it, instead of targets; --level runpod and vast "
+        "unless told otherwise. Repeatable.",
+    ),
+]
+ListChecks = Annotated[
+    bool, typer.Option("--list", help="List the checks and what each guards against.")
+]
 Require = Annotated[
     list[Needed] | None,
     typer.Option("--require", help="gpu: run that level, and a check skipped for it has failed."),

@@ -42,7 +42,7 @@ def torch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_torch_than_the_image_s_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(about, "torch_here", lambda: "2.5.0")
     assert "torch 2.5.0" in about.sentence(HAS, [])
-    (line,) = about.advice(HAS, [], None, error=0, device=False)
+    (line,) = about.replaced(HAS)
     assert "made with torch 2.11.0" in line
     assert line.endswith("now has 2.5.0: pip install torch==2.11.0 goes back.")
 

@@ -94,18 +94,6 @@ def sentence(has: Mapping[str, Any], found: Sequence[Gpu]) -> str:
     return f"This pod has {', '.join(words)} and Python {has['python']}."
 
 
-def advice(
-    has: Mapping[str, Any],
-    found: Sequence[Gpu],
-    cuda: tuple[int, int] | None,
-    *,
-    error: int,
-    device: bool,
-) -> list[str]:
-    """What does not fit, each with what to do about it."""
-    return [*replaced(has), *_of_gpus(has, found, cuda, error=error, device=device)]
-
-
 def replaced(has: Mapping[str, Any]) -> list[str]:
     """A torch that came after the image."""
     here, made = torch_here(), has["torch"]
@@ -117,7 +105,7 @@ def replaced(has: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _of_gpus(
+def advice(
     has: Mapping[str, Any],
     found: Sequence[Gpu],
     cuda: tuple[int, int] | None,
@@ -125,6 +113,7 @@ def _of_gpus(
     error: int,
     device: bool,
 ) -> list[str]:
+    """What of the machine does not fit, each with what to do about it."""
     if not found:
         return ["Its GPU does not answer: restart the pod, or take another machine."] * device
     needed = tuple(map(int, has["cuda"].split(".")))[:1]
@@ -165,7 +154,8 @@ def main() -> int:
         found = gpus() if device else ()
         cuda = driver_cuda() if found else None
         error = cuda_error() if found else 0
-        lines = [sentence(has, found), *advice(has, found, cuda, error=error, device=device)]
+        lines = [sentence(has, found), *replaced(has)]
+        lines += advice(has, found, cuda, error=error, device=device)
     except (OSError, ValueError, KeyError, IndexError) as error:
         lines = [f"{PROMISE} cannot be read: {error!r}"]
     print("\n".join(f"imagegen: {line}" for line in lines))
