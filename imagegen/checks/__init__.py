@@ -55,7 +55,7 @@ def examine(
     own = promise is not None or bool(labels.get(LABEL))  # others have no such program
     if own and (gpus or "smoke" in asked.levels):
         found += inside(engine, digest or ref, say, promise=promise, asked=asked)
-    elif "smoke" in asked.levels:
+    elif "smoke" in asked.levels or asked.levels == ("gpu",):
         detail = "imagegen has not made it: it holds no checks. runpod and vast try any image"
         found.append(Check(name="smoke", status="fail", detail=detail, seconds=0.0))
     settings = contract.Settings(gpus=gpus, claims=promise or {}, onstart=onstart, digest=digest)

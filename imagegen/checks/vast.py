@@ -238,11 +238,13 @@ def V14_tmux_is_the_platforms(trial: Trial) -> str:
 @SUITE.clause(
     "a GPU that only `docker exec` sees, or that only our own start makes usable",
     needs="gpu",
-    timeout=400,
+    timeout=700,
 )
 def V19_the_gpu_works_over_ssh(trial: Trial) -> str:
     """Under the launch script, which starts its own sshd."""
-    return works_on_its_gpu(trial, launched(trial, "gpu", gpus=True))
+    pod = launched(trial, "gpu", gpus=True)
+    through(pod)
+    return works_on_its_gpu(trial, pod)
 
 
 # --- what waits, and what restarts ----------------------------------------------------------------

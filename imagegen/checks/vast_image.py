@@ -128,10 +128,8 @@ def V12_the_tag_says_the_cuda(trial: Trial) -> str:
     """The tag, against what is inside; a template's filter for CUDA is made of the same claim."""
     text = tag(trial)
     found = re.search(r"cuda-(\d+\.\d+)", text)
-    if not found and not trial.claims:
-        raise Skip(
-            f"the tag {text} has no cuda-X.Y, so [Automatic] cannot take it; nothing claimed"
-        )
+    if not found and (not text or not trial.claims):
+        raise Skip(f"no cuda-X.Y in the tag ({text or 'not known'}), by which [Automatic] chooses")
     need(found, f"the tag: expected cuda-X.Y in it, found {text or 'no tag'}")
     named = found[1] if found else ""
     need(re.fullmatch(r"\d+\.\d", named), f"one digit after the point: expected, found {named}")

@@ -19,8 +19,9 @@ mkdir -p /workspace
 /opt/imagegen/start </dev/null >>/var/log/imagegen.log 2>&1
 """
 """vast.ai runs it at every boot of an instance: it returns, and a second run changes nothing. The
-start script leaves SSH to the platform there, and Jupyter too unless JUPYTER_PASSWORD is set. It
-keeps nothing of the caller's open, who may wait for the end of what onstart says."""
+start script leaves SSH to the platform there, and Jupyter too, in Jupyter mode or where
+JUPYTER_PASSWORD is empty. It keeps nothing of the caller's open, who may wait for the end of what
+onstart says."""
 
 PLATFORMS = ("runpod", "vast")
 

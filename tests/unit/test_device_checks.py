@@ -368,3 +368,23 @@ def test_a_process_that_dies_is_told_with_its_reason(tmp_path: Path) -> None:
 def test_a_hang_is_told_before_the_runner_gives_up() -> None:
     """The runner knows only that there was no result; NCCL's own limit comes first of all."""
     assert ranks.STUCK < ranks.PATIENCE < device.SUITE["nccl_all_gpus"].timeout - 30
+
+
+@pytest.mark.parametrize(
+    ("capability", "archs", "fits"),
+    [
+        ((9, 0), ["sm_80", "sm_90a"], True),
+        ((8, 9), ["sm_80"], True),
+        ((7, 0), ["sm_75", "sm_80", "compute_120"], False),
+        ((12, 1), ["sm_80", "compute_120"], True),  # what the driver compiles
+        ((10, 0), ["sm_80", "sm_90", "sm_120"], False),
+    ],
+)
+def test_torch_has_kernels_for_a_gpu_or_what_its_driver_compiles(
+    capability: tuple[int, int], archs: list[str], fits: bool
+) -> None:
+    if fits:
+        device.built_for(capability, archs)
+    else:
+        with pytest.raises(AssertionError, match="torch has no kernels for compute capability"):
+            device.built_for(capability, archs)

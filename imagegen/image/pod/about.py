@@ -100,8 +100,8 @@ def replaced(has: Mapping[str, Any]) -> list[str]:
     if here == made:
         return []
     return [
-        f"The image was made with torch {made}, for which its flash-attn was compiled, and now has "
-        f"{here}: pip install torch=={made} goes back."
+        f"The image was made with torch {made} for CUDA {has['torch_cuda']}, which its other "
+        f"packages fit, and now has {here}: install the former again, or what fits the latter."
     ]
 
 

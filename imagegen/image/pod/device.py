@@ -46,10 +46,11 @@ def cuda() -> Any:
 def built_for(capability: tuple[int, int], archs: Sequence[str]) -> None:
     """Fail where torch has neither machine code for a GPU nor what its driver could compile."""
     major, minor = capability
-    codes = [int(re.sub(r"\D", "", arch)) for arch in archs if arch.startswith("sm_")]
+    own, text = 10 * major + minor, " ".join(archs)
+    sm, ptx = (list(map(int, re.findall(rf"{kind}_(\d+)", text))) for kind in ("sm", "compute"))
     need(
-        runs(10 * major + minor, codes) or any(arch.startswith("compute_") for arch in archs),
-        f"torch has no kernels for compute capability {major}.{minor}, only for {' '.join(archs)}: "
+        runs(own, sm) or any(code <= own for code in ptx),
+        f"torch has no kernels for compute capability {major}.{minor}, only for {text}: "
         "take another GPU, or an image for this one",
     )
 

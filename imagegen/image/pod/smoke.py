@@ -27,7 +27,7 @@ def main() -> int:
     about = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(prog="imagegen-check", description=about)
     here = Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi")  # or: WSL
-    level = "gpu" if here else "cpu"
+    level = "gpu" if here or "--require" in sys.argv else "cpu"
     parser.add_argument(
         "--level", choices=("cpu", "gpu"), default=level, help="gpu adds to cpu; here: %(default)s"
     )
