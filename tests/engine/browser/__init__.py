@@ -76,12 +76,16 @@ class Browser:
         wrapped = f"return (async (...words) => {{ {script} }})(...arguments)"
         return self._ask("POST", "/execute/sync", script=wrapped, args=words)
 
-    def click(self, css: str) -> None:
-        """Click on the first that ``css`` finds, as soon as it is there and nothing covers it."""
+    def click(self, css: str, past: str = "") -> None:
+        """Click on the first that ``css`` finds, as soon as it is there and nothing covers it.
+
+        ``past`` is what is clicked away first where it has come up.
+        """
 
         def once() -> bool:
-            found = self._ask("POST", "/element", using="css selector", value=css)
-            self._ask("POST", f"/element/{found[ELEMENT]}/click")
+            for target in (past, css) if past and self.texts(past) else (css,):
+                found = self._ask("POST", "/element", using="css selector", value=target)
+                self._ask("POST", f"/element/{found[ELEMENT]}/click")
             return True
 
         eventually(once, f"a click on {css}")
