@@ -14,7 +14,7 @@ import requests
 T = TypeVar("T")
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
-SHIFT, CONTROL, ENTER = "\ue008", "\ue009", "\ue007"
+SHIFT, ENTER = "\ue008", "\ue007"
 OPTIONS = {
     # In a container Chromium is root, and /dev/shm has 64 MB.
     "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1000"]
@@ -76,16 +76,12 @@ class Browser:
         wrapped = f"return (async (...words) => {{ {script} }})(...arguments)"
         return self._ask("POST", "/execute/sync", script=wrapped, args=words)
 
-    def click(self, css: str, past: str = "") -> None:
-        """Click on the first that ``css`` finds, as soon as it is there and nothing covers it.
-
-        ``past`` is what is clicked away first where it has come up.
-        """
+    def click(self, css: str) -> None:
+        """Click on the first that ``css`` finds, as soon as it is there and nothing covers it."""
 
         def once() -> bool:
-            for target in (past, css) if past and self.texts(past) else (css,):
-                found = self._ask("POST", "/element", using="css selector", value=target)
-                self._ask("POST", f"/element/{found[ELEMENT]}/click")
+            found = self._ask("POST", "/element", using="css selector", value=css)
+            self._ask("POST", f"/element/{found[ELEMENT]}/click")
             return True
 
         eventually(once, f"a click on {css}")
