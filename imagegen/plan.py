@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -326,7 +327,7 @@ def _copied(recipe: Recipe, workspace: Workspace) -> dict[str, bytes]:
 def _tree(node: Traversable, name: str) -> dict[str, bytes]:
     if node.is_file():
         return {name: node.read_bytes()}
-    if node.name == "__pycache__":
+    if node.name == "__pycache__" or fnmatch(node.name, ".*_cache"):  # as .dockerignore has it
         return {}
     parts = [_tree(child, f"{name}/{child.name}") for child in node.iterdir()]
     return {key: value for part in parts for key, value in part.items()}

@@ -70,6 +70,8 @@ def test_a_new_file_and_a_new_name_change_the_key_and_a_cache_does_not(copied: P
     before = made().key
     (copied / "__pycache__").mkdir()
     (copied / "__pycache__/smoke.pyc").write_bytes(b"x")
+    (copied / ".mypy_cache/3.11").mkdir(parents=True)
+    (copied / ".mypy_cache/3.11/smoke.data.json").write_bytes(b"x")
     assert made().key == before
     (copied / "more").write_text("x")
     more = made().key
