@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def template_runpod(
     select: Select = None,
     base: BaseFrom = Base.pull,
-    repository: Repository = "",
+    repository: Repository = None,
     wheels: Wheels = "",
     matrix: MatrixFile = MATRIX,
     facts: OwnFacts = None,
@@ -47,7 +47,7 @@ def template_runpod(
 def template_vast(
     select: Select = None,
     base: BaseFrom = Base.pull,
-    repository: Repository = "",
+    repository: Repository = None,
     wheels: Wheels = "",
     matrix: MatrixFile = MATRIX,
     facts: OwnFacts = None,
@@ -58,13 +58,18 @@ def template_vast(
 
 
 def _template(
-    platform: str, select: list[str] | None, base: Base, repository: str, wheels: str, it: Setup
+    platform: str,
+    select: list[str] | None,
+    base: Base,
+    repository: list[str] | None,
+    wheels: str,
+    it: Setup,
 ) -> None:
-    from imagegen import flow, pods, report
-    from imagegen.engine import Docker
+    from imagegen import delivery, flow, pods, report
 
-    options = flow.Options(base=base.value, repository=repository, wheels=wheels)
-    done = flow.already_pushed(it, Docker.connect(), select or (), options, report.Progress())
+    repositories = tuple(repository or ())
+    options = flow.Options(base=base.value, repositories=repositories, wheels=wheels)
+    done = delivery.published(it, select or (), options, report.Progress())
     report.show([pods.template(platform, one, it.facts) for one in done])
 
 

@@ -33,8 +33,7 @@ def template(platform: str, pushed: Pushed, facts: Facts) -> dict[str, object]:
 
 def disk(pushed: Pushed) -> int:
     """GB that a pod needs: the layers as pulled, the file system they unpack to, and room."""
-    unpacked = pushed.tested.report.built.unpacked
-    return math.ceil((pushed.compressed + unpacked) / GB) + WORKING_SPACE
+    return math.ceil((pushed.compressed + pushed.unpacked) / GB) + WORKING_SPACE
 
 
 def runpod(pushed: Pushed, facts: Facts) -> dict[str, object]:
@@ -43,7 +42,7 @@ def runpod(pushed: Pushed, facts: Facts) -> dict[str, object]:
     Field names: RunPod's REST v2 OpenAPI schema, CreateTemplateRequest, as of 2026-08-20. Any key
     that it does not know is refused there, so there are none. Not tried on a live account.
     """
-    target = pushed.tested.report.built.image.target
+    target = pushed.target
     return {
         "name": target.id,
         "image": pushed.pinned,
@@ -73,7 +72,7 @@ def vast(pushed: Pushed) -> dict[str, object]:
     Field names: vast.ai's OpenAPI page create_template, as of 2026-08-07. ``env`` is a string of
     docker flags there, of which -e, -p and -h are honoured. Not tried on a live account.
     """
-    target = pushed.tested.report.built.image.target
+    target = pushed.target
     repository, _, tag = pushed.refs[0].rpartition(":")
     return {
         "name": target.id,
