@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from imagegen import record
 from imagegen.model import CPU, Built, Check, Image, Report
@@ -36,7 +37,7 @@ def put(
         }
     ).encode()
     for body in (layer, config):
-        repository.send(digest_of(body), lambda body=body: body)
+        repository.send(digest_of(body), partial(bytes, body))
     document = json.dumps(
         {
             "schemaVersion": 2,
