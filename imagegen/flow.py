@@ -224,8 +224,11 @@ def build(
     """Build the selected targets; those whose key the engine already has are done.
 
     Raises:
-        BuildError: what failed; with ``keep_going``, after everything else was built.
+        BuildError: what failed; with ``keep_going``, after everything else was built; or what
+            was built and is larger than its budget.
     """
+    from imagegen import stored
+
     chosen = images(it, engine, select, options, say)
     held = {image.key for image in chosen if engine.local(image.ref)}
     todo = [image for image in chosen if image.key not in held]
@@ -234,10 +237,14 @@ def build(
         for line in image.notes:
             say(f"{image.target.id}: {line}")
     seconds = _bake(it, engine, todo, options, say)
-    return tuple(
+    done = tuple(
         _built(engine, image, seconds.get(image.key, 0.0), cached=image.key in held)
         for image in chosen
     )
+    profiles = it.workspace.matrix.profile.items()
+    budgets = {name: one.budget_gb for name, one in profiles if one.budget_gb}
+    stored.within(engine, done, budgets, cache() / "sizes", say)
+    return done
 
 
 def _bake(

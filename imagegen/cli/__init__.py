@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from imagegen.cli import choosing, making, using
+from imagegen.cli import choosing, making, measuring, using
 from imagegen.cli.wheels import wheel
 
 app = typer.Typer(
@@ -52,6 +52,7 @@ app.command()(making.lock)
 app.command()(making.build)
 app.command()(making.test)
 app.command()(making.push)
+app.command()(measuring.size)
 template.command("runpod")(using.template_runpod)
 template.command("vast")(using.template_vast)
 app.command()(using.doctor)
