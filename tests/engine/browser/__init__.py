@@ -148,6 +148,13 @@ class Browser:
         """What pages have put on the console since the last call, errors of loading included."""
         return [str(row["message"]) for row in self._ask("POST", "/se/log", type="browser")]
 
+    def move_to(self, x: int, y: int, *, click: bool = False) -> None:
+        """Move the mouse to a point of the window, and click there or not."""
+        steps: list[dict[str, object]] = [{"type": "pointerMove", "duration": 0, "x": x, "y": y}]
+        steps += [{"type": kind, "button": 0} for kind in ("pointerDown", "pointerUp") if click]
+        mouse = {"type": "pointer", "id": "mouse", "actions": steps}
+        self._ask("POST", "/actions", actions=[mouse])
+
     def screenshot(self) -> bytes:
         """What the window shows, as PNG."""
         return base64.b64decode(self._ask("GET", "/screenshot"))
