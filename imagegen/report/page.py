@@ -78,8 +78,9 @@ def _nearly_all(children: Sequence[Node], count: int) -> Node | None:
 
 def _with_rest(children: Sequence[Node], more: Sequence[Node]) -> tuple[Node, ...]:
     """The children and, as one of them, all that is more or was left over before."""
-    rest = [*more, *(one for one in children if one.name == REST and not one.children)]
-    kept = [one for one in children if one not in rest]
+    before = [one.name == REST and not one.children for one in children]
+    rest = [*more, *(one for one, left in zip(children, before, strict=True) if left)]
+    kept = [one for one, left in zip(children, before, strict=True) if not left]
     if not rest:
         return tuple(kept)
     most = max(rest, key=lambda one: one.bytes)
