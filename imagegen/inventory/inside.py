@@ -320,7 +320,7 @@ def recorded(folder: str) -> int | None:
 
 def python(metadata: list[str]) -> list[Row]:
     """The installed Python packages of every environment: core metadata, PEP 566 and 639."""
-    found = []
+    found: dict[tuple[str, str, str], Row] = {}
     for at in sorted(metadata):
         location = os.path.dirname(at)
         if not location.endswith(("/site-packages", "/dist-packages")):
@@ -332,17 +332,17 @@ def python(metadata: list[str]) -> list[Row]:
             continue
         classes = [value for name, value in said if name == "Classifier" and "License ::" in value]
         words = values.get("License", "") or ", ".join(one.rpartition(" :: ")[2] for one in classes)
-        found.append(
-            {
-                "name": values["Name"],
-                "version": values["Version"],
-                "location": readable(location),
-                "bytes": recorded(at),
-                "license": words[:200],
-                "expression": values.get("License-Expression", ""),
-            }
-        )
-    return sorted(found, key=lambda one: (one["name"].lower(), one["location"]))
+        row = {
+            "name": values["Name"],
+            "version": values["Version"],
+            "location": readable(location),
+            "bytes": recorded(at),
+            "license": words[:200],
+            "expression": values.get("License-Expression", ""),
+        }
+        # Debian's cryptography has both a dist-info and an egg-info; the former sorts first
+        found.setdefault((values["Name"], values["Version"], location), row)
+    return sorted(found.values(), key=lambda one: (one["name"].lower(), one["location"]))
 
 
 def release() -> dict[str, str]:

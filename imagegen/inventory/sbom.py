@@ -24,7 +24,8 @@ def spdx(inventory: Inventory, *, name: str, digest: str, created: datetime) -> 
     """The document about the image ``name``, whose manifest has ``digest`` (``sha256:…``)."""
     rows = [_deb(one, inventory.os) for one in inventory.dpkg]
     rows += [_pypi(one) for one in inventory.python]
-    packages = sorted(rows, key=lambda row: str(row["SPDXID"]))
+    # by its id, so that what a database names twice is there once
+    packages = [row for _, row in sorted({str(row["SPDXID"]): row for row in rows}.items())]
     return {
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
