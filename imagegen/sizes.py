@@ -117,9 +117,14 @@ def _degrees(images: Sequence[Sized]) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def plain(words: str) -> str:
+    """Words of an image, which may hold anything, as a terminal can take them."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in words)
+
+
 def made_by(layer: Layer) -> str:
     """The instruction that made a layer, without what every instruction has."""
-    command = " ".join(layer.created_by.split()).partition(" # buildkit")[0]
+    command = plain(" ".join(layer.created_by.split())).partition(" # buildkit")[0]
     return command.replace("/build/with-network ", "").rpartition(" -c ")[2] or command
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from imagegen.errors import EngineError
+from imagegen.sizes import plain
 
 if TYPE_CHECKING:
     from imagegen.engine import Docker
@@ -21,6 +22,8 @@ Kind = Literal["cuda", "torch", "python", "apt", "other"]
 environment, the distribution's packages, and what is left."""
 
 Bytes = Annotated[int, Field(ge=0)]
+Words = Annotated[str, AfterValidator(plain)]
+"""Names come from the image, and may hold what a terminal would obey."""
 STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -28,19 +31,19 @@ STRICT = ConfigDict(extra="forbid", strict=True)
 class Release:
     """A distribution's release as os-release(5) spells it: ``debian``, ``12``."""
 
-    id: str
-    version: str
+    id: Words
+    version: Words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
 class Dpkg:
     """A package of the distribution; ``bytes`` are its Installed-Size, which dpkg rounds to kB."""
 
-    name: str
-    version: str
-    arch: str
+    name: Words
+    version: Words
+    arch: Words
     bytes: Bytes
-    source: str
+    source: Words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
@@ -51,19 +54,19 @@ class PythonPackage:
     else it says of its licence.
     """
 
-    name: str
-    version: str
-    location: str
+    name: Words
+    version: Words
+    location: Words
     bytes: Bytes | None
-    license: str
-    expression: str
+    license: Words
+    expression: Words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
 class Node:
     """A folder or a file; what is too small to be shown is a child named ``(other)``."""
 
-    name: str
+    name: Words
     bytes: Bytes
     kind: Kind
     children: tuple[Node, ...]
@@ -75,7 +78,7 @@ class Copies:
 
     bytes: Bytes
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    paths: Annotated[tuple[str, ...], Field(min_length=2)]
+    paths: Annotated[tuple[Words, ...], Field(min_length=2)]
 
     @property
     def spare(self) -> int:
@@ -87,7 +90,7 @@ class Copies:
 class Place:
     """One file of several that have a name in common."""
 
-    path: str
+    path: Words
     bytes: Bytes
 
 
@@ -95,7 +98,7 @@ class Place:
 class Versions:
     """A library of one name and major number at several paths, with different bytes."""
 
-    soname: str
+    soname: Words
     places: Annotated[tuple[Place, ...], Field(min_length=2)]
 
 

@@ -57,7 +57,9 @@ def _image(name: str, digest: str) -> dict[str, object]:
 
 
 def _deb(one: Dpkg, release: Release) -> dict[str, object]:
-    where = {"arch": one.arch, "distro": f"{release.id}-{release.version}"}
+    where = {"arch": one.arch}
+    if release.id:
+        where["distro"] = f"{release.id}-{release.version}"
     kind = f"deb/{release.id or 'debian'}"
     purl = _purl(kind, one.name.lower(), one.version, where)
     row = _package(_id("deb", one.name, purl), one.name, one.version, purl)

@@ -6,6 +6,7 @@ import json
 import os
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,25 @@ def test_a_budget_that_is_passed_fails_with_the_largest_layers(
     (file,) = tmp_path.glob("*.json")
     layers = stored.kept(file)
     assert layers == engine.stored(built.digest)
+
+
+def test_a_build_is_held_to_the_budget_of_its_profile(
+    engine: Docker, setup: flow.Setup, demo: Built
+) -> None:
+    target = demo.image.target
+    profiles = setup.workspace.matrix.profile
+    tight = profiles[target.profile].model_copy(update={"budget_gb": 1.5})
+    matrix = setup.workspace.matrix.model_copy(
+        update={"profile": {**profiles, target.profile: tight}}
+    )
+    tighter = replace(setup, workspace=replace(setup.workspace, matrix=matrix))
+    options = flow.Options(network=NETWORK, base="bootstrap")
+    with pytest.raises(BuildError, match=r"its budget is 1\.5 GB") as caught:
+        flow.build(tighter, engine, [target.id], options, print)
+    assert "/locks/cuda.txt" in str(caught.value)
+    assert engine.local(demo.image.ref), "what was built stays for a look"
+    # and the committed budget holds
+    assert flow.build(setup, engine, [target.id], options, print)[0].digest == demo.digest
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -79,6 +79,13 @@ def test_anything_else_is_refused_with_its_place(change: dict[str, Any], place: 
         inventory.parsed(json.dumps(FOUND | change), "ref")
 
 
+def test_a_name_cannot_speak_to_the_terminal() -> None:
+    name = "a\x1b]0;title\x07\n\u202eb"
+    change = {"copies": [{"bytes": 1, "sha256": "0" * 64, "paths": [name, "/b"]}]}
+    (found,) = inventory.parsed(json.dumps(FOUND | change), "ref").copies
+    assert found.paths[0] == "a\ufffd]0;title\ufffd\ufffd\ufffdb"
+
+
 @pytest.mark.parametrize("text", ["", "hello", "[]", "null", json.dumps(FOUND)[:-1]])
 def test_what_is_no_inventory_is_refused(text: str) -> None:
     with pytest.raises(EngineError, match="looking into ref"):

@@ -110,6 +110,7 @@ def test_a_layer_that_comes_twice_counts_once() -> None:
         ("RUN /bin/bash -euo pipefail -c /build/with-network /build/x  y # buildkit", "/build/x y"),
         ("COPY pod/ /opt/ # buildkit", "COPY pod/ /opt/"),
         ("mmdebstrap", "mmdebstrap"),
+        ("RUN echo \x1b[31m", "RUN echo \ufffd[31m"),
         ("", ""),
     ],
 )
