@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagegen import flow, inventory, sizes, stored
-from imagegen.errors import EngineError
+from imagegen.errors import EngineError, UsageError
 from imagegen.inventory import Inventory
 from imagegen.proc import Say
 from imagegen.sizes import Sharing, Sized
@@ -52,24 +52,42 @@ def measure(
     """
     engine = connect()
     here: list[tuple[str, str]] = []
-    missing: list[tuple[str, str]] = []
+    missing: list[str] = []
     if select or not refs:
-        for image in flow.images(it(), None, select, options, say):
-            found = here if engine.local(image.ref) else missing
-            found.append((image.target.id, image.ref))
+        here, missing = _built(it(), engine, select, options, say)
     for ref in dict.fromkeys(refs):
         engine.pulled(ref, say)
         here.append((ref, ref))
     if not here:
-        raise absent([name for name, _ in missing])
+        raise absent(missing)
     folder = flow.cache() / "sizes"
     images = tuple(_measured(engine, name, ref, folder, say) for name, ref in here)
     return Measures(
         images=images,
         sharing=sizes.sharing([one.sized for one in images]),
         # without a selection the question was what is here
-        missing=tuple(name for name, _ in missing) if select else (),
+        missing=tuple(missing) if select else (),
     )
+
+
+def _built(
+    it: flow.Setup, engine: Docker, select: Sequence[str], options: flow.Options, say: Say
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Name and reference of the selected targets that are built here, and the names of the rest."""
+    here, missing = [], []
+    for name in [one.id for one in it.resolution.select(select)]:
+        try:
+            (image,) = flow.images(it, None, [name], options, say)
+        except UsageError:  # it cannot stand on that base, so nobody built it so
+            if select:
+                raise
+            missing.append(name)
+            continue
+        if engine.local(image.ref):
+            here.append((name, image.ref))
+        else:
+            missing.append(name)
+    return here, missing
 
 
 def _measured(engine: Docker, name: str, ref: str, folder: Path, say: Say) -> Measured:

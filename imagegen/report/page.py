@@ -24,6 +24,8 @@ KINDS = {
 REST = "(other)"
 CHAIN = 0.98
 """Part of a folder that one folder in it has to take for the two to be shown as one."""
+MANY = 3
+"""Other images that a layer is shared with, from which their number makes no difference."""
 ROWS = 10
 """Rows of each table."""
 
@@ -51,6 +53,7 @@ def page(found: Measures) -> str:
         images=images,
         shared=_shared(found.sharing, found.images) if len(images) > 1 else None,
         kinds=KINDS,
+        many=MANY,
         trees=[compact(chained(m.inventory.tree)) if m.inventory else None for m in found.images],
     )
 
@@ -134,7 +137,7 @@ def _shared(it: Sharing, images: Sequence[Measured]) -> dict[str, Any]:
             "size": one.sized.compressed,
             "parts": [
                 {"others": others, "size": count, "share": _share(count, widest)}
-                for others, count in enumerate(it.degrees[one.sized.name])
+                for others, count in enumerate(_few(it.degrees[one.sized.name]))
                 if count
             ],
         }
@@ -149,6 +152,11 @@ def _shared(it: Sharing, images: Sequence[Measured]) -> dict[str, Any]:
         "pairs": [pair for pair in it.pairs if pair.shared][:ROWS],
         "order": it.order,
     }
+
+
+def _few(degrees: Sequence[int]) -> tuple[int, ...]:
+    """The bytes that are shared with 0, 1, … others, of ``MANY`` and more as one: a few shades."""
+    return (*degrees[:MANY], sum(degrees[MANY:]))
 
 
 def _share(count: int, of: int) -> float:

@@ -216,6 +216,19 @@ def test_bars_are_as_long_as_their_bytes() -> None:
     )
 
 
+def test_bytes_shared_with_many_are_one_part() -> None:
+    images = [
+        replace(TWO, sized=sized(f"image {i}", ("all", 1000), (f"own{i}", 1), (f"p{i // 2}", 10)))
+        for i in range(6)
+    ]
+    text = page.page(measures(*images))
+    assert "shared with 1 other</span>" in text
+    assert "shared with 3 or more others</span>" in text
+    assert "shared with 5" not in text
+    widths = re.findall(r'class="d(\d)" style="width: ([\d.]+)%', text)
+    assert widths == [("0", "0.099"), ("1", "0.989"), ("3", "98.912")] * 6
+
+
 # --- folders that are shown as one ----------------------------------------------------------------
 
 NAMES = st.text("ab", min_size=1, max_size=2) | st.just("(other)")
