@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from imagegen.cli import choosing, making, registries, using
+from imagegen.cli import choosing, making, measuring, registries, using
 from imagegen.cli.wheels import wheel
 
 app = typer.Typer(
@@ -54,6 +54,7 @@ app.command()(making.test)
 app.command()(making.push)
 app.command()(registries.inspect)
 app.command()(registries.prune)
+app.command()(measuring.size)
 template.command("runpod")(using.template_runpod)
 template.command("vast")(using.template_vast)
 app.command()(using.doctor)

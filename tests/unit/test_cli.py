@@ -42,6 +42,7 @@ OPTIONS = {
     "build": ("--print", "--keep-going", *BUILD),
     "test": ("--image", "--level", "--require", "--report", "--again", "--keep-going", *BUILD),
     "push": ("--require", "--again", *BUILD),
+    "size": ("--image", "--html", "--top", "--base", "--wheels", "--format", *WHERE),
     "template runpod": ("--base", "--repository", "--wheels", *WHERE),
     "template vast": ("--base", "--repository", "--wheels", *WHERE),
     "wheel list": ("--wheels", "--ca", "--format", *WHERE),
