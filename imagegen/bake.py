@@ -126,17 +126,21 @@ def document(
     compiling: Compiling | None = None,
     *,
     load: bool = False,
+    attest: bool = False,
 ) -> dict[str, object]:
     """The bake definition that builds ``images`` and puts them into the builder's image store.
 
     Every target names one output, so that the bytes that are tested are the bytes that are
     pushed: zstd layers under the digest that the registry will hold. ``load`` is for a builder
-    outside the engine: it sends the image there.
+    outside the engine: it sends the image there. ``attest`` is for a second run, which finds
+    everything in BuildKit's cache: it makes an index, of the same image and its provenance, under
+    another name.
     """
     network, compiling = network or Network(), compiling or Compiling()
     targets = {
         name(image.target): _target(image, context, image_context, network, compiling)
         | {"output": [_wheels(compiling.wheels) if compiling.wheels else _image(image, load=load)]}
+        | (_attested(image) if attest else {})
         for image in images
     }
     return {"group": {"default": {"targets": sorted(targets)}}, "target": targets}
@@ -155,6 +159,20 @@ def _image(image: Image, *, load: bool) -> str:
     if not load:
         options["unpack"] = "true"
     return ",".join(f"{key}={value}" for key, value in options.items())
+
+
+def attested(image: Image) -> str:
+    """The local name of the index that holds an image and its provenance."""
+    return f"imagegen/attested:{image.ref.partition(':')[2]}"
+
+
+def _attested(image: Image) -> dict[str, object]:
+    """The same image with BuildKit's provenance, in its fullest form."""
+    output = _image(image, load=False).replace(f"name={image.ref}", f"name={attested(image)}")
+    return {
+        "output": [output.removesuffix(",unpack=true")],
+        "attest": ["type=provenance,mode=max"],
+    }
 
 
 def _wheels(folder: Path) -> str:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagegen import flow, parallel, publish, testing
+from imagegen import flow, papers, parallel, publish, testing
 from imagegen.errors import ChecksFailed, ImagegenError, RegistryError, UsageError
 from imagegen.flow import Options, Setup
 from imagegen.model import Asked, Built, Image, Outcome, Pushed, Tested
@@ -109,8 +109,15 @@ def push(
         return publish.point(there, say, back=options.move_back)
     engine = connect()
     tested, failed = _tested(it, engine, missing, options, say)
+    beside = {one.report.digest: _papers(engine, one, say) for one in tested}
     parcels = [
-        Parcel(tested=one, repository=repository, aliases=_aliases(it, one.report.name))
+        Parcel(
+            tested=one,
+            repository=repository,
+            aliases=_aliases(it, one.report.name),
+            sbom=beside[one.report.digest][0],
+            provenance=beside[one.report.digest][1],
+        )
         for one in tested
         for repository in repositories
         if (one.report.built.image.key, repository) not in found
@@ -276,6 +283,12 @@ def _tested(
             failed[built.image.target.id] = error
             say(str(error))
     return tested, failed
+
+
+def _papers(engine: Docker, one: Tested, say: Say) -> tuple[bytes, bytes]:
+    """SBOM and provenance of what was tested."""
+    kept, built = flow.cache() / "papers", one.report.built
+    return papers.bill(engine, built, kept), papers.provenance(engine, built, kept, say)
 
 
 def _outcome(pushed: Pushed) -> Outcome:

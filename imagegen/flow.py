@@ -188,7 +188,12 @@ def _bootstrapped(
 
 
 def document(
-    it: Setup, chosen: Sequence[Image], options: Options, compiling: bake.Compiling | None = None
+    it: Setup,
+    chosen: Sequence[Image],
+    options: Options,
+    compiling: bake.Compiling | None = None,
+    *,
+    attest: bool = False,
 ) -> dict[str, object]:
     """The bake definition of the images: what ``build`` hands to buildx and ``--print`` shows."""
     given = {image.key: cache() / "wheels" / image.given for image in chosen if image.given}
@@ -199,6 +204,7 @@ def document(
         options.network,
         compiling or bake.Compiling(given=given, jobs=options.jobs),
         load=bool(options.builder),
+        attest=attest,
     )
 
 
@@ -212,9 +218,13 @@ def baked(
 ) -> float:
     """Run bake for the images once; returns seconds."""
     start = time.monotonic()
-    texts = options.network.secrets | (compiling or bake.Compiling(jobs=options.jobs)).secrets
+    texts = _texts(options, compiling)
     engine.bake(document(it, group, options, compiling), texts, say, builder=options.builder)
     return time.monotonic() - start
+
+
+def _texts(options: Options, compiling: bake.Compiling | None = None) -> dict[str, str]:
+    return options.network.secrets | (compiling or bake.Compiling(jobs=options.jobs)).secrets
 
 
 def supply(it: Setup, options: Options) -> Supply:
@@ -311,6 +321,8 @@ def _bake(
     for group in groups:
         try:
             spent = baked(it, engine, group, options, say)
+            if not options.builder:  # another one's cannot bring an index into the engine
+                engine.bake(document(it, group, options, attest=True), _texts(options), say)
         except BuildError as error:
             if not options.keep_going:
                 raise

@@ -1,4 +1,4 @@
-"""The layers of a local image, out of the archive that the engine makes of it.
+"""The layers and the provenance of a local image, out of the archive that the engine makes of it.
 
 The engine's API (1.45) tells an image's bytes as a whole and what each step unpacks to, not what
 each layer takes in a registry; the archive holds the very blobs that a push sends.
@@ -40,6 +40,39 @@ def layers(chunks: Iterable[bytes], steps: Sequence[int]) -> tuple[Layer, ...]:
     Raises:
         EngineError: the archive breaks off, or is not laid out as OCI's.
     """
+    try:
+        sizes, small = _read(chunks)
+        image = json.loads(small["manifest.json"])[0]
+        config = json.loads(small[image["Config"]])
+        return _named(image["Layers"], sizes, config.get("history") or [], steps)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise EngineError(f"the image's archive cannot be read: {error!r}") from error
+
+
+def statement(chunks: Iterable[bytes], digest: str) -> bytes:
+    """The in-toto statement in the archive of an index, about the image with ``digest``.
+
+    Raises:
+        EngineError: the archive breaks off, or has no statement about that image.
+    """
+    _, small = _read(chunks)
+    for body in small.values():
+        try:
+            row = json.loads(body)
+            hashes = [one["digest"].get("sha256") for one in row["subject"]]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+        if "predicateType" in row and digest.removeprefix("sha256:") in hashes:
+            return body
+    raise EngineError(f"there is no statement about {digest}: it was built anew since")
+
+
+def _read(chunks: Iterable[bytes]) -> tuple[dict[str, int], dict[str, bytes]]:
+    """The size of every file in an archive, and the text of those that may be JSON.
+
+    Raises:
+        EngineError: the archive breaks off.
+    """
     sizes: dict[str, int] = {}
     small: dict[str, bytes] = {}
     try:
@@ -53,13 +86,9 @@ def layers(chunks: Iterable[bytes], steps: Sequence[int]) -> tuple[Layer, ...]:
                     head = file.read(1) if file else b""
                     if file and head in (b"{", b"["):
                         small[member.name] = head + file.read()
-        image = json.loads(small["manifest.json"])[0]
-        config = json.loads(small[image["Config"]])
-        return _named(image["Layers"], sizes, config.get("history") or [], steps)
     except (tarfile.TarError, EOFError) as error:
         raise EngineError(f"the image's archive breaks off: {error}") from error
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise EngineError(f"the image's archive cannot be read: {error!r}") from error
+    return sizes, small
 
 
 def _named(

@@ -1,0 +1,75 @@
+"""What goes with an image into a registry: what is in it (SBOM), and how it was built (provenance).
+
+Both are made once for the same bytes, and kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagegen import bake, inventory
+from imagegen.errors import EngineError
+from imagegen.inventory import sbom
+from imagegen.model import Built
+from imagegen.proc import Say
+
+if TYPE_CHECKING:
+    from imagegen.engine import Docker
+
+
+def bill(engine: Docker, built: Built, folder: Path) -> bytes:
+    """The image's SBOM: SPDX 2.3, as JSON.
+
+    Raises:
+        EngineError: the image cannot be looked into.
+    """
+
+    def made() -> bytes:
+        found = inventory.of(engine, built.image.ref)
+        target, now = built.image.target, datetime.now(UTC)
+        document = sbom.spdx(found, name=target.tag, digest=built.digest, created=now)
+        return json.dumps(document, indent=1).encode()
+
+    return _kept(folder / f"{built.digest.removeprefix('sha256:')}.spdx.json", made)
+
+
+def provenance(engine: Docker, built: Built, folder: Path, say: Say) -> bytes:
+    """BuildKit's statement on how the image was built; empty where there is none, which is said."""
+    name, attested = built.image.target.id, bake.attested(built.image)
+
+    def made() -> bytes:
+        if engine.local(attested) is None:
+            return b""
+        say(f"{name}: reading its provenance out of the engine")
+        return engine.statement(attested, built.digest)
+
+    try:
+        found = _kept(folder / f"{built.digest.removeprefix('sha256:')}.intoto.json", made)
+    except EngineError as error:
+        say(f"{name}: no provenance: {error}")
+        return b""
+    if not found:
+        say(f"{name}: no provenance: it was not built by this engine's own BuildKit, or long ago")
+    engine.remove(attested)
+    return found
+
+
+def _kept(file: Path, make: Callable[[], bytes]) -> bytes:
+    """The file's bytes, made unless it is there; nothing is kept of nothing."""
+    if file.is_file() and (held := file.read_bytes()):
+        return held
+    body = make()
+    if body:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = file.with_suffix(f".{os.getpid()}.new")
+        try:
+            new.write_bytes(body)
+            new.replace(file)
+        finally:
+            new.unlink(missing_ok=True)
+    return body
