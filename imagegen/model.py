@@ -389,6 +389,21 @@ class Pushed:
     seconds: float
 
     @property
+    def target(self) -> Target:
+        """What the image is of."""
+        return self.tested.report.built.image.target
+
+    @property
+    def key(self) -> str:
+        """The image's key."""
+        return self.tested.report.built.image.key
+
+    @property
+    def unpacked(self) -> int:
+        """Bytes of its file system."""
+        return self.tested.report.built.unpacked
+
+    @property
     def compressed(self) -> int:
         """Bytes to pull on a host that has none of the layers."""
         return sum(layer.compressed for layer in self.layers)
