@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 Action = Literal["create", "complete", "update", "replace", "restore", "adopt", "keep"]
@@ -87,5 +89,22 @@ def _shown(field: str, value: object) -> str:
         return f"{len(str(value)):,} characters"
     if field.endswith(("_pass", "_user")):
         return "(hidden)"
+    if field == "env":
+        return _names(str(value))
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return " ".join(text.split())[:300]
+
+
+def _names(flags: str) -> str:
+    """vast.ai's ``env``, docker's flags in one string, without the values: ``-e TOKEN -p 80:80``."""
+    try:
+        words = shlex.split(flags)
+    except ValueError:
+        return "(not readable)"
+    ports = [after for word, after in pairwise(words) if word == "-p"]
+    shown = {f"-p {port}" for port in ports}
+    variables = [after for word, after in pairwise(words) if word == "-e"]
+    shown |= {f"-e {variable.partition('=')[0]}" for variable in variables}
+    # Whatever else is there may hold anything.
+    others = len(words) - 2 * len(ports) - 2 * len(variables)
+    return " ".join([*sorted(shown), *([f"and {others} words more"] if others else [])])

@@ -129,11 +129,13 @@ def locked(path: Path, say: Say) -> Iterator[Ledger]:
         os.close(handle)
 
 
-def _entry(row: dict[str, object]) -> Entry:
+def _entry(row: object) -> Entry:
+    if not isinstance(row, dict):
+        raise TypeError(f"{row!r} is no template")
     kinds = {field.name: int if field.type == "int" else str for field in fields(Entry)}
     for name, value in row.items():
         if name not in kinds:
             raise ValueError(f"nobody knows what {name!r} is")
         if type(value) is not kinds[name]:
             raise ValueError(f"{name} is {value!r}")
-    return Entry(**row)  # type: ignore[arg-type]
+    return Entry(**row)

@@ -10,8 +10,7 @@ from typing import Any
 from imagegen import __main__, flow
 from imagegen.engine import Docker
 from imagegen.model import Pushed
-
-from ..unit.values import DEMO, DIGEST, RESOLUTION, pushed
+from tests.unit.values import DEMO, DIGEST, RESOLUTION, pushed
 
 
 def already_pushed(_it: object, _engine: object, select: Any, *_: object) -> tuple[Pushed, ...]:

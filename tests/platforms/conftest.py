@@ -18,8 +18,8 @@ from imagegen.model import Pushed
 from imagegen.pods import api
 from imagegen.pods.ledger import Ledger
 from imagegen.templating import Options, Outcome
+from tests.unit.values import FACTS, ROOT, pushed
 
-from ..unit.values import FACTS, ROOT, pushed
 from .runpod import RunPod
 from .server import KEY, Platform, served
 from .vast import Vast

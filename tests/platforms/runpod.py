@@ -75,9 +75,18 @@ FIELDS: dict[str, tuple[Check, str]] = {
     "allowedCudaVersions": (lambda v: texts(v, r"\d+\.\d+"), r"must match ^\d+\.\d+$"),
 }
 DEFAULTS: dict[str, Any] = {
-    **{"args": "", "disk": 20, "env": {}, "ports": [], "registry": None, "mounts": {}},
-    **{"category": "NVIDIA", "public": False, "serverless": False, "startSsh": True},
-    **{"startJupyter": True, "allowedCudaVersions": []},
+    "args": "",
+    "disk": 20,
+    "env": {},
+    "ports": [],
+    "registry": None,
+    "mounts": {},
+    "category": "NVIDIA",
+    "public": False,
+    "serverless": False,
+    "startSsh": True,
+    "startJupyter": True,
+    "allowedCudaVersions": [],
 }
 READABLE = {
     *("id", "name", "imageName", "dockerArgs", "ports", "volumeMountPath", "volumeInGb", "env"),
@@ -85,11 +94,26 @@ READABLE = {
     *("isServerless", "isPublic", "readme", "advancedStart", "category", "key", "value"),
 }
 SAVED: dict[str, Any] = {
-    **{"id": "", "name": "", "imageName": "", "dockerArgs": "", "env": [], "ports": ""},
-    **{"portsConfig": [], "volumeInGb": 0, "volumeMountPath": "", "containerDiskInGb": 0},
-    **{"containerRegistryAuthId": "", "startJupyter": True, "startSsh": True, "startScript": ""},
-    **{"isServerless": False, "isPublic": False, "readme": "", "advancedStart": False},
-    **{"category": "NVIDIA", "executionTimeout": 0},
+    "id": "",
+    "name": "",
+    "imageName": "",
+    "dockerArgs": "",
+    "env": [],
+    "ports": "",
+    "portsConfig": [],
+    "volumeInGb": 0,
+    "volumeMountPath": "",
+    "containerDiskInGb": 0,
+    "containerRegistryAuthId": "",
+    "startJupyter": True,
+    "startSsh": True,
+    "startScript": "",
+    "isServerless": False,
+    "isPublic": False,
+    "readme": "",
+    "advancedStart": False,
+    "category": "NVIDIA",
+    "executionTimeout": 0,
 }
 REQUIRED = {"containerDiskInGb", "imageName", "name", "volumeInGb"}
 
@@ -216,7 +240,7 @@ class RunPod(Platform):
         return Answer(200, {"data": {"myself": {"podTemplates": rows}}})
 
     def save(self, sent: Any) -> Answer:
-        if not isinstance(sent, dict) or not REQUIRED <= sent.keys():
+        if not isinstance(sent, dict) or not sent.keys() >= REQUIRED:
             return refused("a required field of SaveTemplateInput is missing")
         if unknown := sorted(sent.keys() - SAVED.keys()):
             return refused(f'Field "{unknown[0]}" is not defined by type "SaveTemplateInput".')
@@ -237,10 +261,15 @@ class RunPod(Platform):
         whole = copy.deepcopy(SAVED) | sent  # what is not sent is reset
         held = self.templates[sent["id"]]
         held |= {
-            **{"name": whole["name"], "image": whole["imageName"], "category": whole["category"]},
-            **{"disk": whole["containerDiskInGb"], "public": whole["isPublic"]},
-            **{"serverless": whole["isServerless"], "startSsh": whole["startSsh"]},
-            **{"startJupyter": whole["startJupyter"], "args": whole["dockerArgs"]},
+            "name": whole["name"],
+            "image": whole["imageName"],
+            "category": whole["category"],
+            "disk": whole["containerDiskInGb"],
+            "public": whole["isPublic"],
+            "serverless": whole["isServerless"],
+            "startSsh": whole["startSsh"],
+            "startJupyter": whole["startJupyter"],
+            "args": whole["dockerArgs"],
             "registry": whole["containerRegistryAuthId"] or None,
             "env": {pair["key"]: pair["value"] for pair in whole["env"]},
             "ports": [port for port in ports if port],
@@ -278,13 +307,20 @@ def rest(one: dict[str, Any]) -> dict[str, Any]:
 def in_graph(one: dict[str, Any]) -> dict[str, Any]:
     volume = one["mounts"].get("persistent") or {"size": 0, "path": ""}
     return {
-        **{"id": one["id"], "name": one["name"], "imageName": one["image"]},
-        **{"ports": ",".join(one["ports"]), "volumeMountPath": volume["path"]},
-        **{"volumeInGb": volume["size"], "containerDiskInGb": one["disk"]},
-        **{"containerRegistryAuthId": one["registry"], "startJupyter": one["startJupyter"]},
-        **{"startSsh": one["startSsh"], "isServerless": one["serverless"]},
-        **{"isPublic": one["public"], "category": one["category"]},
-        **{"env": [{"key": key, "value": value} for key, value in one["env"].items()]},
+        "id": one["id"],
+        "name": one["name"],
+        "imageName": one["image"],
+        "ports": ",".join(one["ports"]),
+        "volumeMountPath": volume["path"],
+        "volumeInGb": volume["size"],
+        "containerDiskInGb": one["disk"],
+        "containerRegistryAuthId": one["registry"],
+        "startJupyter": one["startJupyter"],
+        "startSsh": one["startSsh"],
+        "isServerless": one["serverless"],
+        "isPublic": one["public"],
+        "category": one["category"],
+        "env": [{"key": key, "value": value} for key, value in one["env"].items()],
         **one["graph"],
     }
 

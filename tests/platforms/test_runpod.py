@@ -12,8 +12,8 @@ import pytest
 from imagegen import templating
 from imagegen.errors import PlatformError
 from imagegen.pods import LABELS
+from tests.unit.values import DEMO, FACTS, RESOLUTION, pushed
 
-from ..unit.values import DEMO, FACTS, RESOLUTION, pushed
 from .conftest import Client
 from .runpod import problem
 from .server import READER, Answer
@@ -114,7 +114,7 @@ def test_an_unknown_login_is_named_with_those_that_are_there(runpod: Client) -> 
     assert not runpod.live
 
 
-# --- changed by somebody else -----------------------------------------------------------------------
+# --- changed by somebody else ---------------------------------------------------------------------
 
 
 def test_what_was_changed_by_hand_is_put_back_and_the_rest_stays(runpod: Client) -> None:
@@ -309,7 +309,7 @@ def test_a_second_half_that_fails_undoes_the_first(
 def test_a_first_half_that_cannot_be_undone_is_completed_by_the_next_run(runpod: Client) -> None:
     runpod.platform.fault("saveTemplate", answer=GRAPHQL_NO, times=-1)
     runpod.platform.fault("DELETE", answer=problem(500, "Internal Server Error", "x"), times=-1)
-    with pytest.raises(PlatformError, match="could not be removed .* the next run completes it"):
+    with pytest.raises(PlatformError, match=r"could not be removed .* the next run completes it"):
         runpod.run()
     (live,) = runpod.live
     assert not live["graph"]["readme"]
@@ -354,7 +354,7 @@ def test_too_many_requests_are_waited_for(runpod: Client, of: str) -> None:
 
 def test_a_wait_that_is_too_long_is_told(runpod: Client) -> None:
     runpod.platform.fault(LIST, answer=replace(TOO_MANY, headers={"Retry-After": "3600"}))
-    with pytest.raises(PlatformError, match="HTTP 429 .*asks to come back in 3600 s"):
+    with pytest.raises(PlatformError, match=r"HTTP 429 .*asks to come back in 3600 s"):
         runpod.run()
 
 
@@ -398,7 +398,7 @@ def test_a_name_that_is_taken_is_the_platform_s_own_message(runpod: Client) -> N
     runpod.platform.fault(LIST, answer=Answer(200, {"templates": []}), times=-1)
     runpod.platform.unique_in_rest = True
     runpod.platform.put(DEMO.id)
-    with pytest.raises(PlatformError, match="HTTP 400 .*a template of that name exists"):
+    with pytest.raises(PlatformError, match=r"HTTP 400 .*a template of that name exists"):
         runpod.run()
 
 
