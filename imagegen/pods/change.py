@@ -96,7 +96,7 @@ def _shown(field: str, value: object) -> str:
 
 
 def _names(flags: str) -> str:
-    """vast.ai's ``env``, docker's flags in one string, without the values: ``-e TOKEN -p 80:80``."""
+    """Docker's flags, as vast.ai has them in one string, without values: ``-e TOKEN -p 80:80``."""
     try:
         words = shlex.split(flags)
     except ValueError:
