@@ -8,18 +8,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imagegen import base, doctor, flow, resolve
+from imagegen import base, delivery, doctor, flow, resolve
 from imagegen.errors import UsageError
 from imagegen.model import Pushed, Tested
 from imagegen.proc import Say
 
+REPOSITORY = "imagegen/finetune"
+"""In the demo's own registry."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demo:
-    """What the demo made: seconds by step, and the pushed image."""
+    """What the demo made: seconds by step, the pushed image, and its local name."""
 
     steps: tuple[tuple[str, float, str], ...]
     pushed: Pushed
+    ref: str
     undo: tuple[str, ...]
 
 
@@ -79,8 +83,10 @@ def demo(it: flow.Setup, options: flow.Options, say: Say) -> Demo:
             why.append(report.cached)
         with step("push") as why:
             host = registry.start(engine, made, options.network, say)
-            to = f"{host}/{built.image.repository}"
-            (pushed,) = publish.push(engine, [(tested, to)], say)
+            parcel = publish.Parcel(tested=tested, repository=f"{host}/{REPOSITORY}")
+            done = publish.push(engine, [parcel], say, ca=options.network.ca)
+            delivery.delivered(done)
+            (pushed,) = done.pushed
             why.append("" if pushed.sent else "already pushed: the registry has this digest")
     left = (
         f"docker rm --force --volumes {registry.NAME}; docker volume rm {registry.NAME}",
@@ -88,7 +94,7 @@ def demo(it: flow.Setup, options: flow.Options, say: Say) -> Demo:
         "docker builder prune",
         f"rm -r {flow.cache()}",
     )
-    return Demo(steps=tuple(steps), pushed=pushed, undo=(*left, *undo))
+    return Demo(steps=tuple(steps), pushed=pushed, ref=built.image.ref, undo=(*left, *undo))
 
 
 def remembered(file: Path, undo: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from imagegen import aliases, bake, base, facts, matrix, plan, render, resolve
+from imagegen import aliases, bake, base, facts, matrix, plan, proc, render, resolve
 from imagegen.errors import (
     BuildError,
     ChecksFailed,
     EngineError,
     FactsError,
-    RegistryError,
     StaleFiles,
     UsageError,
 )
@@ -24,13 +24,12 @@ from imagegen.model import (
     REPOSITORY,
     Asked,
     Built,
+    Compression,
     Image,
     Os,
     Outcome,
-    Pushed,
     Report,
     Target,
-    Tested,
 )
 from imagegen.proc import Say
 from imagegen.sourcing import Sourced
@@ -69,7 +68,10 @@ class Options:
     keep_going: bool = False
     asked: Asked = field(default_factory=Asked)
     again: bool = False
-    repository: str = ""
+    force: bool = False
+    repositories: tuple[str, ...] = ()
+    compression: Compression = "zstd"
+    move_back: bool = False
     wheels: str = ""
     jobs: int = 0
     no_source: bool = False
@@ -80,11 +82,12 @@ class Options:
         Raises:
             UsageError: it has a tag, a digest, a scheme or capitals.
         """
-        if self.repository and not re.fullmatch(REPOSITORY, self.repository):
-            raise UsageError(
-                f"--repository: {self.repository} is not the name of a repository",
-                hint="host/name in small letters, without tag: ghcr.io/me/finetune",
-            )
+        for repository in self.repositories:
+            if not re.fullmatch(REPOSITORY, repository):
+                raise UsageError(
+                    f"--repository: {repository} is not the name of a repository",
+                    hint="host/name in small letters, without tag: ghcr.io/me/finetune",
+                )
 
 
 def setup(file: Path, own: Path | None = None, *, allow_unknown: bool = False) -> Setup:
@@ -121,7 +124,7 @@ def images(
         StaleFiles: a Dockerfile on disk is not what the matrix renders to.
     """
     made = []
-    wheels = supply(it, options)
+    wheels, revision = supply(it, options), source_revision(it.workspace.folder)
     bases: dict[Os, tuple[str, str]] = {}
     for combination in it.resolution.select(select):
         held, where = wheels.of(combination)
@@ -139,7 +142,8 @@ def images(
             recipe,
             rendered,
             it.workspace,
-            repository=options.repository,
+            compression=options.compression,
+            revision=revision,
             base_override=override,
             base_digest=digest,
             given=held.sha256 if held else "",
@@ -149,6 +153,14 @@ def images(
             wheels.fetch(held, say)
         made.append(image)
     return tuple(made)
+
+
+def source_revision(folder: Path) -> str:
+    """The commit that a folder is at, with ``-dirty`` for changes; empty where there is no git."""
+    argv = ("git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    with contextlib.suppress(EngineError):
+        return proc.run(*argv, timeout=30).strip()
+    return ""
 
 
 def _notes(target: Target, where: Sourced | None, jobs: int) -> tuple[str, ...]:
@@ -227,39 +239,56 @@ def build(
         BuildError: what failed; with ``keep_going``, after everything else was built.
     """
     chosen = images(it, engine, select, options, say)
-    held = {image.key for image in chosen if engine.local(image.ref)}
+    made, failed = build_images(it, engine, chosen, options, say)
+    if failed:
+        words = "\n\n".join(f"{name}: {error}" for name, error in failed.items())
+        raise BuildError(f"{len(failed)} of {len(chosen)} failed\n{words}")
+    return made
+
+
+def build_images(
+    it: Setup, engine: Docker, chosen: Sequence[Image], options: Options, say: Say
+) -> tuple[tuple[Built, ...], dict[str, BuildError]]:
+    """Build images; returns those that are there, and with ``keep_going`` the errors by target id.
+
+    Raises:
+        BuildError: without ``keep_going``, the first.
+    """
+    held = set() if options.force else {one.key for one in chosen if engine.local(one.ref)}
     todo = [image for image in chosen if image.key not in held]
     engine.need_disk(DISK_FIRST * bool(todo) + DISK_NEXT * max(0, len(todo) - 1))
     for image in todo:
         for line in image.notes:
             say(f"{image.target.id}: {line}")
-    seconds = _bake(it, engine, todo, options, say)
-    return tuple(
+    seconds, failed = _bake(it, engine, todo, options, say)
+    made = tuple(
         _built(engine, image, seconds.get(image.key, 0.0), cached=image.key in held)
         for image in chosen
+        if image.target.id not in failed
     )
+    return made, failed
 
 
 def _bake(
     it: Setup, engine: Docker, todo: Sequence[Image], options: Options, say: Say
-) -> dict[str, float]:
-    """Seconds by image key. In one run of bake, or one for each image to keep going."""
+) -> tuple[dict[str, float], dict[str, BuildError]]:
+    """Seconds by image key, in one run of bake; to keep going one for each image, and what failed
+    by target id.
+    """
     groups = [[image] for image in todo] if options.keep_going else [list(todo)] if todo else []
     seconds: dict[str, float] = {}
-    failed: list[str] = []
+    failed: dict[str, BuildError] = {}
     for group in groups:
         try:
             spent = baked(it, engine, group, options, say)
         except BuildError as error:
             if not options.keep_going:
                 raise
-            failed.append(f"{group[0].target.id}: {error}")
+            failed[group[0].target.id] = error
             say(f"{group[0].target.id} failed; going on")
         else:
             seconds |= {image.key: spent for image in group}
-    if failed:
-        raise BuildError(f"{len(failed)} of {len(todo)} failed\n" + "\n\n".join(failed))
-    return seconds
+    return seconds, failed
 
 
 def _built(engine: Docker, image: Image, seconds: float, *, cached: bool) -> Built:
@@ -285,77 +314,13 @@ def test(
     )
 
 
-def tested(
-    it: Callable[[], Setup],
-    connect: Callable[[], Docker],
-    select: Sequence[str],
-    refs: Sequence[str],
-    options: Options,
-    say: Say,
-) -> tuple[Outcome, ...]:
-    """The outcome for targets, or for images by reference; the matrix is for targets only.
-
-    Raises:
-        UsageError: both.
-    """
-    if select and refs:
-        raise UsageError("name targets, or images by --image, not both")
-    if not refs:
-        return test(it(), connect(), select, options, say)
-    from imagegen import testing
-
-    return testing.examined(connect(), refs, options.asked, say)
-
-
 def checked(engine: Docker, built: Built, options: Options, say: Say) -> Report:
     """The report of a built image: the one that these bytes already have, or a new one."""
     from imagegen import testing
 
     kept = cache() / "reports"
-    return testing.checked(engine, built, options.asked, kept, say, again=options.again)
-
-
-def push(
-    it: Setup, engine: Docker, select: Sequence[str], options: Options, say: Say
-) -> tuple[Pushed, ...]:
-    """Build, test and push. Nothing is pushed unless every selected image passed.
-
-    Raises:
-        ChecksFailed: an image did not pass. RegistryError: the registry failed.
-    """
-    from imagegen import publish
-
-    # said before hours of building, not after
-    publish.named(options.repository or it.workspace.matrix.publish.repository)
-    reports = test(it, engine, select, options, say)
-    tested = [Tested(report=report) for report in reports]
-    return publish.push(engine, [(one, one.report.built.image.repository) for one in tested], say)
-
-
-def already_pushed(
-    it: Setup, engine: Docker, select: Sequence[str], options: Options, say: Say
-) -> tuple[Pushed, ...]:
-    """What is already built, tested and pushed; pushes nothing.
-
-    Raises:
-        RegistryError: a selected image is not, with the command that makes it so.
-    """
-    from imagegen import publish, testing
-
-    found = []
-    for image in images(it, engine, select, options, say):
-        local = engine.local(image.ref)
-        report = None
-        if local:
-            built = _built(engine, image, 0.0, cached=True)
-            report = testing.kept(cache() / "reports", built, Asked())
-        if report is None:
-            raise RegistryError(
-                f"{image.target.id} is not pushed from here as it is now",
-                hint=f"imagegen push {image.target.id}",
-            )
-        found.append(publish.find(engine, Tested(report=report), image.repository))
-    return tuple(found)
+    again = options.again or options.force
+    return testing.checked(engine, built, options.asked, kept, say, again=again)
 
 
 def passed(outcomes: Sequence[Outcome]) -> None:

@@ -18,7 +18,7 @@ from imagegen import __version__
 from imagegen.errors import FactsError, StaleFiles
 from imagegen.facts import FlashAttnPackageFact
 from imagegen.matrix import Workspace
-from imagegen.model import FlashAttn, Image, Target, cuda_word, minor
+from imagegen.model import Compression, FlashAttn, Image, Target, cuda_word, minor
 from imagegen.resolve import Candidate, Resolution
 from imagegen.sourcing import Pinned, Sourced, sourced
 
@@ -270,7 +270,8 @@ def image(
     rendered: Mapping[str, str],
     workspace: Workspace,
     *,
-    repository: str = "",
+    compression: Compression = "zstd",
+    revision: str = "",
     base_override: str = "",
     base_digest: str = "",
     given: str = "",
@@ -278,7 +279,8 @@ def image(
 ) -> Image:
     """The image that the rendered files build.
 
-    ``base_override`` is a local image to stand on instead of ``recipe.base``, with its digest;
+    ``revision`` is the commit that it is built from, which is a label and not in the key;
+    ``base_override`` a local image to stand on instead of ``recipe.base``, with its digest;
     ``given`` the sha256 of a flash-attn wheel from a store; ``notes`` are for who watches a build.
     """
     target = recipe.target
@@ -288,28 +290,42 @@ def image(
     for name, blob in sorted(_copied(recipe, workspace).items()):
         digest.update(f"{name}\0".encode() + blob + b"\0")
     digest.update(base_digest.encode() + given.encode())
-    key = digest.hexdigest()
     labels = {
         "org.opencontainers.image.title": target.id,
         "org.opencontainers.image.version": target.tag,
         "org.opencontainers.image.base.name": base_override or recipe.base,
         "org.opencontainers.image.base.digest": base_digest or recipe.from_digest,
-        "imagegen.key": key,
-        "imagegen.version": __version__,
         "imagegen.locked": str(bool(recipe.lock)).lower(),
+        "imagegen.lock": _lock_label(recipe),
         "imagegen.unverified": "; ".join(target.unverified),
         "imagegen.target": json.dumps(target.promise, sort_keys=True),
+    }
+    # Settings that change bytes; not the version and the revision, or every commit made every
+    # image anew.
+    digest.update(json.dumps([labels, compression], sort_keys=True).encode())
+    key = digest.hexdigest()
+    labels |= {
+        "imagegen.key": key,
+        "imagegen.version": __version__,
+        "org.opencontainers.image.revision": revision,
     }
     return Image(
         target=target,
         base=recipe.base,
         base_override=base_override,
-        repository=repository or workspace.matrix.publish.repository,
+        compression=compression,
         labels={name: value for name, value in labels.items() if value},
         key=key,
         given=given,
         notes=notes,
     )
+
+
+def _lock_label(recipe: Recipe) -> str:
+    """Which lock the image was installed from, and the hash of all of its parts."""
+    parts = "".join(f"{name} {sha256}\n" for name, sha256 in sorted(recipe.locked.values()))
+    where = recipe.lock or recipe.tools_lock
+    return f"{where} sha256:{hashlib.sha256(parts.encode()).hexdigest()}"
 
 
 def context_image() -> Path:

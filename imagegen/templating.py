@@ -116,7 +116,7 @@ def run(
         PlatformError: the platform refused or did not answer; the ledger has what was done.
         UsageError: there is no key, or the ledger cannot be used.
     """
-    with closing(api or Api.of(RUNPOD if platform == "runpod" else VAST)) as asked:
+    with closing(api or Api.of(RUNPOD if platform == "runpod" else VAST, say)) as asked:
         if platform == "runpod":
             runpod = RunPod(asked, say)
             if options.registry:

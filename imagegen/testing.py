@@ -5,16 +5,14 @@ the same checks again.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagegen import checks
-from imagegen.model import Asked, Built, Check, Outcome, Report
+from imagegen import checks, record
+from imagegen.model import Asked, Built, Outcome, Report
 from imagegen.pods import ONSTART
 from imagegen.proc import Say
 
@@ -40,9 +38,16 @@ def checked(
         promise=built.image.target.promise,
         onstart=ONSTART,
     )
-    report = Report.of(built, found, time.monotonic() - start)
+    report = Report.of(
+        built,
+        found,
+        time.monotonic() - start,
+        asked=asked,
+        at=time.time(),
+        engine=engine.version,
+    )
     if report.passed:
-        keep(folder, report, asked)
+        keep(folder, report)
     return report
 
 
@@ -62,41 +67,29 @@ def examined(engine: Docker, refs: Sequence[str], asked: Asked, say: Say) -> tup
     return tuple(found)
 
 
-def keep(folder: Path, report: Report, asked: Asked) -> None:
+def keep(folder: Path, report: Report) -> None:
     """Keep a report that passed."""
-    file = folder / f"{_name(report.built)}-{'-'.join(asked.levels)}.json"
+    file = folder / f"{_name(report.built)}-{'-'.join(report.asked.levels)}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(
-        {
-            "levels": asked.levels,
-            "required": sorted(asked.required),
-            "seconds": report.seconds,
-            "at": time.time(),
-            "checks": [asdict(check) for check in report.checks],
-        }
-    )
     with _replaced(file) as new:
-        new.write_text(text)
+        new.write_bytes(record.document(record.of(report), report.built.image.target.promise))
 
 
 def kept(folder: Path, built: Built, asked: Asked) -> Report | None:
     """A passing report of these bytes by these checks, that covers all levels asked for."""
     for file in sorted(folder.glob(f"{_name(built)}-*.json")):
         try:
-            data = json.loads(file.read_text())
-            covered = {*asked.levels} <= {*data["levels"]}
-            if not covered or not asked.required <= {*data["required"]}:
-                continue
-            rows = (Check(**row) for row in data["checks"])
-            also = {"smoke"} if "gpu" in asked.levels else set()  # one program brings both
-            found = tuple(row for row in rows if row.level in {*asked.levels} | also)
-            at = time.strftime("%Y-%m-%d %H:%M", time.localtime(data["at"]))
-            seconds = float(data["seconds"])
-        except (OSError, ValueError, KeyError, TypeError):  # of another version
+            old = record.parse(file.read_bytes())
+        except (OSError, ValueError):  # of another version
             continue
+        if not {*asked.levels} <= {*old.asked.levels} or not asked.required <= old.asked.required:
+            continue
+        also = {"smoke"} if "gpu" in asked.levels else set()  # one program brings both
+        found = tuple(row for row in old.checks if row.level in {*asked.levels} | also)
         ran = sum(check.status != "skip" for check in found)  # skipped is not passed
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(old.at))
         why = f"already tested: {ran} checks of these bytes on {at} (--again repeats them)"
-        return Report.of(built, found, seconds, why)
+        return Report.of(built, found, old.seconds, why, asked=asked, at=old.at, engine=old.engine)
     return None
 
 

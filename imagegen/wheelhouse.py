@@ -17,10 +17,11 @@ from imagegen.model import FlashAttn, Image
 from imagegen.proc import Say
 from imagegen.resolve import Candidate
 from imagegen.sourcing import Pinned, Sourced
+from imagegen.web import Web
+from imagegen.wheels.failures import STORE
 from imagegen.wheels.recipe import described, verify
 from imagegen.wheels.store import Entry, Store, open_store
 from imagegen.wheels.supply import expected
-from imagegen.wheels.web import Web
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -291,7 +292,7 @@ def fetch_published(
 
 def _downloaded(url: str, file: Path, held: Pinned | None, ca: str, say: Say) -> Path:
     """A published file; ``held`` is what was recorded of it, if somebody fetched it before."""
-    web, part = Web(url, ca=ca), file.with_name(f".{file.name}.part")
+    web, part = Web(url, STORE, ca=ca), file.with_name(f".{file.name}.part")
     file.parent.mkdir(parents=True, exist_ok=True)
     with web.ask("HEAD", url, ok=frozenset({200, 404})) as answer:
         if not answer.ok:

@@ -15,7 +15,9 @@ from imagegen.cli.options import (
     BaseFrom,
     Builder,
     Ca,
+    Compression,
     Fmt,
+    Force,
     FreshBase,
     Images,
     Jobs,
@@ -24,9 +26,11 @@ from imagegen.cli.options import (
     Levels,
     ListChecks,
     MatrixFile,
+    MoveBack,
     NoSource,
     Output,
     OwnFacts,
+    Packing,
     PypiIndex,
     Registry,
     Reports,
@@ -94,6 +98,7 @@ def build(
     print_: Annotated[
         bool, typer.Option("--print", help="Print the bake definition and build nothing.")
     ] = False,
+    force: Force = False,
     builder: Builder = "",
     keep_going: KeepGoing = False,
     base: BaseFrom = Base.pull,
@@ -103,7 +108,8 @@ def build(
     torch_index: TorchIndex = "",
     apt_mirror: AptMirror = "",
     registry: Registry = "",
-    repository: Repository = "",
+    repository: Repository = None,
+    compression: Packing = Compression.zstd,
     wheels: Wheels = "",
     no_source: NoSource = False,
     jobs: Jobs = 0,
@@ -116,11 +122,12 @@ def build(
 
     imagegen build 'ubuntu24.04-cuda13.0-*-slim' --keep-going
     """
-    from imagegen import flow, report
+    from imagegen import delivery, flow, report
 
     options = settings(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
-        keep_going=keep_going, repository=repository, wheels=wheels, no_source=no_source, jobs=jobs,
+        keep_going=keep_going, repository=repository or (), compression=compression, force=force,
+        wheels=wheels, no_source=no_source, jobs=jobs,
     )  # fmt: skip
     it, say = setup(matrix, facts, allow_unknown), report.Progress()
     if print_:
@@ -129,7 +136,7 @@ def build(
         return
     from imagegen.engine import Docker
 
-    report.built(flow.build(it, Docker.connect(), select or (), options, say), fmt.value)
+    report.built(delivery.build(it, Docker.connect, select or (), options, say), fmt.value)
 
 
 def test(
@@ -140,6 +147,7 @@ def test(
     list_: ListChecks = False,
     again: Again = False,
     report_: Reports = None,
+    force: Force = False,
     builder: Builder = "",
     keep_going: KeepGoing = False,
     base: BaseFrom = Base.pull,
@@ -149,7 +157,8 @@ def test(
     torch_index: TorchIndex = "",
     apt_mirror: AptMirror = "",
     registry: Registry = "",
-    repository: Repository = "",
+    repository: Repository = None,
+    compression: Packing = Compression.zstd,
     wheels: Wheels = "",
     no_source: NoSource = False,
     jobs: Jobs = 0,
@@ -162,7 +171,7 @@ def test(
 
     imagegen test --image runpod/pytorch:1.0.3-cu1281-torch291-ubuntu2404 --level runpod
     """
-    from imagegen import checks, flow
+    from imagegen import checks, delivery, flow
     from imagegen.engine import Docker
     from imagegen.report import Progress, outcomes
 
@@ -172,11 +181,12 @@ def test(
     files = outcomes.files(report_ or ())
     options = settings(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
-        keep_going=keep_going, repository=repository, again=again, wheels=wheels,
+        keep_going=keep_going, repository=repository or (), compression=compression, force=force,
+        again=again, wheels=wheels,
         levels=level or ((Level.runpod, Level.vast) if image else ()), required=require or (),
         no_source=no_source, jobs=jobs,
     )  # fmt: skip
-    found = flow.tested(
+    found = delivery.tested(
         lambda: setup(matrix, facts, allow_unknown),
         Docker.connect, select or (), image or (), options, Progress(),
     )  # fmt: skip
@@ -188,6 +198,8 @@ def push(
     select: Select = None,
     require: Require = None,
     again: Again = False,
+    force: Force = False,
+    move_back: MoveBack = False,
     builder: Builder = "",
     base: BaseFrom = Base.pull,
     fresh_base: FreshBase = False,
@@ -196,7 +208,8 @@ def push(
     torch_index: TorchIndex = "",
     apt_mirror: AptMirror = "",
     registry: Registry = "",
-    repository: Repository = "",
+    repository: Repository = None,
+    compression: Packing = Compression.zstd,
     wheels: Wheels = "",
     no_source: NoSource = False,
     jobs: Jobs = 0,
@@ -205,20 +218,23 @@ def push(
     allow_unknown: AllowUnknown = False,
     fmt: Fmt = Output.text,
 ) -> None:
-    """Build, test and push the selected targets. Nothing untested can be pushed."""
-    from imagegen import flow, report
+    """Build, test and publish the selected targets. Nothing untested can be pushed.
+
+    imagegen push 'ubuntu24.04-*-slim' --repository ghcr.io/me/finetune
+
+    A target that is published already, with the same files, locks and base and a report that
+    passed, is left alone. One that fails keeps no other from being published. Logins are those of
+    docker login.
+    """
+    from imagegen import delivery, report
     from imagegen.engine import Docker
 
     options = settings(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
-        repository=repository, required=require or (), again=again, wheels=wheels,
-        no_source=no_source, jobs=jobs,
+        repository=repository or (), compression=compression, force=force, move_back=move_back,
+        required=require or (), again=again, wheels=wheels, no_source=no_source, jobs=jobs,
     )  # fmt: skip
-    done = flow.push(
-        setup(matrix, facts, allow_unknown),
-        Docker.connect(),
-        select or (),
-        options,
-        report.Progress(),
-    )
-    report.pushed(done, fmt.value)
+    it = setup(matrix, facts, allow_unknown)
+    done = delivery.push(it, Docker.connect, select or (), options, report.Progress())
+    report.published(done, fmt.value)
+    delivery.delivered(done)

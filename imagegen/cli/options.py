@@ -55,6 +55,13 @@ class Needed(StrEnum):
     gpu = "gpu"
 
 
+class Compression(StrEnum):
+    """How layers are compressed."""
+
+    zstd = "zstd"
+    gzip = "gzip"
+
+
 class Base(StrEnum):
     """Where base images come from."""
 
@@ -193,11 +200,32 @@ Reports = Annotated[
 ]
 Again = Annotated[bool, typer.Option("--again", help="Repeat checks that these bytes passed.")]
 Repository = Annotated[
-    str,
+    list[str] | None,
     typer.Option(
         metavar="NAME",
-        help="Where to push, e.g. ghcr.io/me/finetune; matrix.toml has the default.",
+        help="Where images are published, e.g. ghcr.io/me/finetune; matrix.toml has the default. "
+        "Repeatable; in the variable separated by spaces.",
         envvar="IMAGEGEN_REPOSITORY",
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Also make what the engine or the registry has already, and test it anew."
+    ),
+]
+Packing = Annotated[
+    Compression,
+    typer.Option(
+        help="How layers are compressed; gzip for hosts that cannot read zstd.",
+        envvar="IMAGEGEN_COMPRESSION",
+    ),
+]
+MoveBack = Annotated[
+    bool,
+    typer.Option(
+        "--move-back",
+        help="Let a tag go to an older version, or off an image that imagegen has not made.",
     ),
 ]
 Wheels = Annotated[
@@ -288,10 +316,13 @@ def settings(
     builder: str,
     *,
     keep_going: bool = False,
-    repository: str = "",
+    repository: Sequence[str] = (),
+    compression: Compression = Compression.zstd,
     levels: Sequence[Level] = (),
     required: Sequence[Needed] = (),
     again: bool = False,
+    force: bool = False,
+    move_back: bool = False,
     wheels: str = "",
     jobs: int = 0,
     no_source: bool = False,
@@ -321,7 +352,10 @@ def settings(
             required=frozenset(need.value for need in required),
         ),
         again=again,
-        repository=repository,
+        force=force,
+        move_back=move_back,
+        repositories=tuple(dict.fromkeys(repository)),
+        compression=compression.value,
         wheels=wheels,
         jobs=jobs,
         no_source=no_source,

@@ -87,7 +87,7 @@ def runpod(
     registry_auth: RegistryAuth = "",
     ledger: LedgerFile = None,
     base: BaseFrom = Base.pull,
-    repository: Repository = "",
+    repository: Repository = None,
     wheels: Wheels = "",
     matrix: MatrixFile = MATRIX,
     facts: OwnFacts = None,
@@ -117,7 +117,7 @@ def vast(
     name_prefix: Prefix = "",
     ledger: LedgerFile = None,
     base: BaseFrom = Base.pull,
-    repository: Repository = "",
+    repository: Repository = None,
     wheels: Wheels = "",
     matrix: MatrixFile = MATRIX,
     facts: OwnFacts = None,
@@ -163,19 +163,19 @@ def _template(
     select: list[str] | None,
     options: Options,
     base: Base,
-    repository: str,
+    repository: list[str] | None,
     wheels: str,
     it: Setup,
     ledger: Path,
     fmt: Output,
 ) -> None:
-    from imagegen import flow, report, templating
-    from imagegen.engine import Docker
+    from imagegen import delivery, flow, report, templating
     from imagegen.report import templates
 
-    how = flow.Options(base=base.value, repository=repository, wheels=wheels)
+    repositories = tuple(repository or ())
+    how = flow.Options(base=base.value, repositories=repositories, wheels=wheels)
     say = report.Progress()
-    pushed = flow.already_pushed(it, Docker.connect(), select or (), how, say)
+    pushed = delivery.published(it, select or (), how, say)
     if options.live:
         found = templating.run(platform, pushed, it.facts, options, ledger, say)
         templates.outcome(found, fmt.value)

@@ -23,7 +23,6 @@ import docker.models.networks
 from imagegen import bake, doctor, proc
 from imagegen.engine import pods, remote
 from imagegen.engine.failures import FOREIGN, build_error, reason, registry_errors, translated
-from imagegen.engine.remote import Manifest
 from imagegen.errors import EngineError, RegistryError
 from imagegen.proc import Ran, Say
 
@@ -48,8 +47,9 @@ PATIENCE = 600
 class Docker:
     """An engine that answers and can do what imagegen needs."""
 
-    def __init__(self, client: docker.DockerClient) -> None:
-        self._client = client
+    def __init__(self, client: docker.DockerClient, version: str = "") -> None:
+        """``version`` is how the engine calls itself."""
+        self._client, self.version = client, version
 
     @classmethod
     def connect(cls) -> Docker:
@@ -76,7 +76,7 @@ class Docker:
             client.close()
             raise
         client.api.timeout = PATIENCE
-        return cls(client)
+        return cls(client, f"Docker Engine {version}")
 
     def close(self) -> None:
         """Give the connection back."""
@@ -334,14 +334,6 @@ class Docker:
                 if any(words in str(error.explanation).lower() for words in NOT_THERE):
                     return None
                 raise
-
-    def manifest(self, ref: str) -> Manifest:
-        """The manifest of ``ref`` as its registry serves it.
-
-        Raises:
-            RegistryError: the registry did not answer or has no such image.
-        """
-        return remote.manifest(ref)
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """HTTP with a platform: its key in one place and in no message, patience where it is safe, and
 every refusal in words.
+
+The stores' HTTP repeats whatever it asks, since the same bytes may be put twice. A template may not:
+who asks says whether a request may be repeated, and what a refusal says is read.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ from requests.auth import AuthBase
 
 from imagegen import __version__
 from imagegen.errors import PlatformError, UsageError
-from imagegen.wheels.web import bundle, is_here, reason, retry_after, status
+from imagegen.proc import Say
+from imagegen.web import bundle, is_here
+from imagegen.web.words import reason, retry_after, status
 
 log = logging.getLogger(__name__)
 
@@ -133,15 +138,20 @@ class Api:
     """One platform for one key."""
 
     def __init__(
-        self, platform: Platform, address: str, key: Key, patience: Patience | None = None
+        self,
+        platform: Platform,
+        address: str,
+        key: Key,
+        patience: Patience | None = None,
+        say: Say = log.info,
     ) -> None:
-        """``address`` is the platform's own, or that of a stand-in.
+        """``address`` is the platform's own, or that of a stand-in; ``say`` hears of waiting.
 
         Raises:
             UsageError: the address would send the key over an open line, or is none.
         """
         self.platform, self.patience = platform, patience or Patience()
-        self._address, self._key = _address(platform, address), key
+        self._address, self._key, self._say = _address(platform, address), key, say
         self._session = requests.Session()
         # Cloudflare in front of RunPod refuses the agents of common libraries with error 1010.
         self._session.headers["User-Agent"] = f"imagegen/{__version__}"
@@ -150,10 +160,11 @@ class Api:
         self._verify = bundle("")
 
     @classmethod
-    def of(cls, platform: Platform) -> Api:
+    def of(cls, platform: Platform, say: Say) -> Api:
         """With the key, and maybe the address, that the environment holds."""
         key = Key(os.environ.get(platform.key_variable, ""), platform.key_variable)
-        return cls(platform, os.environ.get(platform.variable) or platform.address, key)
+        address = os.environ.get(platform.variable) or platform.address
+        return cls(platform, address, key, say=say)
 
     def close(self) -> None:
         """Leave the connections."""
@@ -263,7 +274,7 @@ class Api:
             asks = f"; it asks to come back in {wanted:.0f} s" if wanted else ""
             raise self._error(what, f"{why}{asks}")
         pause = max(wanted, self.patience.pauses[tries - 1])
-        log.info("%s %s: %s; again in %.0f s", self.platform.name, what, why, pause)
+        self._say(f"{self.platform.name}: {what}: {why}; again in {pause:.0f} s")
         time.sleep(pause)
 
     def _error(self, what: str, why: str) -> PlatformError:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from imagegen.demo import Demo
     from imagegen.doctor import Finding, Fixed
     from imagegen.files import Rendered
+    from imagegen.publish import Publication
 
 Format = Literal["text", "json"]
 
@@ -80,26 +81,32 @@ def paths(made: Sequence[Path], fmt: Format) -> None:
 # --- build, test, push ----------------------------------------------------------------------------
 
 
-def built(images: Sequence[Built], fmt: Format) -> None:
-    """Images in the engine's store."""
+def built(images: Sequence[Built | Pushed], fmt: Format) -> None:
+    """Images in the engine's store, or in a registry where nothing was to be built."""
     if fmt == "json":
-        show([built_row(one) for one in images])
+        show([built_row(one) if isinstance(one, Built) else _pushed(one) for one in images])
         return
     for one in images:
-        how = one.cached or f"built in {one.seconds:.0f} s"
-        print(f"{one.image.target.id}: {how}")
-        print(f"  {one.image.ref}\n  {one.digest}, {size(one.unpacked)} unpacked")
+        if isinstance(one, Built):
+            how = one.cached or f"built in {one.seconds:.0f} s"
+            print(f"{one.image.target.id}: {how}")
+            print(f"  {one.image.ref}\n  {one.digest}, {size(one.unpacked)} unpacked")
+        else:
+            print(f"{one.target.id}: {one.cached}\n  docker pull {one.pinned}")
 
 
-def pushed(images: Sequence[Pushed], fmt: Format) -> None:
-    """Images in a registry."""
+def published(done: Publication, fmt: Format) -> None:
+    """Images in registries, and what is not there."""
     if fmt == "json":
-        show([_pushed(one) for one in images])
+        failed = [{"name": name, "error": str(why)} for name, why in done.failed.items()]
+        show({"pushed": [_pushed(one) for one in done.pushed], "failed": failed})
         return
-    for one in images:
-        print(f"{one.tested.report.built.image.target.id}: {one.digest}")
-        for ref in one.refs:
+    for one in done.pushed:
+        print(f"{one.target.id}: {one.cached or one.digest}")
+        for ref in (*one.refs, *one.aliases):
             print(f"  docker pull {ref}")
+        for why in one.kept:
+            print(f"  {why}")
         print(f"  {_sizes(one)}")
 
 
@@ -119,11 +126,11 @@ def demo(made: Demo, templates: Mapping[str, object], fmt: Format) -> None:
     print(table(("STEP", "SECONDS", ""), [*rows, total]))
     print(f"\n{_sizes(one)}; the largest layers:")
     print(table(("SIZE", "MADE BY"), map(_layer_row, _largest(one.layers))))
-    id_ = one.tested.report.built.image.target.id
+    id_ = one.target.id
     print(f"\ntested and pushed: {one.pinned}")
     print("Only this machine can pull that. For pods, push the same image where they reach it:")
     print(f"  imagegen push {id_} --base bootstrap --repository ghcr.io/YOU/finetune")
-    print(f"try it: docker run --rm -it {one.tested.report.built.image.ref} bash")
+    print(f"try it: docker run --rm -it {made.ref} bash")
     if made.undo:
         print("\nto undo all of it:\n" + "\n".join(f"  {line}" for line in made.undo))
 
@@ -149,20 +156,28 @@ def _pushed(one: Pushed) -> dict[str, object]:
         for row in one.layers
     ]
     return {
-        **outcomes.row(one.tested.report),
+        "id": one.target.id,
+        "key": one.key,
         "repository": one.repository,
         "digest": one.digest,
         "refs": list(one.refs),
+        "aliases": list(one.aliases),
         "pinned": one.pinned,
         "moved": list(one.moved),
+        "kept": list(one.kept),
         "sent": one.sent,
+        "seconds": round(one.seconds, 1),
+        "cached": one.cached,
+        "revision": one.revision,
         "compressed_bytes": one.compressed,
+        "unpacked_bytes": one.unpacked,
         "layers": layers,
+        "checks": list(map(outcomes.check_row, one.record.checks)),
     }
 
 
 def _sizes(one: Pushed) -> str:
-    unpacked = size(one.tested.report.built.unpacked)
+    unpacked = size(one.unpacked)
     return f"{size(one.compressed)} to pull in {len(one.layers)} layers, {unpacked} unpacked"
 
 

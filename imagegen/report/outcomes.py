@@ -59,17 +59,6 @@ def catalogue(listed: Sequence[Listed], levels: Collection[str], form: str) -> N
 
 def row(one: Outcome) -> dict[str, object]:
     """An outcome as JSON values."""
-    rows = [
-        {
-            "level": check.level,
-            "name": check.name,
-            "status": check.status,
-            "detail": check.detail,
-            "seconds": check.seconds,
-            "guards": check.guards,
-        }
-        for check in one.checks
-    ]
     about = built_row(one.built) if isinstance(one, Report) else {"ref": one.name}
     return {
         **about,
@@ -77,7 +66,19 @@ def row(one: Outcome) -> dict[str, object]:
         "passed": one.passed,
         "tested": one.cached,
         "check_seconds": round(one.seconds, 1),
-        "checks": rows,
+        "checks": list(map(check_row, one.checks)),
+    }
+
+
+def check_row(check: Check) -> dict[str, object]:
+    """A check's outcome as JSON values."""
+    return {
+        "level": check.level,
+        "name": check.name,
+        "status": check.status,
+        "detail": check.detail,
+        "seconds": check.seconds,
+        "guards": check.guards,
     }
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from imagegen.errors import WheelError
 from imagegen.proc import Say
+from imagegen.web import restart
 from imagegen.wheels.entry import Entry, checked, other_bytes, read, side
-from imagegen.wheels.landing import check, disk, land, locked, restart
+from imagegen.wheels.landing import check, disk, land, locked
 
 LOCK = ".lock"
 """Held while something is put; it stays, empty."""

@@ -9,9 +9,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 from imagegen.errors import UsageError, WheelError
 from imagegen.proc import Say
+from imagegen.web import Upload, Web, is_here
 from imagegen.wheels.entry import Entry, checked, other_bytes, read, side
+from imagegen.wheels.failures import STORE
 from imagegen.wheels.landing import land
-from imagegen.wheels.web import Upload, Web, is_here
 
 WRITTEN = frozenset({200, 201, 204})
 
@@ -45,7 +46,7 @@ class HttpStore:
         auth = None
         if parts.username is not None:
             auth = (unquote(parts.username), unquote(parts.password or ""))
-        self._web = Web(self.location, ca=ca, auth=auth)
+        self._web = Web(self.location, STORE, ca=ca, auth=auth)
 
     def find(self, name: str) -> Entry | None:
         for url in self._urls(side(checked(name))):

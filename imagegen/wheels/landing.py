@@ -14,6 +14,7 @@ from pathlib import Path
 
 from imagegen.errors import WheelError
 from imagegen.proc import Say
+from imagegen.web import restart
 from imagegen.wheels.entry import Entry
 
 Fill = Callable[[BufferedRandom], None]
@@ -41,12 +42,6 @@ def land(entry: Entry, folder: Path, say: Say, fill: Fill) -> Path:
                 _filled(file, entry, fill)
                 part.replace(target)
     return target
-
-
-def restart(file: BufferedRandom) -> None:
-    """Empty a file that is open for appending."""
-    file.seek(0)  # or tell() goes on from where it was
-    file.truncate()
 
 
 def check(file: BufferedRandom, entry: Entry) -> None:

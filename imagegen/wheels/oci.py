@@ -1,9 +1,4 @@
-"""Wheels in an OCI repository, an artifact each.
-
-The oras package was read (0.2.43) and not taken: it reads a blob into memory to send it, sets no
-time-out anywhere, compares no hash of what it fetches, cannot resume, and waits 131 s before it
-tells of a fault. These are the few calls of the distribution specification (1.1) that are needed.
-"""
+"""Wheels in an OCI repository, an artifact each."""
 
 from __future__ import annotations
 
@@ -15,28 +10,23 @@ from functools import partial
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urljoin
 
 from imagegen.errors import UsageError, WheelError
+from imagegen.oci.repository import EMPTY, MANIFEST, NOTHING, Repository, digest_of
 from imagegen.proc import Say
+from imagegen.web import Upload
 from imagegen.wheels.entry import Entry, checked, other_bytes
+from imagegen.wheels.failures import STORE, BadRequest
 from imagegen.wheels.landing import land
-from imagegen.wheels.login import Login
-from imagegen.wheels.web import BadRequest, Body, Upload, Web, is_here, small
 
 ARTIFACT = "application/vnd.imagegen.wheel.v1"
 LAYER = "application/vnd.pypa.wheel"
 """Nobody registered a media type for wheels; this one is imagegen's own choice."""
 
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-NOTHING = b"{}"
-EMPTY = "application/vnd.oci.empty.v1+json"
 TITLE = "org.opencontainers.image.title"
 
 AGAIN = 1.0
 """Seconds until a refusal that may be another client's doing is asked about again."""
-
-CREATED = frozenset({201})
 
 _PART = (
     r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"  # of a repository's name, as the specification has it
@@ -75,12 +65,9 @@ class OciStore:
             )
         host = f"{parts['host']}{parts['port'] or ''}"
         self.location = f"oci://{host}/{parts['repository']}"
-        scheme = "http" if is_here(parts["host"]) else "https"
-        served = f"registry-1.{host}" if host == "docker.io" else host  # the API of Docker Hub
-        self._base = f"{scheme}://{served}/v2"
-        self._repository = f"{self._base}/{parts['repository']}"
-        login = Login(host, self._base, self.location, ca=ca)
-        self._web = Web(self.location, ca=ca, auth=login, renew=login.renew)
+        self._in = Repository(
+            f"{host}/{parts['repository']}", kind=STORE, location=self.location, ca=ca
+        )
 
     def find(self, name: str) -> Entry | None:
         at = tag(checked(name))
@@ -91,10 +78,10 @@ class OciStore:
         return entry
 
     def fetch(self, entry: Entry, folder: Path, say: Say) -> Path:
-        url = f"{self._repository}/blobs/sha256:{entry.sha256}"
+        url = self._in.blob_url(f"sha256:{entry.sha256}")
 
         def pour(part: BufferedRandom) -> None:
-            if not self._web.download(url, part, entry.size, say):
+            if not self._in.web.download(url, part, entry.size, say):
                 raise WheelError(f"{self.location} tells of {entry.name}, but does not have it")
 
         return land(entry, folder, say, pour)
@@ -119,29 +106,22 @@ class OciStore:
         return entry
 
     def _give(self, wheel: Path, entry: Entry, say: Say) -> None:
-        self._send(entry.sha256, partial(Upload, wheel, say))
-        self._send(hashlib.sha256(NOTHING).hexdigest(), lambda: NOTHING)
+        self._in.send(f"sha256:{entry.sha256}", partial(Upload, wheel, say))
+        self._in.send(digest_of(NOTHING), lambda: NOTHING)
         self._tell(entry)
 
     def entries(self) -> tuple[Entry, ...]:
         found: list[Entry] = []
-        url = f"{self._repository}/tags/list"
-        while url:
-            # 404: no such repository, since nothing was put there yet
-            with self._web.ask("GET", url, ok=frozenset({200, 404})) as answer:
-                listed = {} if answer.status_code == 404 else self._parsed(small(answer, url))
-                more = answer.links.get("next", {}).get("url", "")
-            for at in filter(TAG.fullmatch, listed.get("tags") or ()):
-                row = self._at(at)
-                if row and row.get("artifactType") == ARTIFACT:
-                    found.append(self._entry(at, row))
-            url = more and urljoin(url, more)
+        for at in filter(TAG.fullmatch, self._in.tags()):
+            row = self._at(at)
+            if row and row.get("artifactType") == ARTIFACT:
+                found.append(self._entry(at, row))
         return tuple(sorted(found, key=lambda entry: entry.name))
 
     def _at(self, tag: str) -> dict[str, Any] | None:
         """The manifest at ``tag``; None where there is none."""
-        text = self._web.text(f"{self._repository}/manifests/{tag}", {"Accept": MANIFEST})
-        return None if text is None else self._parsed(text)
+        held = self._in.manifest(tag)
+        return held.row if held else None
 
     def _entry(self, tag: str, row: dict[str, Any]) -> Entry:
         """What a manifest says.
@@ -159,38 +139,13 @@ class OciStore:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise WheelError(f"{self.location}:{tag} is not an artifact of a wheel") from error
 
-    def _parsed(self, text: bytes) -> dict[str, Any]:
-        try:
-            row = json.loads(text)
-        except ValueError as error:
-            raise WheelError(f"{self.location} does not answer as a registry: no JSON") from error
-        if not isinstance(row, dict):
-            raise WheelError(f"{self.location} does not answer as a registry: no JSON object")
-        return row
-
-    def _send(self, sha256: str, body: Body) -> None:
-        """Have a blob in the repository; its registry compares the hash."""
-        url, digest = f"{self._repository}/blobs", f"sha256:{sha256}"
-        with self._web.ask("HEAD", f"{url}/{digest}", ok=frozenset({200, 404})) as answer:
-            if answer.status_code == 200:
-                return
-        with self._web.ask("POST", f"{url}/uploads/", ok=frozenset({202})) as answer:
-            place = urljoin(url, answer.headers.get("Location", ""))
-        place += ("&" if "?" in place else "?") + urlencode({"digest": digest})
-        headers = {"Content-Type": "application/octet-stream"}
-        with self._web.ask("PUT", place, headers=headers, body=body, ok=CREATED):
-            pass
-
     def _tell(self, entry: Entry) -> None:
         """Put the manifest, which is what makes the wheel be there, and read it back.
 
         Raises:
             WheelError: another process put other bytes at the same time, and was last.
         """
-        url, body = f"{self._repository}/manifests/{tag(entry.name)}", _manifest(entry)
-        headers = {"Content-Type": MANIFEST}
-        with self._web.ask("PUT", url, headers=headers, body=lambda: body, ok=CREATED):
-            pass
+        self._in.put(tag(entry.name), _manifest(entry), MANIFEST)
         held = self.find(entry.name)
         if held is None:
             raise WheelError(f"{self.location} took {entry.name} and does not have it")
@@ -206,7 +161,7 @@ def _manifest(entry: Entry) -> bytes:
         "artifactType": ARTIFACT,
         "config": {
             "mediaType": EMPTY,
-            "digest": f"sha256:{hashlib.sha256(NOTHING).hexdigest()}",
+            "digest": digest_of(NOTHING),
             "size": len(NOTHING),
         },
         "layers": [

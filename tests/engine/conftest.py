@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from imagegen import bake, base, flow, registry
 from imagegen.base import Base
 from imagegen.demo import demo_target
 from imagegen.engine import Docker
-from imagegen.model import CPU, Built, Check, Image, Report, Tested
+from imagegen.model import CPU, Built, Check, Image, Report, Target, Tested
 
 from . import small
 
@@ -142,15 +143,18 @@ def tiny(
     """Makes images of a few megabytes with a report that passed: to push, not to run."""
     made: list[str] = []
 
-    def make(megabytes: int = 1) -> Tested:
-        target = setup.resolution.targets[0]
+    def make(
+        megabytes: int = 1, target: Target | None = None, labels: dict[str, str] | None = None
+    ) -> Tested:
+        target = target or setup.resolution.targets[0]
         key = secrets.token_hex(32)
         image = Image(
             target=target,
             base="scratch",
             base_override="",
-            repository=f"imagegen-test/{key[:8]}",
-            labels={"imagegen.key": key},
+            labels={"imagegen.key": key, "imagegen.target": json.dumps(target.promise)}
+            if labels is None
+            else labels,
             key=key,
         )
         (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY noise /\n")

@@ -2,78 +2,263 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import requests
+from packaging.version import Version
 
-from imagegen import model, publish
+from imagegen import publish
 from imagegen.engine import Docker
 from imagegen.errors import RegistryError
+from imagegen.model import Pushed, Target, Tested
+from imagegen.oci.repository import Repository
+from imagegen.publish import Parcel, Publication, finding, moving
 
 from .conftest import TinyImage
 
 ACCEPT = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
 
 
-def push(engine: Docker, tested: model.Tested, repository: str) -> model.Pushed:
-    (pushed,) = publish.push(engine, [(tested, repository)], print)
+def publication(engine: Docker, *parcels: Parcel, back: bool = False) -> Publication:
+    return publish.push(engine, parcels, print, back=back)
+
+
+def push(engine: Docker, tested: Tested, repository: str, *aliases: str) -> Pushed:
+    done = publication(engine, Parcel(tested=tested, repository=repository, aliases=aliases))
+    for error in done.failed.values():
+        raise error
+    (pushed,) = done.pushed
     return pushed
 
 
 def read(host: str, repository: str, tag: str) -> requests.Response:
-    """Ask the registry itself, past the engine and past buildx."""
+    """Ask the registry itself, past the engine and past imagegen's client."""
     url = f"http://{host}/v2/{repository}/manifests/{tag}"
     return requests.get(url, headers=ACCEPT, timeout=10)
 
 
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A repository of the test's own."""
+    return f"imagegen-test/{time.monotonic_ns()}"
+
+
+def tag_of(tested: Tested) -> str:
+    return tested.report.built.image.target.tag
+
+
+def own_tag(tested: Tested) -> str:
+    return f"{tag_of(tested)}-{tested.report.digest.removeprefix('sha256:')[:12]}"
+
+
 def test_what_is_pushed_is_what_was_tested(
-    engine: Docker, open_registry: str, tiny: TinyImage
+    engine: Docker, open_registry: str, tiny: TinyImage, name: str
 ) -> None:
     tested = tiny()
-    image = tested.report.built.image
-    pushed = push(engine, tested, f"{open_registry}/{image.repository}")
-    for ref in pushed.refs:
-        answer = read(open_registry, image.repository, ref.rpartition(":")[2])
-        assert answer.headers["Docker-Content-Digest"] == tested.report.built.digest
-    layers = read(open_registry, image.repository, image.target.tag).json()["layers"]
+    pushed = push(engine, tested, f"{open_registry}/{name}", "latest", "newest")
+    assert [ref.rpartition(":")[2] for ref in pushed.refs] == [own_tag(tested), tag_of(tested)]
+    assert pushed.aliases == tuple(f"{open_registry}/{name}:{tag}" for tag in ("latest", "newest"))
+    for ref in (*pushed.refs, *pushed.aliases):
+        answer = read(open_registry, name, ref.rpartition(":")[2])
+        assert answer.headers["Docker-Content-Digest"] == tested.report.digest
+    layers = read(open_registry, name, tag_of(tested)).json()["layers"]
     assert [row["mediaType"] for row in layers] == ["application/vnd.oci.image.layer.v1.tar+zstd"]
     assert pushed.compressed == sum(row["size"] for row in layers)
     assert pushed.sent
     assert not pushed.moved
 
 
-def test_a_second_push_sends_nothing_and_leaves_no_local_name(
-    engine: Docker, open_registry: str, tiny: TinyImage
+def test_what_is_attached_to_an_image_can_be_read_by_anybody(
+    engine: Docker, open_registry: str, tiny: TinyImage, name: str
 ) -> None:
     tested = tiny()
-    repository = f"{open_registry}/{tested.report.built.image.repository}"
-    first = push(engine, tested, repository)
-    again = push(engine, tested, repository)
+    bill, built = b'{"spdxVersion": "SPDX-2.3"}', b'{"predicateType": "x"}'
+    parcel = Parcel(
+        tested=tested, repository=f"{open_registry}/{name}", sbom=bill, provenance=built
+    )
+    for _ in range(2):  # a second push attaches nothing twice
+        assert not publication(engine, parcel).failed
+        fallback = tested.report.digest.replace(":", "-")
+        rows = requests.get(
+            f"http://{open_registry}/v2/{name}/manifests/{fallback}",
+            headers={"Accept": "application/vnd.oci.image.index.v1+json"},
+            timeout=10,
+        ).json()["manifests"]
+        kinds = {row["artifactType"]: row["digest"] for row in rows}
+        assert len(rows) == len(kinds) == 3
+    found = {}
+    for kind, digest in kinds.items():
+        manifest = read(open_registry, name, digest).json()
+        assert manifest["subject"]["digest"] == tested.report.digest
+        blob = f"http://{open_registry}/v2/{name}/blobs/{manifest['layers'][0]['digest']}"
+        found[kind] = requests.get(blob, timeout=10).content
+    assert found[finding.SBOM] == bill
+    assert found[finding.PROVENANCE] == built
+    report = json.loads(found[finding.REPORT])
+    assert report["digest"] == tested.report.digest
+    assert {row["status"] for row in report["checks"]} == {"pass"}
+
+
+def test_a_second_push_sends_nothing_and_leaves_no_local_name(
+    engine: Docker, open_registry: str, tiny: TinyImage, name: str
+) -> None:
+    tested = tiny()
+    first = push(engine, tested, f"{open_registry}/{name}")
+    again = push(engine, tested, f"{open_registry}/{name}")
     assert not again.sent
     assert again.digest == first.digest
     assert not any(engine.local(ref) for ref in first.refs)
 
 
 def test_a_newer_image_moves_the_tag_and_keeps_the_older_one(
-    engine: Docker, open_registry: str, tiny: TinyImage
+    engine: Docker, open_registry: str, tiny: TinyImage, name: str
 ) -> None:
     old, new = tiny(), tiny()
-    repository = f"{open_registry}/imagegen-test/moved"
-    first = push(engine, old, repository)
-    second = push(engine, new, repository)
-    assert second.moved == (new.report.built.image.target.tag,)
-    assert engine.remote_digest(first.refs[0]) == first.digest
-    assert engine.remote_digest(first.refs[1]) == second.digest
+    first = push(engine, old, f"{open_registry}/{name}")
+    second = push(engine, new, f"{open_registry}/{name}")
+    assert second.moved == (tag_of(new),)
+    for tag, digest in ((own_tag(old), first.digest), (tag_of(new), second.digest)):
+        assert read(open_registry, name, tag).headers["Docker-Content-Digest"] == digest
 
 
-def test_a_registry_that_is_down(engine: Docker, tiny: TinyImage) -> None:
-    with pytest.raises(RegistryError) as failed:
-        push(engine, tiny(), "127.0.0.1:9/nobody/home")
-    assert "127.0.0.1:9" in str(failed.value)
-    assert failed.value.hint
+def of_torch(target: Target, torch: str) -> Target:
+    return replace(target, torch=Version(torch))
+
+
+def test_an_alias_never_goes_back_to_an_older_version(
+    engine: Docker, open_registry: str, tiny: TinyImage, name: str
+) -> None:
+    base = tiny().report.built.image.target
+    newer, older = tiny(target=of_torch(base, "2.10.0")), tiny(target=of_torch(base, "2.9.1"))
+    to = f"{open_registry}/{name}"
+    push(engine, newer, to, "latest")
+    kept = push(engine, older, to, "latest")
+    assert kept.aliases == ()
+    (why,) = kept.kept
+    assert "latest stays: it is torch 2.10.0" in why
+    assert "--move-back" in why
+    at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]
+    assert at == newer.report.digest
+    parcel = Parcel(tested=older, repository=to, aliases=("latest",))
+    (back,) = publication(engine, parcel, back=True).pushed
+    assert back.moved == ("latest",)
+    at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]
+    assert at == older.report.digest
+
+
+def test_of_several_images_the_newest_is_named_last(
+    engine: Docker,
+    open_registry: str,
+    tiny: TinyImage,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    base = tiny().report.built.image.target
+    ones = [tiny(target=of_torch(base, torch)) for torch in ("2.10.0", "2.8.0", "2.9.1")]
+    to = f"{open_registry}/{name}"
+    done = publication(
+        engine, *(Parcel(tested=one, repository=to, aliases=("latest",)) for one in ones)
+    )
+    assert [str(one.target.torch) for one in done.pushed] == ["2.8.0", "2.9.1", "2.10.0"]
+    at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]
+    assert at == ones[0].report.digest
+    lines = capsys.readouterr().out.splitlines()
+    uploads = [i for i, line in enumerate(lines) if line.endswith("as built and tested")]
+    names = [i for i, line in enumerate(lines) if " -> sha256:" in line]
+    assert max(uploads) < min(names), "all images are there before a name moves"
+
+
+def test_an_image_of_somebody_else_keeps_its_tag(
+    engine: Docker, open_registry: str, tiny: TinyImage, name: str
+) -> None:
+    tested, foreign = tiny(), tiny(labels={})
+    ref = f"{open_registry}/{name}:latest"
+    engine.push(foreign.report.digest, f"{open_registry}/{name}", "latest", print)
+    kept = push(engine, tested, f"{open_registry}/{name}", "latest")
+    assert "latest stays: it is an image that imagegen has not made" in kept.kept[0]
+    assert engine.remote_digest(ref) == foreign.report.digest
+
+
+def test_what_is_published_is_found_by_its_key(
+    engine: Docker, open_registry: str, tiny: TinyImage, name: str
+) -> None:
+    tested, other = tiny(), tiny()
+    repository = Repository(f"{open_registry}/{name}")
+    image = tested.report.built.image
+    assert publish.found(repository, image, ()) is None
+    engine.push(tested.report.digest, f"{open_registry}/{name}", tag_of(tested), print)
+    assert publish.found(repository, image, ()) is None, "there is no report beside it"
+    push(engine, tested, f"{open_registry}/{name}", "latest")
+    found = publish.found(repository, image, ("latest",))
+    assert found is not None
+    assert found.pushed.digest == tested.report.digest
+    assert found.pushed.record.checks == tested.report.checks
+    assert "already published" in found.pushed.cached
+    assert publish.found(repository, other.report.built.image, ()) is None
+
+
+def test_what_an_interruption_left_is_finished(
+    engine: Docker, open_registry: str, tiny: TinyImage, name: str
+) -> None:
+    """The target's tag was moved, its alias not: the next push finds the image and moves it."""
+    tested = tiny()
+    push(engine, tested, f"{open_registry}/{name}")
+    found = publish.found(Repository(f"{open_registry}/{name}"), tested.report.built.image, ("a",))
+    assert found is not None
+    (done,) = publish.point([found], print, back=False).pushed
+    assert done.aliases == (f"{open_registry}/{name}:a",)
+    assert read(open_registry, name, "a").headers["Docker-Content-Digest"] == done.digest
+
+
+def test_a_tag_that_somebody_else_moves_in_between_is_looked_at_again(
+    engine: Docker, open_registry: str, tiny: TinyImage, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between our look at a tag and our write, a newer version gets there: it stays."""
+    base = tiny().report.built.image.target
+    mine, newer = tiny(target=of_torch(base, "2.9.1")), tiny(target=of_torch(base, "2.10.0"))
+    to = f"{open_registry}/{name}"
+    push(engine, mine, to)
+    push(engine, newer, to)
+    repository = Repository(to)
+    seen, theirs = (finding.see(repository, own_tag(one)) for one in (mine, newer))
+    assert seen and theirs
+    real, looked = Repository.digest, []
+
+    def digest(self: Repository, tag: str) -> str | None:
+        looked.append(tag)
+        found = real(self, tag)
+        if len(looked) == 1:
+            Repository(to).put("latest", theirs.top.body, theirs.top.media_type)
+        return found
+
+    monkeypatch.setattr(Repository, "digest", digest)
+    age = moving.age(mine.report.built.image.target)
+    moved = moving.move(repository, "latest", seen.top, age, print, back=False)
+    assert moved.how == "kept"
+    assert len(looked) >= 3
+    at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]
+    assert at == newer.report.digest
+
+
+def test_one_registry_that_is_down_does_not_keep_another_from_it(
+    engine: Docker, open_registry: str, tiny: TinyImage, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "PAUSES", ())
+    one = tiny()
+    there = Parcel(tested=one, repository=f"{open_registry}/{name}")
+    gone = Parcel(tested=one, repository="127.0.0.1:9/nobody/home")
+    done = publication(engine, gone, there)
+    assert [pushed.repository for pushed in done.pushed] == [there.repository]
+    (error,) = done.failed.values()
+    assert isinstance(error, RegistryError)
+    assert "127.0.0.1:9" in str(error)
+    assert error.hint
+    assert read(open_registry, name, tag_of(one)).ok
 
 
 def test_a_registry_that_refuses_the_login(
@@ -81,11 +266,10 @@ def test_a_registry_that_refuses_the_login(
 ) -> None:
     with pytest.raises(RegistryError, match="refused the login") as failed:
         push(engine, tiny(), f"{locked_registry}/imagegen-test/x")
-    assert failed.value.hint == f"docker login {locked_registry}"
+    assert "docker login" in failed.value.hint
 
 
 def test_a_registry_that_takes_the_login(
-    engine: Docker,
     locked_registry: str,
     tiny: TinyImage,
     monkeypatch: pytest.MonkeyPatch,
@@ -96,24 +280,28 @@ def test_a_registry_that_takes_the_login(
     subprocess.run(login, input=b"secret", check=True, capture_output=True)
     fresh = Docker.connect()  # reads the login
     tested = tiny()
-    pushed = push(fresh, tested, f"{locked_registry}/imagegen-test/x")
+    pushed = push(fresh, tested, f"{locked_registry}/imagegen-test/x", "latest")
     fresh.close()
-    assert pushed.digest == tested.report.built.digest
+    assert pushed.digest == tested.report.digest
+    assert pushed.aliases
 
 
 def test_a_registry_that_dies_in_the_middle_moves_nothing(
-    engine: Docker, tiny: TinyImage, open_registry: str
+    engine: Docker,
+    tiny: TinyImage,
+    open_registry: str,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A proxy in front of the registry that closes for good once some megabytes went through."""
+    monkeypatch.setattr(publish, "PAUSES", ())
     tested = tiny(megabytes=40)
-    image = tested.report.built.image
     with Cut(open_registry, after=8_000_000) as cut, pytest.raises(RegistryError) as failed:
-        push(engine, tested, f"{cut.host}/{image.repository}")
+        push(engine, tested, f"{cut.host}/{name}")
     assert failed.value.hint
     assert cut.was_cut
-    own = tested.report.built.digest.removeprefix("sha256:")[:12]
-    for tag in (image.target.tag, f"{image.target.tag}-{own}"):
-        assert read(open_registry, image.repository, tag).status_code == 404
+    for tag in (tag_of(tested), own_tag(tested)):
+        assert read(open_registry, name, tag).status_code == 404
 
 
 class Cut:
@@ -175,28 +363,16 @@ class Cut:
 
 
 def test_the_image_stays_when_it_is_pushed_or_cannot_be(
-    engine: Docker, open_registry: str, tiny: TinyImage
+    engine: Docker, open_registry: str, tiny: TinyImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A push gives the image another name for a moment, and must not take its own away."""
+    monkeypatch.setattr(publish, "PAUSES", ())
     tested = tiny()
     ref, digest = tested.report.built.image.ref, tested.report.built.digest
     push(engine, tested, f"{open_registry}/imagegen-test/stays")
     with pytest.raises(RegistryError):
         push(engine, tested, "127.0.0.1:9/nobody/home")
     assert engine.local(ref).digest == digest  # type: ignore[union-attr]
-
-
-def test_no_name_moves_unless_every_image_is_there(
-    engine: Docker, open_registry: str, tiny: TinyImage
-) -> None:
-    good, other = tiny(), tiny()
-    repository = f"{open_registry}/imagegen-test/together"
-    with pytest.raises(RegistryError):
-        publish.push(engine, [(good, repository), (other, "127.0.0.1:9/nobody/home")], print)
-    tag = good.report.built.image.target.tag
-    own = good.report.built.digest.removeprefix("sha256:")[:12]
-    assert engine.remote_digest(f"{repository}:{tag}-{own}") == good.report.built.digest
-    assert engine.remote_digest(f"{repository}:{tag}") is None
 
 
 def test_bytes_that_changed_on_the_way_are_noticed(
@@ -213,4 +389,4 @@ def test_bytes_that_changed_on_the_way_are_noticed(
     with pytest.raises(RegistryError, match=r"pushed sha256:.*but the registry holds sha256:"):
         push(engine, tested, repository)
     # the second name, the one that people pull, was never touched
-    assert engine.remote_digest(f"{repository}:{tested.report.built.image.target.tag}") is None
+    assert engine.remote_digest(f"{repository}:{tag_of(tested)}") is None

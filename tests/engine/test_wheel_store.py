@@ -20,8 +20,9 @@ import pytest
 import requests
 import trustme
 
+from imagegen import web
 from imagegen.errors import WheelError
-from imagegen.wheels import oci, web
+from imagegen.wheels import oci
 from imagegen.wheels.entry import Entry
 from imagegen.wheels.http import HttpStore
 from imagegen.wheels.oci import OciStore
@@ -539,8 +540,8 @@ def test_a_registry_goes_on_where_a_fetch_was(repository: str, wheel: Path, here
     part = here / f".{NAME}.{entry.sha256[:16]}.part"
     part.write_bytes(wheel.read_bytes()[:1_000_000])
     read: list[int] = []
-    before = store._web._pour  # type: ignore[attr-defined]
-    store._web._pour = lambda answer, *rest: (  # type: ignore[method-assign]
+    before = store._in.web._pour  # type: ignore[attr-defined]
+    store._in.web._pour = lambda answer, *rest: (  # type: ignore[method-assign]
         read.append(answer.status_code),
         before(answer, *rest),
     )[1]

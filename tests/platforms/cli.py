@@ -7,19 +7,17 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from imagegen import __main__, flow
-from imagegen.engine import Docker
+from imagegen import __main__, delivery
 from imagegen.model import Pushed
 from tests.unit.values import DEMO, DIGEST, RESOLUTION, pushed
 
 
-def already_pushed(_it: object, _engine: object, select: Any, *_: object) -> tuple[Pushed, ...]:
+def published(_it: object, select: Any, *_: object) -> tuple[Pushed, ...]:
     chosen = [one.id for one in RESOLUTION.select(select)] if select else [DEMO.id]
     digest = os.environ.get("PUSHED_DIGEST", DIGEST)
     return tuple(pushed(t, digest=digest) for t in RESOLUTION.targets if t.id in chosen)
 
 
 if __name__ == "__main__":
-    flow.already_pushed = already_pushed
-    Docker.connect = lambda: None  # type: ignore[method-assign,assignment,return-value]
+    delivery.published = published
     __main__.main()

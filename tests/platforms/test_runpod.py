@@ -24,9 +24,7 @@ TOO_MANY = Answer(429, {"title": "Too Many Requests", "status": 429}, {"Retry-Af
 
 
 def newer(**changes: Any) -> Any:
-    repository = pushed().repository
-    refs = (f"{repository}:{DEMO.tag}-{'e' * 12}", f"{repository}:{DEMO.tag}")
-    return pushed(digest=OTHER, refs=refs, **changes)
+    return pushed(digest=OTHER, **changes)
 
 
 def whole(one: dict[str, Any]) -> bool:

@@ -22,9 +22,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- options --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["", "me/finetune", "ghcr.io/me/x", "localhost:5000/a/b"])
+@pytest.mark.parametrize("name", ["me/finetune", "ghcr.io/me/x", "localhost:5000/a/b"])
 def test_a_repository_is_taken(name: str) -> None:
-    assert flow.Options(repository=name).repository == name
+    assert flow.Options(repositories=(name,)).repositories == (name,)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_repository_is_taken(name: str) -> None:
 )
 def test_what_is_no_repository_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="is not the name of a repository") as caught:
-        flow.Options(repository=name)
+        flow.Options(repositories=("ghcr.io/me/x", name))
     assert "without tag" in caught.value.hint
 
 

@@ -56,14 +56,13 @@ def test_an_unknown_status_is_no_pass() -> None:
     assert not one.passed
 
 
-def test_pushed_needs_tested_and_templates_need_pushed() -> None:
-    assert typing.get_type_hints(Pushed)["tested"] is model.Tested
+def test_a_push_needs_what_was_tested_and_templates_need_pushed() -> None:
+    assert typing.get_type_hints(publish.Parcel)["tested"] is model.Tested
     values = {f.name: getattr(pushed(), f.name) for f in dataclasses.fields(Pushed)}
-    with pytest.raises(TypeError, match="tested"):
-        Pushed(**{name: value for name, value in values.items() if name != "tested"})
+    with pytest.raises(TypeError, match="record"):
+        Pushed(**{name: value for name, value in values.items() if name != "record"})
     for function, name, kind in (
-        (publish.push, "images", "Sequence[tuple[Tested, str]]"),
-        (publish.find, "tested", "Tested"),
+        (publish.push, "parcels", "Sequence[Parcel]"),
         (pods.template, "pushed", "Pushed"),
         (pods.runpod, "pushed", "Pushed"),
         (pods.vast, "pushed", "Pushed"),
@@ -71,11 +70,27 @@ def test_pushed_needs_tested_and_templates_need_pushed() -> None:
         assert inspect.signature(function).parameters[name].annotation == kind
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"digest": "sha256:" + "e" * 64},  # of other bytes
+        {"checks": ()},
+        {"checks": report("pass", "pass", "fail").checks},
+        {"checks": report("skip", "skip", "skip").checks},
+        {"checks": report("pass").checks},  # smoke, and neither platform
+    ],
+)
+def test_what_has_no_report_that_passed_is_not_published(changes: dict[str, typing.Any]) -> None:
+    kept = dataclasses.replace(pushed().record, **changes)
+    with pytest.raises(ChecksFailed, match="has no report that passed"):
+        pushed(record=kept)
+
+
 def test_values_are_frozen() -> None:
     kinds = [
         kind
         for _, kind in inspect.getmembers(model, inspect.isclass)
-        if dataclasses.is_dataclass(kind) and kind.__module__ == "imagegen.model"
+        if dataclasses.is_dataclass(kind) and kind.__module__.startswith("imagegen.model.")
     ]
     assert len(kinds) >= 10
     for kind in kinds:
@@ -128,7 +143,6 @@ def test_a_host_is_a_name_and_maybe_a_port(host: str, good: bool) -> None:
 def test_a_ref_holds_the_key_and_a_pin_the_digest() -> None:
     one = pushed()
     assert image().ref == f"imagegen/built:{DEMO.tag}-{KEY[:12]}"
-    assert image(repository="elsewhere.example/x").ref == image().ref
     assert image(key="f" * 64).ref != image().ref
     assert one.pinned == f"{one.refs[0]}@{one.digest}"
     assert one.compressed == 2_850_000_000

@@ -147,11 +147,15 @@ def test_no_two_targets_share_a_key() -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_the_repository_decides_no_key() -> None:
-    other = made(repository="registry.example/other/name")
+def test_the_commit_is_told_and_decides_no_key() -> None:
+    other = made(revision="d" * 40)
     assert other.key == made().key
-    assert other.repository == "registry.example/other/name"
-    assert made().repository == WORKSPACE.matrix.publish.repository
+    assert other.labels["org.opencontainers.image.revision"] == "d" * 40
+    assert "org.opencontainers.image.revision" not in made().labels
+
+
+def test_how_layers_are_compressed_decides_the_key() -> None:
+    assert made(compression="gzip").key != made().key == made(compression="zstd").key
 
 
 def test_labels_say_what_the_image_is() -> None:

@@ -47,6 +47,12 @@ def test_every_card_is_where_it_belongs(target: Target) -> None:
         assert slow == cards - run
 
 
+def test_the_source_s_revision_is_told_where_the_image_has_it() -> None:
+    text = readme.text("vast", pushed(revision="f00dfeed"), FACTS)
+    assert "\nsource revision `f00dfeed`\n" in text
+    assert "revision" not in readme.text("vast", pushed(), FACTS)
+
+
 def test_what_only_graphql_takes_names_the_ports_of_the_template() -> None:
     spec = pods.spec("runpod", pushed(), FACTS, pods.Wish())
     ports = {str(port).partition("/")[0] for port in spec.body["ports"]}  # type: ignore[attr-defined]

@@ -13,9 +13,11 @@ from imagegen import choose, pods, report
 from imagegen.choose import Listed
 from imagegen.demo import Demo
 from imagegen.doctor import Finding, Fixed
+from imagegen.errors import RegistryError
 from imagegen.files import Rendered
 from imagegen.model import Layer
 from imagegen.pick import Picked
+from imagegen.publish import Publication
 from imagegen.report import Format, asking
 from imagegen.resolve import LeftOut
 from imagegen.rules import Reason
@@ -263,23 +265,32 @@ def test_images_that_were_built(printed: Printed) -> None:
 
 def test_images_that_were_pushed(printed: Printed) -> None:
     one = values.pushed()
-    report.pushed([one], "text")
+    one = replace(one, aliases=("x/y:latest",), kept=("torch2.11 stays: it is newer",))
+    failed = {"that": RegistryError("broken pipe")}
+    done = Publication(pushed=(one,), failed=failed)
+    report.published(done, "text")
     assert printed().splitlines() == [
         f"{DEMO.id}: {DIGEST}",
         *(f"  docker pull {ref}" for ref in one.refs),
+        "  docker pull x/y:latest",
+        "  torch2.11 stays: it is newer",
         "  2.85 GB to pull in 2 layers, 7.00 GB unpacked",
     ]
-    report.pushed([one], "json")
-    (row,) = json.loads(printed())
+    report.published(done, "json")
+    found = json.loads(printed())
+    assert found["failed"] == [{"name": "that", "error": "broken pipe"}]
+    (row,) = found["pushed"]
     assert row["pinned"] == one.pinned
-    assert row["passed"] is True
+    assert {check["status"] for check in row["checks"]} == {"pass", "skip"}
     assert row["compressed_bytes"] == sum(layer["bytes"] for layer in row["layers"])
     assert row["refs"] == list(one.refs)
 
 
 def a_demo() -> Demo:
     steps = (("engine", 0.1, "an engine already runs"), ("build", 59.9, ""))
-    return Demo(steps=steps, pushed=values.pushed(), undo=("docker rm -f x",))
+    return Demo(
+        steps=steps, pushed=values.pushed(), ref="imagegen/built:x", undo=("docker rm -f x",)
+    )
 
 
 def test_the_demo(printed: Printed) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -55,7 +56,10 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> Checks:
 def checked(
     folder: Path, *levels: Level, of: Built | None = None, again: bool = False, require: str = ""
 ) -> Report:
-    engine, required = cast(Docker, None), frozenset({require} - {""})
+    engine, required = (
+        cast(Docker, SimpleNamespace(version="Docker Engine 0")),
+        frozenset({require} - {""}),
+    )
     asked = Asked(levels=levels, required=required) if levels else Asked()
     return testing.checked(engine, of or built(), asked, folder, lambda _: None, again=again)
 
@@ -71,7 +75,8 @@ def test_a_report_of_the_same_bytes_is_used_again(tmp_path: Path, tried: Checks)
     # of each level one was skipped
     assert second.cached.startswith("already tested: 3 checks of these bytes on 2")
     assert "--again" in second.cached
-    assert second == replace(first, cached=second.cached)
+    assert (second.seconds, second.at) == (round(first.seconds, 1), int(first.at))
+    assert second == replace(first, cached=second.cached, seconds=second.seconds, at=second.at)
     digest = DIGEST.removeprefix("sha256:")
     assert names(tmp_path) == [f"{digest}-{checks.version(testing.ONSTART)}-smoke-runpod-vast.json"]
 
@@ -121,10 +126,17 @@ def test_a_failure_is_not_remembered(tmp_path: Path, tried: Checks) -> None:
     assert len(tried.asked) == 2
 
 
-GOOD = {"name": "nvcc", "status": "pass", "detail": "", "seconds": 1.0, "guards": ""}
+GOOD: dict[str, object] = {
+    "name": "nvcc",
+    "status": "pass",
+    "detail": "",
+    "seconds": 1.0,
+    "guards": "",
+}
 WHOLE: dict[str, object] = {
-    "levels": ["smoke", "runpod", "vast"], "required": [], "seconds": 1.0, "at": 1.0,
-    "checks": [GOOD],
+    "levels": ["smoke", "runpod", "vast"], "required": [], "seconds": 1.0, "engine": "x",
+    "at": "2026-11-22T11:40:00Z", "digest": DIGEST, "key": "k", "unpacked_bytes": 1,
+    "imagegen": "0", "checks": [GOOD],
 }  # fmt: skip
 
 
@@ -137,6 +149,7 @@ WHOLE: dict[str, object] = {
         json.dumps(WHOLE | {"checks": ["nvcc"]}),
         json.dumps(WHOLE | {"checks": [GOOD | {"of another version": "x"}]}),
         json.dumps(WHOLE | {"checks": [{"name": "nvcc"}]}),
+        json.dumps(WHOLE | {"checks": [GOOD | {"status": "passed"}]}),
         json.dumps(WHOLE | {"at": "today"}),
         json.dumps(WHOLE | {"seconds": "long"}),
         json.dumps(WHOLE | {"seconds": None}),

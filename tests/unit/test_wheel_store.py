@@ -18,8 +18,9 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagegen import web
 from imagegen.errors import UsageError, WheelError
-from imagegen.wheels import landing, oci, web
+from imagegen.wheels import landing, oci
 from imagegen.wheels.entry import Entry, read
 from imagegen.wheels.landing import land
 from imagegen.wheels.store import Store, open_store

@@ -13,11 +13,10 @@ from typing import Any, cast
 import pytest
 import requests
 
-from imagegen import files, flow, proc, sourcing, wheelhouse
+from imagegen import files, flow, proc, sourcing, web, wheelhouse
 from imagegen.engine import Docker
 from imagegen.errors import BuildError, EngineError, FactsError, UsageError, WheelError
 from imagegen.image.wheel.flash_attn_wheel.selection import PRESETS, Selection
-from imagegen.wheels import web
 from imagegen.wheels.entry import Entry
 from imagegen.wheels.recipe import Asked
 from imagegen.wheels.store import open_store

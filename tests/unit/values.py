@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from imagegen import flow
-from imagegen.model import CPU, Built, Check, Image, Layer, Pushed, Report, Status, Target, Tested
+from imagegen import flow, record
+from imagegen.model import CPU, Built, Check, Image, Layer, Pushed, Report, Status, Target
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "dockerfiles/matrix.toml"
@@ -18,6 +18,7 @@ RESOLUTION = SETUP.resolution
 DEMO = next(t for t in RESOLUTION.targets if t.profile == "demo")
 DIGEST = "sha256:" + "d" * 64
 KEY = "0123456789abcdef" * 4
+REPOSITORY = "registry.example/me/finetune"
 
 
 def image(target: Target = DEMO, **changes: Any) -> Image:
@@ -25,7 +26,6 @@ def image(target: Target = DEMO, **changes: Any) -> Image:
         "target": target,
         "base": "library/debian:12-slim",
         "base_override": "",
-        "repository": "registry.example/me/finetune",
         "labels": {"imagegen.key": KEY},
         "key": KEY,
     }
@@ -59,13 +59,15 @@ def report(*statuses: Status, of: Built | None = None) -> Report:
 
 
 def pushed(target: Target = DEMO, **changes: Any) -> Pushed:
-    one = image(target)
+    digest = changes.get("digest", DIGEST)
+    made = report("pass", "skip", "pass", "pass", "pass", of=built(target, digest=digest))
     values: dict[str, Any] = {
-        "tested": Tested(report=report("pass", "skip", "pass", of=built(target))),
-        "repository": one.repository,
-        "digest": DIGEST,
-        "refs": (f"{one.repository}:{target.tag}-{KEY[:12]}", f"{one.repository}:{target.tag}"),
-        "moved": (),
+        "target": target,
+        "key": KEY,
+        "record": record.of(made),
+        "repository": REPOSITORY,
+        "digest": digest,
+        "refs": (f"{REPOSITORY}:{target.tag}-{digest[7:19]}", f"{REPOSITORY}:{target.tag}"),
         "sent": True,
         "layers": (
             Layer(digest="sha256:" + "1" * 64, compressed=2_000_000_000, created_by="ADD rootfs"),

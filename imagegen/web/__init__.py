@@ -1,16 +1,17 @@
-"""HTTP for stores: patience with what passes, an end to what does not, and no word of a login."""
+"""HTTP for stores, registries and platforms: patience with what passes, an end to what does not,
+and no word of a login.
+"""
 
 from __future__ import annotations
 
-import email.utils
 import io
 import ipaddress
 import logging
 import os
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,9 +20,9 @@ import requests
 import urllib3.exceptions
 from requests.auth import AuthBase
 
-from imagegen.errors import UsageError, WheelError
+from imagegen.errors import ImagegenError, UsageError
 from imagegen.proc import Say
-from imagegen.wheels.landing import restart
+from imagegen.web.words import reason, retry_after, status
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,9 @@ CHUNK = 1 << 20
 SMALL = 4 << 20
 """Bytes that a description may have; the OCI specification sets it as a manifest's limit."""
 
+FEW = 10
+"""Requests left of a server's limit, from which on they are told."""
+
 TELL = 3.0
 """Seconds between two lines about a transfer."""
 
@@ -67,8 +71,19 @@ class Broken(Exception):
     """An answer broke off; why, in words."""
 
 
-class BadRequest(WheelError):
-    """The server calls what was sent wrong."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """What sort of server it is: what messages call it, what its failures are, what to do then.
+
+    ``bad_request`` is for status 400, where that can pass, and ``refused`` for 401 and 403.
+    """
+
+    name: str
+    error: type[ImagegenError]
+    login: str
+    read_only: str
+    bad_request: type[ImagegenError] | None = None
+    refused: type[ImagegenError] | None = None
 
 
 class Web:
@@ -77,18 +92,24 @@ class Web:
     def __init__(
         self,
         location: str,
+        kind: Kind,
         *,
         ca: str = "",
         auth: Auth = None,
         renew: Callable[[requests.Response], bool] = lambda _: False,
+        say: Say | None = None,
     ) -> None:
-        """``renew`` gets a 401 and says whether ``auth`` knows better now.
+        """``renew`` gets a 401 and says whether ``auth`` knows better now; ``say`` hears what is
+        waited for, and when a limit of requests is near.
 
         Raises:
             UsageError: the CA bundle is not there.
         """
-        self.location = location
+        self.location, self.kind = location, kind
+        self._name = f"{kind.name} {location}"
         self._auth, self._renew = auth, renew
+        self._say = say or log.info
+        self._left = FEW + 1
         self._session = requests.Session()
         self._session.headers["Accept-Encoding"] = "identity"  # bytes are counted as they come
         self._verify = bundle(ca)
@@ -105,7 +126,7 @@ class Web:
         """An answer with a status in ``ok``, its body not yet read: to be used with ``with``.
 
         Raises:
-            WheelError: three tries brought none, or another status.
+            ImagegenError: of the server's kind: three tries brought none, or another status.
         """
         response = self._tried(method, url, headers or {}, body)
         if response.status_code == 401:
@@ -121,12 +142,12 @@ class Web:
         """A small document, or None where the server says that it is not there.
 
         Raises:
-            WheelError: the server does not answer properly.
+            ImagegenError: the server does not answer properly.
         """
         with self.ask("GET", url, headers=headers, ok=frozenset({200, 404})) as response:
             if response.status_code == 404:
                 return None
-            return small(response, self.location)
+            return self.small(response)
 
     def download(self, url: str, part: BufferedRandom, size: int, say: Say) -> bool:
         """Bring ``part`` to ``size`` bytes; False where the server says that nothing is there.
@@ -135,7 +156,8 @@ class Web:
         ranges.
 
         Raises:
-            WheelError: it broke off three times without progress, was too slow, or brings too much.
+            ImagegenError: it broke off three times without progress, was too slow, or brings too
+                much.
         """
         best = tries = 0
         while (have := part.seek(0, os.SEEK_END)) < size:
@@ -162,10 +184,10 @@ class Web:
         """Write what comes until it ends; returns why it did."""
         told = time.monotonic()
         try:
-            for data in arriving(response, self.location):
+            for data in self._arriving(response):
                 part.write(data)
                 if part.tell() > size:
-                    raise WheelError(
+                    raise self.kind.error(
                         f"{self.location} sends more than the {size:,} bytes that it promised"
                     )
                 if time.monotonic() - told > TELL:
@@ -189,6 +211,7 @@ class Web:
                 if isinstance(error, requests.exceptions.SSLError):
                     tries = len(PAUSES) + 1  # it will not be another certificate
             else:
+                self._tell_limit(response)
                 if response.status_code not in TRANSIENT:
                     return response
                 response.close()
@@ -219,35 +242,83 @@ class Web:
     def _pause_or_give_up(self, tries: int, why: str, wanted: float = 0.0) -> None:
         if tries > len(PAUSES) or wanted > LONGEST_PAUSE:
             asks = f"; it asks to come back in {wanted:.0f} s" if wanted else ""
-            raise WheelError(
-                f"the wheel store {self.location} cannot be used: {why}{asks}",
+            raise self.kind.error(
+                f"{self._name} cannot be used: {why}{asks}",
                 hint="is it up, and is the address right?",
             )
         pause = max(wanted, PAUSES[tries - 1])
-        log.info("%s: %s; again in %.0f s", self.location, why, pause)
+        self._say(f"{self.location}: {why}; again in {pause:.0f} s")
         time.sleep(pause)
 
-    def _refused(self, response: requests.Response, method: str) -> WheelError:
+    def _tell_limit(self, response: requests.Response) -> None:
+        """Say that few requests are left: Docker Hub's ``ratelimit-remaining: 7;w=21600``."""
+        left = response.headers.get("RateLimit-Remaining", "").partition(";")[0]
+        if left.isdigit() and int(left) <= FEW and int(left) != self._left:
+            self._left = int(left)
+            self._say(f"{self.location}: {left} requests are left before it refuses more")
+
+    def _refused(self, response: requests.Response, method: str) -> ImagegenError:
         code = response.status_code
         if method == "PUT" and code in (403, 405, 501):
-            return WheelError(
-                f"the wheel store {self.location} is read-only: {status(response)}",
-                hint="put wheels where it gets its files from, or give a login that may write",
+            return self.kind.error(
+                f"{self._name} is read-only: {status(response)}", hint=self.kind.read_only
             )
         if code in (401, 403):
-            return WheelError(
-                f"the wheel store {self.location} refused the login: {status(response)}",
-                hint="netrc or user:password@ in its address; for a registry, docker login",
+            return (self.kind.refused or self.kind.error)(
+                f"{self._name} refused the login: {status(response)}", hint=self.kind.login
             )
         if code in range(300, 400):
             there = urlsplit(response.headers.get("Location", ""))
-            return WheelError(
-                f"the wheel store {self.location} sends uploads on to "
+            return self.kind.error(
+                f"{self._name} sends uploads on to "
                 f"{there.hostname or ''}{there.path}: {status(response)}",
-                hint="name the store by the address that takes them",
+                hint="name it by the address that takes them",
             )
-        kind = BadRequest if response.status_code == 400 else WheelError
-        return kind(f"the wheel store {self.location} answers {status(response)}")
+        kind = self.kind.bad_request if response.status_code == 400 else None
+        return (kind or self.kind.error)(f"{self._name} answers {status(response)}")
+
+    def small(self, response: requests.Response) -> bytes:
+        """The body of an answer that must not be long.
+
+        Raises:
+            ImagegenError: of the server's kind: it is long, or broke off.
+        """
+        body = b""
+        try:
+            for data in self._arriving(response):
+                body += data
+                if len(body) > SMALL:
+                    raise self.kind.error(
+                        f"{self.location} sends more than {SMALL:,} bytes as a description"
+                    )
+        except Broken as error:
+            raise self.kind.error(f"{self.location}: {error}") from error
+        return body
+
+    def _arriving(self, response: requests.Response) -> Iterator[bytes]:
+        """The body of an answer, piece by piece as it comes.
+
+        Raises:
+            Broken: it broke off. (Not for a body that ends early without an error.)
+            ImagegenError: of the server's kind: it comes too slowly.
+        """
+        since, got = time.monotonic(), 0
+        while True:
+            try:
+                # One read of the socket at most, so that a slow server is seen to be slow.
+                data = response.raw.read1(CHUNK, decode_content=False)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise Broken(reason(error)) from error
+            if not data:
+                return
+            yield data
+            got += len(data)
+            if (seconds := time.monotonic() - since) > SLOW[1]:
+                if got < SLOW[0]:
+                    raise self.kind.error(
+                        f"{self.location} is too slow: {got:,} bytes in {seconds:.0f} s"
+                    )
+                since, got = time.monotonic(), 0
 
 
 class Upload(io.FileIO):
@@ -278,101 +349,10 @@ def bundle(ca: str) -> str | bool:
     return found or True
 
 
-def arriving(response: requests.Response, location: str) -> Iterator[bytes]:
-    """The body of an answer, piece by piece as it comes.
-
-    Raises:
-        Broken: it broke off. (Not for a body that ends early without an error.)
-        WheelError: it comes too slowly.
-    """
-    since, got = time.monotonic(), 0
-    while True:
-        try:
-            # One read of the socket at most, so that a slow server is seen to be slow.
-            data = response.raw.read1(CHUNK, decode_content=False)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Broken(reason(error)) from error
-        if not data:
-            return
-        yield data
-        got += len(data)
-        if (seconds := time.monotonic() - since) > SLOW[1]:
-            if got < SLOW[0]:
-                raise WheelError(f"{location} is too slow: {got:,} bytes in {seconds:.0f} s")
-            since, got = time.monotonic(), 0
-
-
-def small(response: requests.Response, location: str) -> bytes:
-    """The body of an answer that must not be long.
-
-    Raises:
-        WheelError: it is long, or broke off.
-    """
-    body = b""
-    try:
-        for data in arriving(response, location):
-            body += data
-            if len(body) > SMALL:
-                raise WheelError(f"{location} sends more than {SMALL:,} bytes as a description")
-    except Broken as error:
-        raise WheelError(f"{location}: {error}") from error
-    return body
-
-
-def status(response: requests.Response) -> str:
-    """An answer's status in words."""
-    return f"HTTP {response.status_code} {response.reason or ''}".strip()
-
-
-def retry_after(response: requests.Response) -> float:
-    """Seconds until the server wants to be asked again (RFC 9110, 10.2.3); 0 if it does not say."""
-    text = response.headers.get("Retry-After", "")
-    if text.isdigit():
-        return float(text)
-    with suppress(ValueError):
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    return 0.0
-
-
-def reason(error: BaseException) -> str:
-    """Why there is no answer, in words. Not the error's own: those hold URLs, and so logins."""
-    errors = list(_behind(error))
-
-    def any_is(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(one, kinds) for one in errors)
-
-    systems = (one for one in errors if isinstance(one, OSError))
-    words = next(
-        (
-            one.strerror
-            for one in systems
-            if one.strerror and not isinstance(one, requests.exceptions.RequestException)
-        ),
-        "",
-    )
-    if any_is(urllib3.exceptions.ProxyError):
-        return f"the proxy does not let it through{f' ({words})' if words else ''}"
-    for one in errors:
-        if isinstance(one, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted: {one.verify_message}"
-    if words:
-        return words
-    if any_is(urllib3.exceptions.ConnectTimeoutError):
-        return "no connection in time"
-    if any_is(urllib3.exceptions.ReadTimeoutError, TimeoutError):
-        return "no byte in time"
-    if any_is(urllib3.exceptions.ProtocolError):
-        return "the connection was cut"
-    return type(error).__name__
-
-
-def _behind(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that it was made from; requests and urllib3 hide them in ``args``."""
-    seen: list[BaseException] = [error]
-    for one in seen:
-        yield one
-        within = (*one.args, getattr(one, "reason", None), one.__cause__, one.__context__)
-        seen += [e for e in within if isinstance(e, BaseException) and e not in seen]
+def restart(file: BufferedRandom) -> None:
+    """Empty a file that is open for appending."""
+    file.seek(0)  # or tell() goes on from where it was
+    file.truncate()
 
 
 def is_here(host: str) -> bool:

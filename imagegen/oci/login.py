@@ -10,8 +10,7 @@ import requests
 from requests.auth import AuthBase
 from requests.utils import parse_dict_header
 
-from imagegen.errors import WheelError
-from imagegen.wheels.web import Web, small
+from imagegen.web import Kind, Web
 
 
 class Login(AuthBase):
@@ -21,9 +20,10 @@ class Login(AuthBase):
     it, and its OAuth2 variant where only an identity token is known.
     """
 
-    def __init__(self, host: str, base: str, location: str, *, ca: str = "") -> None:
+    def __init__(self, host: str, base: str, location: str, kind: Kind, *, ca: str = "") -> None:
         """``host`` as in ``docker login``; ``base`` is the start of the URLs to sign."""
         self._host, self._base, self._location, self._ca = host, base, location, ca
+        self._kind = kind
         self._header = ""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -35,7 +35,7 @@ class Login(AuthBase):
         """Get what a 401 asks for; False where there is nothing to be had.
 
         Raises:
-            WheelError: the login is refused, or cannot be read.
+            ImagegenError: of that kind: the login is refused, or cannot be read.
         """
         scheme, _, rest = refused.headers.get("WWW-Authenticate", "").partition(" ")
         known = self._known()
@@ -54,7 +54,7 @@ class Login(AuthBase):
         try:
             found = docker.auth.load_config().resolve_authconfig(self._host) or {}
         except docker.errors.DockerException as error:
-            raise WheelError(
+            raise self._kind.error(
                 f"the login for {self._host} cannot be read from docker's configuration",
                 hint=f"docker login {self._host}",
             ) from error
@@ -64,9 +64,9 @@ class Login(AuthBase):
     def _token(self, asked: dict[str, str], known: dict[str, str]) -> str:
         realm = asked["realm"]
         if not realm.startswith(("https://", f"{self._base}/")):
-            raise WheelError(f"{self._location} wants the login sent without TLS")
+            raise self._kind.error(f"{self._location} wants the login sent without TLS")
         wanted: dict[str, str] = {key: asked[key] for key in ("service", "scope") if key in asked}
-        web = Web(self._location, ca=self._ca, auth=_Fixed(_basic(known)))
+        web = Web(self._location, self._kind, ca=self._ca, auth=_Fixed(_basic(known)))
         if identity := known.get("identitytoken"):
             wanted |= {"grant_type": "refresh_token", "client_id": "imagegen"}
             body = urlencode(wanted | {"refresh_token": identity}).encode()
@@ -76,10 +76,12 @@ class Login(AuthBase):
             answer = web.ask("GET", f"{realm}{'&' if '?' in realm else '?'}{urlencode(wanted)}")
         with answer:
             try:
-                row = json.loads(small(answer, self._location))
+                row = json.loads(web.small(answer))
                 return str(row.get("token") or row["access_token"])
             except (ValueError, KeyError, AttributeError) as error:
-                raise WheelError(f"{self._location}: its login service gave no token") from error
+                raise self._kind.error(
+                    f"{self._location}: its login service gave no token"
+                ) from error
 
 
 class _Fixed(AuthBase):

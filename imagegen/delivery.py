@@ -1,0 +1,247 @@
+"""Images on their way into registries: what is there already, what is made and sent, what it tells.
+
+The registry is asked first: an image that is there under its key, with a report that passed, is
+neither built nor tested nor sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from imagegen import flow, parallel, publish, testing
+from imagegen.errors import ChecksFailed, ImagegenError, RegistryError, UsageError
+from imagegen.flow import Options, Setup
+from imagegen.model import Asked, Built, Image, Outcome, Pushed, Tested
+from imagegen.oci.repository import Refused, Repository
+from imagegen.proc import Say
+from imagegen.publish import Arrived, Parcel, Publication
+
+if TYPE_CHECKING:
+    from imagegen.engine import Docker
+
+ASKED_AT_ONCE = 8
+"""Images that registries are asked for at the same time."""
+
+Connect = Callable[[], "Docker"]
+Found = dict[tuple[str, str], Arrived]
+"""What is in a registry, by image key and repository."""
+
+
+def build(
+    it: Setup, connect: Connect, select: Sequence[str], options: Options, say: Say
+) -> tuple[Built | Pushed, ...]:
+    """Build the selected targets, but for those that are published under their key.
+
+    Raises:
+        BuildError: what failed; with ``keep_going``, after everything else was built.
+    """
+    there = _published(it, select, options, say)
+    if not (missing := _left(it, select, there)):
+        return tuple(there.values())
+    made = flow.build(it, connect(), missing, options, say)
+    return (*there.values(), *made)
+
+
+def test(
+    it: Setup, connect: Connect, select: Sequence[str], options: Options, say: Say
+) -> tuple[Outcome, ...]:
+    """Build and check the selected targets, but for those that are published under their key.
+
+    What is published passed the checks of a push; whoever asks for others gets them run here.
+    """
+    plain = options.asked == Asked() and not options.again
+    there = _published(it, select, options, say) if plain else {}
+    if not (missing := _left(it, select, there)):
+        return tuple(map(_outcome, there.values()))
+    tested = flow.test(it, connect(), missing, options, say)
+    return (*map(_outcome, there.values()), *tested)
+
+
+def tested(
+    it: Callable[[], Setup],
+    connect: Connect,
+    select: Sequence[str],
+    refs: Sequence[str],
+    options: Options,
+    say: Say,
+) -> tuple[Outcome, ...]:
+    """The outcome for targets, or for images by reference; the matrix is for targets only.
+
+    Raises:
+        UsageError: both.
+    """
+    if select and refs:
+        raise UsageError("name targets, or images by --image, not both")
+    if not refs:
+        return test(it(), connect, select, options, say)
+    return testing.examined(connect(), refs, options.asked, say)
+
+
+def push(
+    it: Setup, connect: Connect, select: Sequence[str], options: Options, say: Say
+) -> Publication:
+    """Build, test and push, each target on its own: one that fails keeps no other from it.
+
+    Raises:
+        UsageError: a repository names no registry. RegistryError: a registry is not there.
+    """
+    repositories = _repositories(it, options)
+    for repository in repositories:
+        publish.named(repository)  # said before hours of building, not after
+    chosen = flow.images(it, None, select, options, say)
+    found = {} if options.force else _found(it, chosen, repositories, options, say)
+    missing = [
+        image.target.id
+        for image in chosen
+        if any((image.key, repository) not in found for repository in repositories)
+    ]
+    there = tuple(found.values())
+    for one in there:
+        say(f"{one.pushed.target.id}: {one.pushed.cached}")
+    if not missing:
+        return publish.point(there, say, back=options.move_back)
+    engine = connect()
+    tested, failed = _tested(it, engine, missing, options, say)
+    parcels = [
+        Parcel(tested=one, repository=repository, aliases=_aliases(it, one.report.name))
+        for one in tested
+        for repository in repositories
+        if (one.report.built.image.key, repository) not in found
+    ]
+    network, back = options.network, options.move_back
+    done = publish.push(engine, parcels, say, there=there, ca=network.ca, back=back)
+    return replace(done, failed={**failed, **done.failed})
+
+
+def delivered(done: Publication) -> None:
+    """Everything that was selected is published.
+
+    Raises:
+        ImagegenError: of the first failure's class; the message names all of them.
+    """
+    if not done.failed:
+        return
+    first = next(iter(done.failed.values()))
+    words = "\n".join(f"{name}: {error}" for name, error in done.failed.items())
+    total = len(done.failed) + len(done.pushed)
+    count = f"{len(done.failed)} of {total} were not published; the others are\n" * (total > 1)
+    raise type(first)(f"{count}{words}", hint=first.hint)
+
+
+def published(it: Setup, select: Sequence[str], options: Options, say: Say) -> tuple[Pushed, ...]:
+    """The selected targets as their first repository has them. No engine is asked.
+
+    Raises:
+        RegistryError: one is not there as it is now, with the command that makes it so.
+    """
+    (repository, *_) = _repositories(it, options)
+    publish.named(repository)
+    chosen = flow.images(it, None, select, options, say)
+    found = _found(it, chosen, (repository,), options, say)
+    for image in chosen:
+        if (image.key, repository) not in found:
+            raise RegistryError(
+                f"{image.target.id} is not published in {repository} as it is now",
+                hint=f"imagegen push {image.target.id} --repository {repository}",
+            )
+    return tuple(found[image.key, repository].pushed for image in chosen)
+
+
+def _repositories(it: Setup, options: Options) -> tuple[str, ...]:
+    return options.repositories or (it.workspace.matrix.publish.repository,)
+
+
+def _aliases(it: Setup, target_id: str) -> tuple[str, ...]:
+    return tuple(sorted(tag for tag, id_ in it.aliases.items() if id_ == target_id))
+
+
+def _published(it: Setup, select: Sequence[str], options: Options, say: Say) -> dict[str, Pushed]:
+    """What every repository has, by target id; nothing where none names a registry, or one does not
+    answer: then it is made here.
+    """
+    repositories = _repositories(it, options)
+    if options.force or not all(map(publish.names_registry, repositories)):
+        return {}
+    chosen = flow.images(it, None, select, options, say)
+    try:
+        found = _found(it, chosen, repositories, options, say)
+    except RegistryError as error:
+        say(f"{error}: so nothing is taken to be published")
+        return {}
+    there = {}
+    for image in chosen:
+        mine = [found.get((image.key, repository)) for repository in repositories]
+        if all(mine) and mine[0]:
+            there[image.target.id] = mine[0].pushed
+            say(f"{image.target.id}: {mine[0].pushed.cached}")
+    return there
+
+
+def _left(it: Setup, select: Sequence[str], there: dict[str, Pushed]) -> list[str]:
+    ids = [combination.id for combination in it.resolution.select(select)]
+    return [id_ for id_ in ids if id_ not in there]
+
+
+def _found(
+    it: Setup,
+    chosen: Sequence[Image],
+    repositories: Sequence[str],
+    options: Options,
+    say: Say,
+) -> Found:
+    """Ask the registries for the images.
+
+    Raises:
+        RegistryError: one does not answer. (One that refuses to talk of a repository may have none
+            of that name yet: the push itself decides.)
+    """
+    ca = options.network.ca
+
+    def ask(image: Image, name: str) -> Arrived | None:
+        try:
+            repository = Repository(name, ca=ca, say=say)
+            return publish.found(repository, image, _aliases(it, image.target.id))
+        except Refused:
+            return None
+
+    pairs = [(image, repository) for image in chosen for repository in repositories]
+    answers = parallel.each([partial(ask, *pair) for pair in pairs], ASKED_AT_ONCE)
+    found: Found = {}
+    for (image, repository), answer in zip(pairs, answers, strict=True):
+        if isinstance(answer, ImagegenError):
+            raise answer
+        if answer:
+            found[image.key, repository] = answer
+    return found
+
+
+def _tested(
+    it: Setup, engine: Docker, ids: Sequence[str], options: Options, say: Say
+) -> tuple[list[Tested], dict[str, ImagegenError]]:
+    """Build and test, and keep going: what passed, and why the others did not, by target id."""
+    chosen = flow.images(it, engine, ids, options, say)
+    going = replace(options, keep_going=True)
+    made, errors = flow.build_images(it, engine, chosen, going, say)
+    failed: dict[str, ImagegenError] = dict(errors)
+    tested = []
+    for built in made:
+        try:
+            tested.append(Tested(report=flow.checked(engine, built, options, say)))
+        except ChecksFailed as error:
+            failed[built.image.target.id] = error
+            say(str(error))
+    return tested, failed
+
+
+def _outcome(pushed: Pushed) -> Outcome:
+    """The checks that a published image passed."""
+    return Outcome(
+        name=pushed.target.id,
+        digest=pushed.digest,
+        checks=pushed.record.checks,
+        seconds=pushed.record.seconds,
+        cached=pushed.cached,
+    )

@@ -1,0 +1,261 @@
+"""Tested -> Pushed: the image, a look at all of it, what is attached to it, and then the names."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from imagegen import parallel, record
+from imagegen.errors import ImagegenError, RegistryError, UsageError
+from imagegen.model import Image, Pushed, Tested
+from imagegen.oci.repository import Descriptor, Repository
+from imagegen.proc import Say
+from imagegen.publish import finding
+from imagegen.publish.finding import PROVENANCE, REPORT, SBOM, Seen
+from imagegen.publish.moving import age, move
+
+if TYPE_CHECKING:
+    from imagegen.engine import Docker
+
+AT_ONCE = 3
+"""Images that are sent at the same time: an engine sends several layers of each."""
+
+PAUSES = (2.0, 8.0, 30.0)
+"""Seconds before a push that broke off is taken up again; layers that arrived are not resent."""
+
+PASSING = re.compile(
+    r"toomanyrequests|too many requests|rate limit|\b(?:429|500|502|503|504)\b|connection re|EOF|"
+    r"broken pipe|time-?out|timed out|closed network connection|server closed|blob unknown",
+    re.IGNORECASE,
+)
+"""What an engine says of a registry whose fault may pass."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parcel:
+    """A tested image on its way to a repository. ``aliases`` are further tags that it gets;
+    ``sbom`` and ``provenance`` are JSON documents, empty where there is none.
+    """
+
+    tested: Tested
+    repository: str
+    aliases: tuple[str, ...] = ()
+    sbom: bytes = b""
+    provenance: bytes = b""
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"{self.tested.report.name} to {self.repository}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Publication:
+    """What a push did: images that are there, and what kept the others from it, by name."""
+
+    pushed: tuple[Pushed, ...]
+    failed: Mapping[str, ImagegenError] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arrived:
+    """An image that is whole in its repository, under its immutable tag."""
+
+    repository: Repository
+    pushed: Pushed
+    seen: Seen
+    aliases: tuple[str, ...]
+
+
+def push(
+    engine: Docker,
+    parcels: Sequence[Parcel],
+    say: Say,
+    *,
+    there: Sequence[Arrived] = (),
+    ca: str = "",
+    back: bool = False,
+) -> Publication:
+    """Push tested images; one that fails does not keep the others from it.
+
+    Each image goes up under a tag that ends with its digest and never means anything else. It is
+    read back, every layer is asked for, and its report is attached. When all images are there or
+    have failed, the other tags are moved, the newest version last; ``there`` are images that were
+    found in their repository, whose tags are moved likewise.
+
+    Raises:
+        UsageError: a repository names no registry.
+    """
+    for parcel in parcels:
+        named(parcel.repository)
+    jobs = [lambda parcel=parcel: deliver(engine, parcel, say, ca=ca) for parcel in parcels]
+    outcomes = parallel.each(jobs, AT_ONCE)
+    failed: dict[str, ImagegenError] = {}
+    arrived = list(there)
+    for parcel, outcome in zip(parcels, outcomes, strict=True):
+        if isinstance(outcome, Arrived):
+            arrived.append(outcome)
+        else:
+            failed[parcel.name] = outcome
+            say(f"{parcel.name} failed: {outcome}")
+    done = point(arrived, say, back=back)
+    return replace(done, failed={**failed, **done.failed})
+
+
+def point(arrived: Sequence[Arrived], say: Say, *, back: bool) -> Publication:
+    """Have the tags of images that are whole in their repository point to them, the newest last."""
+    done: list[Pushed] = []
+    failed: dict[str, ImagegenError] = {}
+    for one in sorted(arrived, key=lambda one: age(one.pushed.target)):
+        try:
+            done.append(_named(one, say, back=back))
+        except ImagegenError as error:
+            failed[f"{one.pushed.target.id} to {one.pushed.repository}"] = error
+            say(f"{one.pushed.target.id}: {error}")
+    return Publication(pushed=tuple(done), failed=failed)
+
+
+def found(repository: Repository, image: Image, aliases: Sequence[str]) -> Arrived | None:
+    """The image as it was published under its target's tag; None where that is another image, or
+    one that no passing report is beside.
+
+    Raises:
+        RegistryError: the registry does not answer properly.
+    """
+    seen = finding.see(repository, image.target.tag)
+    if seen is None or seen.labels.get("imagegen.key") != image.key:
+        return None
+    kept = finding.passing(repository, seen.manifest.digest)
+    if kept is None:
+        return None
+    at = time.strftime("%Y-%m-%d %H:%M", time.localtime(kept.at))
+    ref = f"{repository.name}:{finding.tags(image.target, kept.digest)[0]}"
+    why = f"already published: {ref}, tested {at} (--force makes it anew)"
+    pushed = replace(finding.of(repository, image.target, seen, kept), cached=why)
+    return Arrived(repository=repository, pushed=pushed, seen=seen, aliases=tuple(aliases))
+
+
+def named(repository: str) -> None:
+    """Refuse a repository without a registry: docker would take it for one of Docker Hub's.
+
+    Raises:
+        UsageError: with the forms that do.
+    """
+    if not names_registry(repository):
+        raise UsageError(
+            f"{repository} names no registry to push to",
+            hint="--repository ghcr.io/me/finetune, or docker.io/me/finetune for Docker Hub",
+        )
+
+
+def names_registry(repository: str) -> bool:
+    """Whether a repository's name begins with a host."""
+    host, slash, _ = repository.partition("/")
+    return bool(slash) and (bool(set(".:") & set(host)) or host == "localhost")
+
+
+def deliver(engine: Docker, parcel: Parcel, say: Say, *, ca: str = "") -> Arrived:
+    """Have an image, whole and with its report, under its immutable tag.
+
+    Raises:
+        RegistryError: the registry failed, or has other bytes than were tested.
+    """
+    start = time.monotonic()
+    report = parcel.tested.report
+    target, digest = report.built.image.target, report.digest
+    repository = Repository(parcel.repository, ca=ca, say=say)
+    own = finding.tags(target, digest)[0]
+    ref = f"{parcel.repository}:{own}"
+    sent = repository.digest(own) != digest
+    if sent:
+        say(f"pushing {ref}")
+        _sent(engine, digest, parcel.repository, own, say)
+    seen = _read_back(repository, own, digest)
+    if missing := _missing(repository, seen):
+        say(f"{ref}: the registry has lost {len(missing)} of what it took; sending it again")
+        sent = True
+        _sent(engine, digest, parcel.repository, own, say)
+        seen = _read_back(repository, own, digest)
+        missing = _missing(repository, seen)
+    if missing:
+        raise RegistryError(
+            f"{ref}: the registry lost {missing[0]} after it took it; no other tag was moved",
+            hint="look at the registry's storage; the next push sends what is missing",
+        )
+    _attach(repository, parcel, seen.descriptor)
+    held = finding.passing(repository, digest)
+    if held is None:
+        raise RegistryError(f"{ref}: the registry lost its report; no other tag was moved")
+    say(f"{ref}: {digest}, as built and tested")
+    pushed = replace(
+        finding.of(repository, target, seen, held), sent=sent, seconds=time.monotonic() - start
+    )
+    return Arrived(repository=repository, pushed=pushed, seen=seen, aliases=parcel.aliases)
+
+
+def _attach(repository: Repository, parcel: Parcel, subject: Descriptor) -> None:
+    """Have report, SBOM and provenance refer to the image, before it has a name that people use."""
+    held = {referrer.artifact_type for referrer in repository.referrers(subject.digest)}
+    report = parcel.tested.report
+    if REPORT not in held or not finding.passing(repository, subject.digest):
+        kept = record.of(report)
+        body = record.document(kept, report.built.image.target.promise)
+        about = {"org.opencontainers.image.created": record.moment(kept.at)}
+        repository.attach(subject, REPORT, body, about)
+    if parcel.sbom and SBOM not in held:
+        repository.attach(subject, SBOM, parcel.sbom, {})
+    if parcel.provenance and PROVENANCE not in held:
+        repository.attach(subject, PROVENANCE, parcel.provenance, {})
+
+
+def _sent(engine: Docker, digest: str, repository: str, tag: str, say: Say) -> None:
+    """The engine's push, taken up again where the registry's fault may pass."""
+    for pause in (*PAUSES, None):
+        try:
+            engine.push(digest, repository, tag, say)
+        except RegistryError as error:
+            if pause is None or not PASSING.search(str(error)):
+                raise
+            say(f"{repository}:{tag}: {error}; again in {pause:.0f} s")
+            time.sleep(pause)
+        else:
+            return
+
+
+def _read_back(repository: Repository, tag: str, digest: str) -> Seen:
+    seen = finding.see(repository, tag)
+    read = seen.top.digest if seen else None
+    if seen is None or read != digest:
+        raise RegistryError(
+            f"{repository.name}:{tag}: pushed {digest}, but the registry holds {read}",
+            hint="something between here and the registry rewrites images",
+        )
+    return seen
+
+
+def _missing(repository: Repository, seen: Seen) -> list[str]:
+    """The layers that a registry does not have; it served the configuration just now."""
+    return [layer.digest for layer in seen.layers if not repository.has(layer.digest)]
+
+
+def _named(one: Arrived, say: Say, *, back: bool) -> Pushed:
+    """Move the target's tag, then its aliases."""
+    pushed, mine = one.pushed, age(one.pushed.target)
+    moved, kept, names = [], [], []
+    for tag in (pushed.target.tag, *one.aliases):
+        outcome = move(one.repository, tag, one.seen.top, mine, say, back=back)
+        if outcome.how == "kept":
+            kept.append(outcome.why)
+        elif tag != pushed.target.tag:
+            names.append(f"{pushed.repository}:{tag}")
+        if outcome.how == "moved":
+            moved.append(tag)
+    cached = pushed.cached
+    if cached and moved:
+        cached = f"{cached}; {', '.join(moved)} moved to it"
+    return replace(
+        pushed, aliases=tuple(names), moved=tuple(moved), kept=tuple(kept), cached=cached
+    )

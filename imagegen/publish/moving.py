@@ -1,0 +1,100 @@
+"""Tags that move: only to what is whole and tested, never back, and never unseen.
+
+The distribution specification has no conditional write: between the last look at a tag and its
+write lies one request in which somebody else's write is lost. So a tag is looked at right before
+it is written and read back after; what others wrote meanwhile is judged like what was there first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from packaging.version import InvalidVersion, Version
+
+from imagegen.errors import RegistryError
+from imagegen.model import Target
+from imagegen.oci.repository import Manifest, Repository
+from imagegen.proc import Say
+from imagegen.publish.finding import see
+
+Age = tuple[Version, Version, Version]
+"""torch, CUDA and the distribution's release: what makes one image newer than another."""
+
+ATTEMPTS = 4
+"""Times that a tag is written or judged anew when others write it at the same time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moved:
+    """What became of one tag: ``there`` already, ``made``, ``moved``, or ``kept`` and ``why``."""
+
+    tag: str
+    how: Literal["there", "made", "moved", "kept"]
+    why: str = ""
+
+
+def age(target: Target) -> Age:
+    """How new a target is."""
+    return target.torch, target.cuda, target.os.version
+
+
+def age_of(promise: Mapping[str, Any]) -> Age | None:
+    """The same of what an image says of itself; None for an image that is not imagegen's."""
+    try:
+        words = promise["torch"], promise["cuda"], promise["os"]["version"]
+        return Version(words[0]), Version(words[1]), Version(words[2])
+    except (KeyError, TypeError, InvalidVersion):
+        return None
+
+
+def move(
+    repository: Repository, tag: str, to: Manifest, mine: Age, say: Say, *, back: bool
+) -> Moved:
+    """Have ``tag`` point to a manifest that is in the repository.
+
+    ``back`` allows an older version than it points to now, and an image that is not imagegen's.
+
+    Raises:
+        RegistryError: the registry failed, or others write the tag all the time.
+    """
+    name = f"{repository.name}:{tag}"
+    wrote = False
+    for _ in range(ATTEMPTS):
+        before = repository.digest(tag)
+        if before == to.digest:
+            return Moved(tag=tag, how="moved" if wrote else "there")
+        if before is not None and not back and (why := _newer(repository, tag, mine)):
+            say(f"{name} stays: {why}")
+            return Moved(tag=tag, how="kept", why=f"{tag} stays: {why}")
+        if wrote:  # of the same age, and put there after ours: the last one counts
+            why = "somebody else moved it in the same moment"
+            say(f"{name}: {why}")
+            return Moved(tag=tag, how="kept", why=f"{tag} stays: {why}")
+        if repository.digest(tag) != before:
+            say(f"{name} was moved by somebody else: looking again")
+            continue
+        repository.put(tag, to.body, to.media_type)
+        if repository.digest(tag) == to.digest:
+            say(f"{name} -> {to.digest[:19]}" + (f", before {before[:19]}" if before else ""))
+            return Moved(tag=tag, how="moved" if before else "made")
+        wrote = True
+    raise RegistryError(
+        f"{name} is written by others all the time; it was left as it is",
+        hint="run the command again when they are done",
+    )
+
+
+def _newer(repository: Repository, tag: str, mine: Age) -> str:
+    """Why what is under the tag is not to be replaced; empty where it may."""
+    seen = see(repository, tag)
+    if seen is None:
+        return ""
+    theirs = age_of(seen.promise)
+    if theirs is None:
+        return "it is an image that imagegen has not made (--move-back replaces it)"
+    if theirs > mine:
+        torch, cuda, _ = theirs
+        return f"it is torch {torch} with CUDA {cuda}, which is newer (--move-back replaces it)"
+    return ""
