@@ -78,10 +78,12 @@ class Options:
         """Refuse what contradicts itself.
 
         Raises:
-            UsageError: apply and plan, or prune with neither.
+            UsageError: apply and plan, prune with neither, or a prefix that a platform would trim.
         """
         if self.apply and self.plan:
             raise UsageError("--plan changes nothing and --apply does: which of them?")
+        if not self.prefix.isprintable() or self.prefix != self.prefix.lstrip():
+            raise UsageError("--name-prefix begins with a space or has signs that cannot be shown")
         if self.prune and not (self.apply or self.plan):
             raise UsageError("--prune-old needs --plan, to see what it would delete, or --apply")
 

@@ -1,8 +1,8 @@
 """HTTP with a platform: its key in one place and in no message, patience where it is safe, and
 every refusal in words.
 
-The stores' HTTP repeats whatever it asks, since the same bytes may be put twice. A template may not:
-who asks says whether a request may be repeated, and what a refusal says is read.
+The stores' HTTP repeats whatever it asks, since the same bytes may be put twice. A template may
+not: who asks says whether a request may be repeated, and what a refusal says is read.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def text(platform: str, pushed: Pushed, facts: Facts) -> str:
     as of 2026-08-20; vast.ai's, storage types and manage-instances, as of 2026-08-07.
     """
     target = pushed.target
-    return _template().render(
+    made = _template().render(
         platform=platform,
         target=target,
         minor=minor,
@@ -50,6 +50,7 @@ def text(platform: str, pushed: Pushed, facts: Facts) -> str:
         megabytes=round(pushed.compressed / 10**6),
         packages=sorted(target.packages),
     )
+    return made.strip()
 
 
 def _cards(facts: Facts, archs: tuple[int, ...], without: tuple[int, ...]) -> str:

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 KEY = "rpa_TheKeyThatNobodyMayEverSee/123+="
 READER = "a-key-that-may-only-read"
 
-Kind = Literal["answer", "drop", "cut", "garbage", "slow", "block", "reset"]
+Kind = Literal["answer", "drop", "cut", "garbage", "slow", "block"]
 
 
 @dataclass

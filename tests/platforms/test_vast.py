@@ -105,6 +105,9 @@ def test_prune_needs_to_be_told_how() -> None:
         templating.Options(prune=True)
     with pytest.raises(UsageError, match="which of them"):
         templating.Options(apply=True, plan=True)
+    for prefix in (" x", "x\n", "\x1b"):
+        with pytest.raises(UsageError, match="--name-prefix"):
+            templating.Options(prefix=prefix)
 
 
 def test_several_and_public(vast: Client) -> None:

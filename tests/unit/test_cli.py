@@ -29,6 +29,10 @@ WHERE = ("--matrix", "--facts", "--allow-unknown")
 WHEELS = ("--wheels", "--no-source", "--jobs")
 BUILD = ("--builder", "--registry", "--repository", "--format", *WHERE, *NETWORK, *WHEELS)
 MACHINE = ("--gpu", "--driver")
+TEMPLATE = (
+    *("--apply", "--plan", "--public", "--name-prefix", "--ledger", "--format"),
+    *("--base", "--repository", "--wheels"),
+)
 OPTIONS = {
     "list": ("--excluded", "--format", *MACHINE, *WHERE),
     "why": (
@@ -42,8 +46,9 @@ OPTIONS = {
     "build": ("--print", "--keep-going", *BUILD),
     "test": ("--image", "--level", "--require", "--report", "--again", "--keep-going", *BUILD),
     "push": ("--require", "--again", *BUILD),
-    "template runpod": ("--base", "--repository", "--wheels", *WHERE),
-    "template vast": ("--base", "--repository", "--wheels", *WHERE),
+    "template runpod": (*TEMPLATE, "--registry-auth", *WHERE),
+    "template vast": (*TEMPLATE, "--prune-old", *WHERE),
+    "template table": ("--into", "--check", "--ledger", "--matrix"),
     "wheel list": ("--wheels", "--ca", "--format", *WHERE),
     "wheel plan": ("--shards", "--format", *WHERE),
     "wheel build": (

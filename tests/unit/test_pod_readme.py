@@ -49,7 +49,7 @@ def test_every_card_is_where_it_belongs(target: Target) -> None:
 
 def test_the_source_s_revision_is_told_where_the_image_has_it() -> None:
     text = readme.text("vast", pushed(revision="f00dfeed"), FACTS)
-    assert "\nsource revision `f00dfeed`\n" in text
+    assert text.endswith("\nsource revision `f00dfeed`")
     assert "revision" not in readme.text("vast", pushed(), FACTS)
 
 
