@@ -218,7 +218,7 @@ def _seen_vast(spec: Spec, verdict: Verdict) -> Done:
 
 
 def _planned_vast(vast: Vast, wanted: Sequence[Spec], ledger: Ledger, options: Options) -> Outcome:
-    rows = vast.templates()
+    rows = vast.templates(_ids(ledger, wanted))
     done = tuple(_seen_vast(spec, vast.verdict(spec, rows, ledger)) for spec in wanted)
     kept = {one.id for one in done}
     old = [entry for spec in wanted for entry in _old(ledger, spec.name) if entry.id not in kept]
@@ -229,7 +229,7 @@ def _planned_vast(vast: Vast, wanted: Sequence[Spec], ledger: Ledger, options: O
 def _applied_vast(
     vast: Vast, wanted: Sequence[Spec], ledger: Ledger, options: Options, say: Say
 ) -> Outcome:
-    rows = vast.templates()
+    rows = vast.templates(_ids(ledger, wanted))
     done, pruned = [], []
     for spec in wanted:
         verdict = vast.verdict(spec, rows, ledger)
@@ -247,6 +247,10 @@ def _applied_vast(
             if not kept:
                 ledger.drop(old)
     return Outcome(platform="vast", planned=False, done=tuple(done), pruned=tuple(pruned))
+
+
+def _ids(ledger: Ledger, wanted: Sequence[Spec]) -> list[str]:
+    return [entry.id for spec in wanted for entry in ledger.of("vast", spec.name)]
 
 
 def _old(ledger: Ledger, name: str) -> tuple[Entry, ...]:

@@ -7,7 +7,7 @@ changes it. So new content is a new template, the old one stays as it is, and th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from imagegen.errors import PlatformError
@@ -37,12 +37,13 @@ class Vast:
         self._api, self._say = api, say
         self._me: int | None = None
 
-    def templates(self) -> dict[str, Row]:
-        """The account's own by id: a search finds everybody's public ones, too.
+    def templates(self, known: Iterable[str] = ()) -> dict[str, Row]:
+        """The account's own by id, and those with an id in ``known``, whoever made them.
 
-        The own id is that of ``users/current``, as vast-ai/base-image's template manager learns it
-        (2026-08). That the search has no limit is a guess; without results it says
-        ``success: false`` and "No templates found" (vast-ai/docs, OpenAPI).
+        A search finds everybody's public ones, too, hence the filter. The own id is that of
+        ``users/current``, as vast-ai/base-image's template manager learns it (2026-08). Content
+        that somebody else posted before is not made again, but that template is shared: its
+        ``hash_id`` knows no creator, so the ledger may hold one that is not the account's.
 
         Raises:
             PlatformError: the answer is not one.
@@ -53,8 +54,18 @@ class Vast:
             if type(found) is not int:
                 raise self._odd("GET /api/v0/users/current/", user)
             self._me = found
-        filters = json.dumps({"creator_id": {"eq": self._me}})
-        query = {"select_filters": filters, "select_cols": '["*"]'}
+        rows = self._search({"creator_id": {"eq": self._me}})
+        # The filter's word for it is the platform's: what it does not filter is none of ours.
+        own = {i: row for i, row in rows.items() if row.get("creator_id", self._me) == self._me}
+        if others := sorted(int(id_) for id_ in known if id_.isdecimal() and id_ not in own):
+            own |= self._search({"id": {"in": others}})
+        return own
+
+    def _search(self, filters: Mapping[str, object]) -> dict[str, Row]:
+        """Templates by id. That there is no limit to their number is a guess; where there are none,
+        the answer is ``success: false`` and "No templates found" (vast-ai/docs, OpenAPI).
+        """
+        query = {"select_filters": json.dumps(filters), "select_cols": '["*"]'}
         data = self._api.call("GET", PATH, query=query, again=True)
         rows = data.get("templates") if isinstance(data, Mapping) else None
         if rows is None and isinstance(data, Mapping) and "No templates found" in str(data):
@@ -63,9 +74,7 @@ class Vast:
             isinstance(row, Mapping) and {"id", "hash_id", "name"} <= row.keys() for row in rows
         ):
             raise self._odd(f"GET {PATH}", data)
-        # the filter's word for it is the platform's; a template of somebody else is none of ours
-        own = (row for row in rows if row.get("creator_id", self._me) == self._me)
-        return {str(row["id"]): row for row in own}
+        return {str(row["id"]): row for row in rows}
 
     def verdict(self, spec: Spec, rows: Mapping[str, Row], ledger: Ledger) -> Verdict:
         """Compare with what is live: by the ledger's ids, and else by the mark in ``desc``."""
@@ -126,10 +135,10 @@ class Vast:
         try:
             self._api.call("DELETE", PATH, body={"template_id": int(entry.id)}, again=True)
         except Refused as error:
-            if error.status not in (400, 404):
+            if error.status not in (400, 401, 404):
                 raise
-            # Several reasons share a status: others use it, or it went with a lost answer.
-            return str(error) if entry.id in self.templates() else ""
+            # Others use it, somebody else made it, or it went with an answer that was lost.
+            return str(error) if entry.id in self.templates([entry.id]) else ""
         return ""
 
     def _made(self, data: object) -> tuple[str, str]:

@@ -129,6 +129,17 @@ def test_somebody_else_s_template_of_that_name_is_none_of_ours(vast: Client) -> 
     assert [one["creator_id"] for one in vast.live] == [OTHER, ME]
 
 
+def test_content_that_somebody_else_made_before_is_shared_with_them(vast: Client) -> None:
+    (spec,) = templating.specs("vast", [pushed()], FACTS, templating.Options(public=True))
+    theirs = vast.platform.put(dict(spec.body), creator=OTHER)
+    assert vast.run(public=True).done[0].id == str(theirs)
+    assert vast.actions(public=True) == ["keep"]
+    vast.run(newer(), public=True)
+    (old,) = vast.run(newer(), public=True, prune=True).pruned
+    assert "ONLY be Deleted by their Creator" in old.kept
+    assert len(vast.live) == 2
+
+
 def test_one_that_was_edited_by_hand_is_replaced_and_its_link_is_told_to_be_dead(
     vast: Client,
 ) -> None:

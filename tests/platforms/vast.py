@@ -75,13 +75,13 @@ class Vast(Platform):
         try:
             filters = json.loads(query.get("select_filters", "{}"))
             assert json.loads(query.get("select_cols", "[]")) == ["*"]
-            wanted = {name: ops["eq"] for name, ops in filters.items()}
+            wanted = {name: ops.get("in") or [ops["eq"]] for name, ops in filters.items()}
         except (ValueError, AssertionError, KeyError, AttributeError):
             return bad(400, "invalid_args", "malformed JSON")
         found = [
             one
             for one in self.templates.values()
-            if all(one.get(name) == value for name, value in wanted.items())
+            if all(one.get(name) in values for name, values in wanted.items())
             if one["creator_id"] == ME or not one.get("private")
         ]
         if not found:
