@@ -6,9 +6,12 @@ neither built nor tested nor sent again.
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagegen import flow, parallel, publish, testing
@@ -17,12 +20,13 @@ from imagegen.flow import Options, Setup
 from imagegen.model import Asked, Built, Image, Outcome, Pushed, Tested
 from imagegen.oci.repository import Refused, Repository
 from imagegen.proc import Say
-from imagegen.publish import Arrived, Parcel, Publication
+from imagegen.publish import Arrived, Parcel, Publication, pruning
+from imagegen.publish.pruning import Old
 
 if TYPE_CHECKING:
     from imagegen.engine import Docker
 
-ASKED_AT_ONCE = 8
+ASKED_AT_ONCE = 16
 """Images that registries are asked for at the same time."""
 
 Connect = Callable[[], "Docker"]
@@ -148,6 +152,44 @@ def published(it: Setup, select: Sequence[str], options: Options, say: Say) -> t
                 hint=f"imagegen push {image.target.id} --repository {repository}",
             )
     return tuple(found[image.key, repository].pushed for image in chosen)
+
+
+LEDGER = "templates.json"
+"""The ledger of templates, beside the matrix."""
+
+
+def prune(
+    it: Setup,
+    repositories: Sequence[str],
+    say: Say,
+    *,
+    ca: str = "",
+    older: float,
+    ledger: Path | None,
+    apply: bool,
+) -> tuple[tuple[Old, ...], tuple[Old, ...]]:
+    """What could be deleted in the repositories, and what was.
+
+    Raises:
+        UsageError: a repository names no registry, or the ledger is not there.
+        RegistryError: a registry does not answer, or does not delete.
+    """
+    names = repositories or (it.workspace.matrix.publish.repository,)
+    for name in names:
+        publish.named(name)
+    file = ledger or it.workspace.folder / LEDGER
+    if ledger and not ledger.is_file():
+        raise UsageError(f"{ledger}: there is no such file")
+    # Whatever the ledger says of a digest: an image that it names is not deleted.
+    used = set(re.findall(r"sha256:[0-9a-f]{64}", file.read_text() if file.is_file() else ""))
+    found: list[Old] = []
+    gone: list[Old] = []
+    for name in names:
+        repository = Repository(name, ca=ca, say=say)
+        mine = pruning.plan(repository, now=time.time(), older=older, used=used, say=say)
+        found += mine
+        gone += pruning.remove(repository, mine, say) if apply else ()
+    return tuple(found), tuple(gone)
 
 
 def _repositories(it: Setup, options: Options) -> tuple[str, ...]:

@@ -236,7 +236,8 @@ def build(
     """Build the selected targets; those whose key the engine already has are done.
 
     Raises:
-        BuildError: what failed; with ``keep_going``, after everything else was built.
+        BuildError: what failed; with ``keep_going``, after everything else was built; or what
+            was built and is larger than its budget.
     """
     chosen = images(it, engine, select, options, say)
     made, failed = build_images(it, engine, chosen, options, say)
@@ -266,7 +267,36 @@ def build_images(
         for image in chosen
         if image.target.id not in failed
     )
-    return made, failed
+    kept = tuple(one for one in made if _fits(it, engine, one, options, say, failed))
+    return kept, failed
+
+
+def _fits(
+    it: Setup,
+    engine: Docker,
+    built: Built,
+    options: Options,
+    say: Say,
+    failed: dict[str, BuildError],
+) -> bool:
+    """Whether an image is within its profile's budget; to keep going, ``failed`` says why not.
+
+    Raises:
+        BuildError: it is not, and nothing else is to be built.
+    """
+    from imagegen import stored
+
+    target = built.image.target
+    budget = it.workspace.matrix.profile[target.profile].budget_gb
+    try:
+        if budget:
+            stored.within(engine, (built,), {target.profile: budget}, cache() / "sizes", say)
+    except BuildError as error:
+        if not options.keep_going:
+            raise
+        failed[target.id] = error
+        return False
+    return True
 
 
 def _bake(

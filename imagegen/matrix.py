@@ -84,12 +84,13 @@ class Kernels(Strict):
 
 class Profile(Strict):
     """A kind of image: where CUDA comes from, and which flash-attn it holds: a table's name, or
-    ``none``.
+    ``none``. ``budget_gb`` is what an image may take compressed, in GB of 10^9 bytes.
     """
 
     kind: Kind
     flash_attn: str
     about: str
+    budget_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
 
 
 class Axes(Strict):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from imagegen.cli import choosing, making, using
+from imagegen.cli import choosing, making, measuring, registries, using
 from imagegen.cli.templates import template
 from imagegen.cli.wheels import wheel
 
@@ -52,5 +52,8 @@ app.command()(making.lock)
 app.command()(making.build)
 app.command()(making.test)
 app.command()(making.push)
+app.command()(registries.inspect)
+app.command()(registries.prune)
+app.command()(measuring.size)
 app.command()(using.doctor)
 app.command()(using.demo)

@@ -20,10 +20,11 @@ import docker.errors
 import docker.models.containers
 import docker.models.networks
 
-from imagegen import bake, doctor, proc
-from imagegen.engine import pods, remote
+from imagegen import bake, proc
+from imagegen.engine import archive, finding, pods, remote
 from imagegen.engine.failures import FOREIGN, build_error, reason, registry_errors, translated
 from imagegen.errors import EngineError, RegistryError
+from imagegen.model import Layer
 from imagegen.proc import Ran, Say
 
 OWN = "imagegen.run"
@@ -58,7 +59,7 @@ class Docker:
         Raises:
             EngineError: none answers, it is too old, or it lacks the containerd image store.
         """
-        where = _endpoint()
+        where = finding.endpoint()
         try:
             if "DOCKER_HOST" in os.environ:  # and the TLS settings that go with it
                 client = docker.from_env(timeout=10)
@@ -71,7 +72,7 @@ class Docker:
                 hint="imagegen doctor says what is wrong and what to do about it",
             ) from error
         try:
-            _usable(info, version)
+            finding.usable(info, version)
         except EngineError:
             client.close()
             raise
@@ -189,6 +190,18 @@ class Docker:
         with translated(f"history of {ref}"):
             return tuple(int(row["Size"]) for row in self._client.images.get(ref).history())
 
+    def stored(self, ref: str) -> tuple[Layer, ...]:
+        """The layers of the local image ``ref`` as a push sends them, the oldest first.
+
+        Reads the whole image out of the engine: some 50 MB a second.
+
+        Raises:
+            EngineError: it is not here, or its archive breaks off.
+        """
+        with translated(f"reading the layers of {ref}"):
+            chunks = self._client.images.get(ref).save(chunk_size=1 << 20)
+            return archive.layers(chunks, self.layers(ref)[::-1])
+
     # --- containers -------------------------------------------------------------------------------
 
     def run(
@@ -201,15 +214,16 @@ class Docker:
         env: Mapping[str, str] | None = None,
         gpus: bool = False,
         mounts: Mapping[Path, str] | None = None,
+        alone: bool = False,
     ) -> Ran:
         """Run ``argv`` in a new container and remove it.
 
-        ``say`` hears each line of standard output as it comes.
+        ``say`` hears each line of standard output as it comes; ``alone`` as for ``container``.
 
         Raises:
             EngineError: it ran past ``timeout`` seconds, or the engine refused.
         """
-        with self.container(ref, argv, env=env, gpus=gpus, mounts=mounts) as box:
+        with self.container(ref, argv, env=env, gpus=gpus, mounts=mounts, alone=alone) as box:
             out: list[str] = []
             with translated(f"running {argv[0]} in {ref}"), _limit(box, timeout) as over:
                 for line in _lines(box.logs(stdout=True, stderr=False, stream=True, follow=True)):
@@ -231,10 +245,12 @@ class Docker:
         env: Mapping[str, str] | None = None,
         gpus: bool = False,
         mounts: Mapping[Path, str] | None = None,
+        alone: bool = False,
     ) -> Iterator[docker.models.containers.Container]:
         """A container that is gone when the block ends, however it ends.
 
-        ``mounts`` are folders of the engine's machine, to be read at a path.
+        ``mounts`` are folders of the engine's machine, to be read at a path. ``alone`` is as root,
+        without network, and with ``argv`` in place of the image's own entrypoint.
         """
         volumes = {str(at): {"bind": to, "mode": "ro"} for at, to in (mounts or {}).items()}
         gpu = [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else None
@@ -243,7 +259,7 @@ class Docker:
             with translated(f"starting {ref}"):
                 box = self._client.containers.create(
                     ref,
-                    list(argv) or None,
+                    None if alone else list(argv) or None,
                     name=name,
                     environment=dict(env or {}),
                     device_requests=gpu,
@@ -251,6 +267,9 @@ class Docker:
                     shm_size="1g" if gpus else None,
                     volumes=volumes,
                     labels={OWN: "check"},
+                    entrypoint=list(argv) if alone else None,
+                    network_mode="none" if alone else None,
+                    user="0" if alone else None,
                 )
                 box.start()
             yield box
@@ -353,30 +372,6 @@ def _limit(box: docker.models.containers.Container, seconds: float) -> Iterator[
         yield over
     finally:
         timer.cancel()
-
-
-def _endpoint() -> str:
-    """Where the docker command would go: DOCKER_HOST, else the current context's endpoint."""
-    if host := os.environ.get("DOCKER_HOST"):
-        return host
-    with contextlib.suppress(EngineError):
-        template = "{{.Endpoints.docker.Host}}"
-        return proc.run("docker", "context", "inspect", "--format", template, timeout=10).strip()
-    return "unix:///var/run/docker.sock"
-
-
-def _usable(info: Mapping[str, Any], version: str) -> None:
-    if (doctor.version(version) or doctor.MIN_ENGINE) < doctor.MIN_ENGINE:
-        raise EngineError(
-            f"Docker Engine {version} is too old: {doctor.MIN_ENGINE} or later is needed",
-            hint="imagegen doctor shows the commands that bring a newer one",
-        )
-    if ["driver-type", "io.containerd.snapshotter.v1"] not in (info.get("DriverStatus") or []):
-        raise EngineError(
-            "the engine does not use the containerd image store, without which the tested "
-            "bytes are not the pushed bytes",
-            hint="imagegen doctor shows the setting; it changes nothing of an engine that runs",
-        )
 
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[str]:

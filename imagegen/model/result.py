@@ -49,11 +49,14 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
-    """One layer: bytes as stored and sent, and the instruction that made it."""
+    """One layer: bytes as stored and sent, the instruction that made it, and the bytes that it
+    unpacks to where they are known.
+    """
 
     digest: str
     compressed: int
     created_by: str
+    unpacked: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

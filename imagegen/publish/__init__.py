@@ -62,12 +62,15 @@ class Publication:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arrived:
-    """An image that is whole in its repository, under its immutable tag."""
+    """An image that is whole in its repository, under its immutable tag; ``named`` says that it was
+    just found under the target's tag, too.
+    """
 
     repository: Repository
     pushed: Pushed
     seen: Seen
     aliases: tuple[str, ...]
+    named: bool = False
 
 
 def push(
@@ -135,7 +138,9 @@ def found(repository: Repository, image: Image, aliases: Sequence[str]) -> Arriv
     ref = f"{repository.name}:{finding.tags(image.target, kept.digest)[0]}"
     why = f"already published: {ref}, tested {at} (--force makes it anew)"
     pushed = replace(finding.of(repository, image.target, seen, kept), cached=why)
-    return Arrived(repository=repository, pushed=pushed, seen=seen, aliases=tuple(aliases))
+    return Arrived(
+        repository=repository, pushed=pushed, seen=seen, aliases=tuple(aliases), named=True
+    )
 
 
 def named(repository: str) -> None:
@@ -245,7 +250,7 @@ def _named(one: Arrived, say: Say, *, back: bool) -> Pushed:
     """Move the target's tag, then its aliases."""
     pushed, mine = one.pushed, age(one.pushed.target)
     moved, kept, names = [], [], []
-    for tag in (pushed.target.tag, *one.aliases):
+    for tag in (*([] if one.named else [pushed.target.tag]), *one.aliases):
         outcome = move(one.repository, tag, one.seen.top, mine, say, back=back)
         if outcome.how == "kept":
             kept.append(outcome.why)

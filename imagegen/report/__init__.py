@@ -53,6 +53,11 @@ def size(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def known(count: float | None) -> str:
+    """The same, of bytes that nobody may know."""
+    return "?" if count is None else size(count)
+
+
 # --- render, lock ---------------------------------------------------------------------------------
 
 

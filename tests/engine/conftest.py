@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import requests
 
-from imagegen import bake, base, flow, registry
+from imagegen import bake, base, flow, plan, registry
 from imagegen.base import Base
 from imagegen.demo import demo_target
 from imagegen.engine import Docker
 from imagegen.model import CPU, Built, Check, Image, Report, Target, Tested
 
-from . import small
+from . import browser, small
 
 ROOT = Path(__file__).parents[2]
 MATRIX = ROOT / "dockerfiles/matrix.toml"
@@ -117,6 +117,27 @@ def locked_registry(docker_services: object) -> str:
 def small_image(engine: Docker, local_base: Base) -> str:
     """The small image that keeps both platforms' contracts."""
     return small.build(engine, local_base.reference, NETWORK)
+
+
+@pytest.fixture(scope="session")
+def chromium(engine: Docker, local_base: Base) -> Iterator[str]:
+    """The image of the browser and of the proxy."""
+    if "debian" not in local_base.reference:
+        pytest.skip("Chromium is a package of Debian; Ubuntu has it as a snap only")
+    name = "imagegen-test/browser:1"
+    target = {
+        "context": browser.__path__[0],
+        "contexts": {
+            "base": f"docker-image://{local_base.reference}",
+            "image": str(plan.context_image()),
+        },
+        "secret": bake.secrets(NETWORK),
+        "output": [f"type=image,name={name},unpack=true"],
+        "attest": ["type=provenance,disabled=true"],
+    }
+    engine.bake({"target": {"default": target}}, NETWORK.secrets, print)
+    yield name
+    engine.remove(name)
 
 
 @pytest.fixture

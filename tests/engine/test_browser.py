@@ -19,14 +19,10 @@ from typing import Any
 import pytest
 import trustme
 
-from imagegen import bake, plan
-from imagegen.base import Base
-from imagegen.engine import Docker
 from imagegen.proc import run
 
 from . import browser
-from .browser import ENTER, SHIFT, Browser, eventually
-from .conftest import NETWORK
+from .browser import ENTER, SHIFT, Browser, container, eventually
 
 SITE = "x-8888.proxy.runpod.net"
 # Another pod, for example. A browser sends the cookie of ours along for these: the two last parts
@@ -56,27 +52,6 @@ OUTPUT = ".jp-Notebook .jp-OutputArea-output"
 TERMINAL = ".jp-Terminal .xterm-accessibility-tree"
 
 
-@pytest.fixture(scope="module")
-def tools(engine: Docker, local_base: Base) -> Iterator[str]:
-    """The image of the browser and of the proxy."""
-    if "debian" not in local_base.reference:
-        pytest.skip("Chromium is a package of Debian; Ubuntu has it as a snap only")
-    name = "imagegen-test/browser:1"
-    target = {
-        "context": browser.__path__[0],
-        "contexts": {
-            "base": f"docker-image://{local_base.reference}",
-            "image": str(plan.context_image()),
-        },
-        "secret": bake.secrets(NETWORK),
-        "output": [f"type=image,name={name},unpack=true"],
-        "attest": ["type=provenance,disabled=true"],
-    }
-    engine.bake({"target": {"default": target}}, NETWORK.secrets, print)
-    yield name
-    engine.remove(name)
-
-
 @contextmanager
 def network() -> Iterator[str]:
     name = f"imagegen-test-{uuid.uuid4().hex[:12]}"
@@ -85,16 +60,6 @@ def network() -> Iterator[str]:
         yield name
     finally:
         run("docker", "network", "rm", name, timeout=60)
-
-
-@contextmanager
-def container(image: str, *options: str, command: tuple[str, ...] = ()) -> Iterator[str]:
-    name = f"imagegen-test-{uuid.uuid4().hex[:12]}"
-    try:
-        run("docker", "run", "--detach", f"--name={name}", *options, image, *command, timeout=60)
-        yield name
-    finally:
-        run("docker", "rm", "--force", "--volumes", name, timeout=60)
 
 
 @dataclass(frozen=True)
@@ -124,7 +89,7 @@ def certificates(folder: Path) -> None:
 
 
 @pytest.fixture
-def desk(tools: str, tmp_path: Path) -> Iterator[Callable[[str], Desk]]:
+def desk(chromium: str, tmp_path: Path) -> Iterator[Callable[[str], Desk]]:
     """``desk(image)`` starts a pod as RunPod does, a proxy in front of it, and a browser."""
     certificates(tmp_path)
     (tmp_path / "settings").write_text('{"screenReaderMode": true}')
@@ -140,9 +105,9 @@ def desk(tools: str, tmp_path: Path) -> Iterator[Callable[[str], Desk]]:
 
             shared = (net, f"--volume={tmp_path}:/tls:ro")
             names = (f"--network-alias={name}" for name in (SITE, *STRANGERS))
-            stack.enter_context(container(tools, *shared, *names, command=("nginx",)))
+            stack.enter_context(container(chromium, *shared, *names, command=("nginx",)))
             control = "--publish=127.0.0.1::9515"
-            driver = stack.enter_context(container(tools, *shared, control, command=("drive",)))
+            driver = stack.enter_context(container(chromium, *shared, control, command=("drive",)))
             port = run("docker", "port", driver, "9515/tcp", timeout=60).strip()
             made = Browser(f"http://{port}")
             stack.callback(made.close)

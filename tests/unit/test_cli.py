@@ -46,6 +46,7 @@ OPTIONS = {
     "build": ("--print", "--keep-going", *BUILD),
     "test": ("--image", "--level", "--require", "--report", "--again", "--keep-going", *BUILD),
     "push": ("--require", "--again", *BUILD),
+    "size": ("--image", "--html", "--top", "--base", "--wheels", "--format", *WHERE),
     "template runpod": (*TEMPLATE, "--registry-auth", *WHERE),
     "template vast": (*TEMPLATE, "--prune-old", *WHERE),
     "template table": ("--into", "--check", "--ledger", "--matrix"),

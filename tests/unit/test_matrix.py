@@ -108,6 +108,16 @@ def test_the_good_one_loads(tmp_path: Path) -> None:
             "build.0.cuda: unknown value '13.0.9'; did you mean '13.0.3' or '13.1'?",
         ),
         # the rest
+        (
+            'about = "small"',
+            'about = "small"\nbudget_gb = 0',
+            "profile.slim.budget_gb: Input should be greater than 0",
+        ),
+        (
+            'about = "small"',
+            'about = "small"\nbudget_gb = inf',
+            "profile.slim.budget_gb: Input should be a finite number",
+        ),
         ('reason = "nobody asked for it"', "", "exclude.0.reason: Field required"),
         (
             "nobody asked for it",

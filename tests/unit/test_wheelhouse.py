@@ -56,6 +56,9 @@ class Engine:
     def unpacked(self, _ref: str) -> int:
         return 1
 
+    def config(self, _ref: str) -> dict[str, int]:
+        return {"Size": 1}
+
     def need_disk(self, needed: int) -> None:
         pass
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import struct
 import time
+import uuid
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import requests
+
+from imagegen.proc import run
 
 T = TypeVar("T")
 
@@ -19,6 +23,17 @@ OPTIONS = {
     # In a container Chromium is root, and /dev/shm has 64 MB.
     "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1000"]
 }
+
+
+@contextmanager
+def container(image: str, *options: str, command: tuple[str, ...] = ()) -> Iterator[str]:
+    """A container that runs, by its name; gone when the block ends."""
+    name = f"imagegen-test-{uuid.uuid4().hex[:12]}"
+    try:
+        run("docker", "run", "--detach", f"--name={name}", *options, image, *command, timeout=60)
+        yield name
+    finally:
+        run("docker", "rm", "--force", "--volumes", name, timeout=60)
 
 
 class Refused(Exception):
@@ -47,7 +62,11 @@ class Browser:
         self._http.trust_env = False
         self._url = url
         eventually(lambda: self._ask("GET", "/status")["ready"], "WebDriver")
-        wanted = {"browserName": "chrome", "goog:chromeOptions": OPTIONS}
+        wanted = {
+            "browserName": "chrome",
+            "goog:chromeOptions": OPTIONS,
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }
         made = self._ask("POST", "/session", capabilities={"alwaysMatch": wanted})
         self._url += f"/session/{made['sessionId']}"
         self.version = str(made["capabilities"]["browserVersion"])
@@ -114,6 +133,27 @@ class Browser:
     def _keys(self, events: list[tuple[str, str]]) -> None:
         actions = [{"type": kind, "value": key} for kind, key in events]
         self._ask("POST", "/actions", actions=[{"type": "key", "id": "keys", "actions": actions}])
+
+    def looks(self, width: int, height: int, *, dark: bool = False) -> None:
+        """Show pages as a screen of that size does, or as a phone below 500 pixels."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self._devtools("Emulation.setDeviceMetricsOverride", **metrics)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._devtools("Emulation.setEmulatedMedia", features=[scheme])
+
+    def _devtools(self, command: str, **values: object) -> None:
+        self._ask("POST", "/goog/cdp/execute", cmd=command, params=values)
+
+    def console(self) -> list[str]:
+        """What pages have put on the console since the last call, errors of loading included."""
+        return [str(row["message"]) for row in self._ask("POST", "/se/log", type="browser")]
+
+    def move_to(self, x: int, y: int, *, click: bool = False) -> None:
+        """Move the mouse to a point of the window, and click there or not."""
+        steps: list[dict[str, object]] = [{"type": "pointerMove", "duration": 0, "x": x, "y": y}]
+        steps += [{"type": kind, "button": 0} for kind in ("pointerDown", "pointerUp") if click]
+        mouse = {"type": "pointer", "id": "mouse", "actions": steps}
+        self._ask("POST", "/actions", actions=[mouse])
 
     def screenshot(self) -> bytes:
         """What the window shows, as PNG."""

@@ -1,0 +1,71 @@
+"""Commands that measure: what images take, and what they share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imagegen.cli.options import (
+    MATRIX,
+    AllowUnknown,
+    Base,
+    BaseFrom,
+    Fmt,
+    MatrixFile,
+    Output,
+    OwnFacts,
+    Select,
+    Wheels,
+    setup,
+)
+
+
+def size(
+    select: Select = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image",
+            metavar="REF",
+            help="This image, whoever built it, beside the selected targets; pulled unless it is "
+            "here. Repeatable.",
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write a page to look at: a treemap of each image, what they share.",
+        ),
+    ] = None,
+    top: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Rows of each table of the text.")
+    ] = 5,
+    base: BaseFrom = Base.pull,
+    wheels: Wheels = "",
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Fmt = Output.text,
+) -> None:
+    """Say what images take, what in them takes it, and what they share.
+
+    Without SELECT and --image: every target that is built here. A selected target that is not
+    built here is named, and the exit code is 5. The first look at an image reads all of it.
+
+    imagegen size 'debian12-*' --image runpod/pytorch:1.0.3-cu1281-torch291 --html size.html
+    """
+    from imagegen import flow, measuring
+    from imagegen.engine import Docker
+    from imagegen.report import Progress, sizes
+
+    page = sizes.writable(html)
+    options = flow.Options(base=base.value, wheels=wheels)
+    found = measuring.measure(
+        lambda: setup(matrix, facts, allow_unknown),
+        Docker.connect, select or (), image or (), options, Progress(),
+    )  # fmt: skip
+    sizes.show(found, fmt.value, top, page)
+    measuring.complete(found)

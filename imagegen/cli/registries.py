@@ -1,0 +1,99 @@
+"""Commands about what is in a registry."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imagegen.cli.options import (
+    MATRIX,
+    AllowUnknown,
+    Ca,
+    Fmt,
+    MatrixFile,
+    Output,
+    OwnFacts,
+    Repository,
+    setup,
+)
+
+
+class Document(StrEnum):
+    """What is attached to an image."""
+
+    report = "report"
+    sbom = "sbom"
+    provenance = "provenance"
+
+
+def inspect(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="host/name:tag or host/name@sha256:…")],
+    show: Annotated[
+        Document | None,
+        typer.Option(help="Print this document that is attached to the image, as it is."),
+    ] = None,
+    ca: Ca = "",
+    fmt: Fmt = Output.text,
+) -> None:
+    """What is in a published image: its labels, and the report, SBOM and provenance beside it.
+
+    imagegen inspect ghcr.io/me/finetune:latest --show sbom
+
+    Nothing is pulled, and no engine is needed.
+    """
+    from imagegen import report
+    from imagegen.publish import inspecting
+    from imagegen.report import registries
+
+    found = inspecting.inspect(ref, report.Progress(), ca=ca)
+    if show:
+        registries.documents(found.bodies(show.value))
+    else:
+        registries.inspected(found, fmt.value)
+
+
+def prune(
+    registry: Annotated[
+        bool, typer.Option("--registry", help="In registries: the only place so far.")
+    ] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Delete it; without, only say what could go.")
+    ] = False,
+    older: Annotated[
+        float, typer.Option("--older-than", metavar="DAYS", min=0, help="What is newer stays.")
+    ] = 30.0,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The ledger of templates: what it names stays. Beside the matrix by default.",
+        ),
+    ] = None,
+    repository: Repository = None,
+    ca: Ca = "",
+    matrix: MatrixFile = MATRIX,
+    facts: OwnFacts = None,
+    allow_unknown: AllowUnknown = False,
+    fmt: Fmt = Output.text,
+) -> None:
+    """Say which images of a repository could be deleted, and delete them with --apply.
+
+    imagegen prune --registry --repository ghcr.io/me/finetune --older-than 90
+
+    An image stays that a tag other than its own points to, that a template names, that somebody
+    signed, or that is new. Deleting needs a registry that allows it.
+    """
+    from imagegen import delivery, report
+    from imagegen.errors import UsageError
+    from imagegen.report import registries
+
+    if not registry:
+        raise UsageError("say where: --registry", hint="docker image prune is for the engine")
+    it = setup(matrix, facts, allow_unknown)
+    found, gone = delivery.prune(
+        it, repository or (), report.Progress(), ca=ca, older=older, ledger=ledger, apply=apply
+    )
+    registries.prunable(found, gone, fmt.value, applied=apply)

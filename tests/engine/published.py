@@ -1,0 +1,61 @@
+"""Images put into a registry without an engine: a layer of nothing, real labels, a real report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from imagegen import record
+from imagegen.model import CPU, Built, Check, Image, Report
+from imagegen.oci.repository import MANIFEST, Descriptor, Repository, digest_of
+from imagegen.publish import finding
+
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
+
+
+def put(
+    repository: Repository,
+    image: Image,
+    tags: Sequence[str] = (),
+    *,
+    created: str = "2026-01-02T03:04:05Z",
+    tested: bool = True,
+) -> str:
+    """Publish an image under its own tags and ``tags``; returns its digest."""
+    layer = f"layer of {image.key}".encode()
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "created": created,
+            "config": {"Labels": dict(image.labels)},
+            "history": [{"created_by": "COPY noise /"}],
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(layer)]},
+        }
+    ).encode()
+    for body in (layer, config):
+        repository.send(digest_of(body), partial(bytes, body))
+    document = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": {"mediaType": CONFIG, "digest": digest_of(config), "size": len(config)},
+            "layers": [{"mediaType": LAYER, "digest": digest_of(layer), "size": len(layer)}],
+        }
+    ).encode()
+    digest = digest_of(document)
+    for tag in (*finding.tags(image.target, digest), *tags):
+        repository.put(tag, document, MANIFEST)
+    if tested:
+        built = Built(image=image, digest=digest, unpacked=7, seconds=1.0, cached="")
+        checks = tuple(
+            Check(name=one, status="pass", detail="", seconds=0.1, level=one) for one in CPU
+        )
+        report = Report.of(built, checks, 1.0, at=time.time(), engine="Docker Engine 0")
+        subject = Descriptor(digest=digest, size=len(document), media_type=MANIFEST)
+        body = record.document(record.of(report), image.target.promise)
+        repository.attach(subject, finding.REPORT, body, {})
+    return digest

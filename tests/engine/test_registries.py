@@ -1,0 +1,335 @@
+"""What registries are asked, and what they tell: keys, referrers, what could be deleted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from imagegen import delivery, flow
+from imagegen.engine import Docker
+from imagegen.errors import RegistryError, UsageError
+from imagegen.model import Image
+from imagegen.oci.repository import MANIFEST, Descriptor, Repository, digest_of
+from imagegen.publish import finding, inspecting, pruning
+
+from . import oci_registry
+from .conftest import ROOT
+from .oci_registry import Registry
+from .published import put
+
+pytestmark = pytest.mark.engine  # sockets, and no engine
+
+SUBJECT = Descriptor(digest="sha256:" + "5" * 64, size=7, media_type=MANIFEST)
+
+
+@pytest.fixture(params=[True, False], ids=["referrers", "fallback"])
+def registry(request: pytest.FixtureRequest) -> Iterator[Registry]:
+    with oci_registry.served(knows_referrers=request.param) as served:
+        yield served
+
+
+@pytest.fixture
+def repository(registry: Registry) -> Repository:
+    return Repository(f"{registry.host}/me/finetune")
+
+
+@pytest.fixture(scope="module")
+def images(setup: flow.Setup) -> tuple[Image, ...]:
+    """The first targets that stand on published images."""
+    ids = [one.id for one in setup.resolution.targets if one.os.distribution == "ubuntu"][:20]
+    return flow.images(setup, None, ids, flow.Options(), print)
+
+
+def never() -> Docker:
+    raise AssertionError("no engine is needed for that")
+
+
+def imagegen(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "imagegen", *words],
+        env=os.environ,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+# --- referrers ------------------------------------------------------------------------------------
+
+
+def test_what_is_attached_is_found_whichever_way_the_registry_lists_it(
+    registry: Registry, repository: Repository
+) -> None:
+    assert repository.referrers(SUBJECT.digest) == ()
+    one = repository.attach(SUBJECT, "application/x+json", b'{"a": 1}', {"made": "today"})
+    two = repository.attach(SUBJECT, "application/y+json", b"{}", {})
+    found = {it.artifact_type: it for it in repository.referrers(SUBJECT.digest)}
+    assert {it.digest for it in found.values()} == {one.digest, two.digest}
+    assert found["application/x+json"].annotations == {"made": "today"}
+    assert repository.attached(found["application/x+json"]) == b'{"a": 1}'
+    fallback = SUBJECT.digest.replace(":", "-")
+    assert (("me/finetune", fallback) in registry.tags) is not registry.knows_referrers
+
+
+def test_the_same_document_is_attached_once(registry: Registry, repository: Repository) -> None:
+    made = {repository.attach(SUBJECT, "application/x+json", b"{}", {}).digest for _ in range(3)}
+    assert len(made) == 1
+    assert len(repository.referrers(SUBJECT.digest)) == 1
+
+
+def test_two_who_attach_at_the_same_time_both_stay(
+    registry: Registry, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fallback tag has no conditional write: what another wrote over ours is seen."""
+    real, wrote = Repository.put, []
+    other = Descriptor(digest="sha256:" + "7" * 64, size=1, media_type=MANIFEST)
+
+    def put(self: Repository, ref: str, body: bytes, media_type: str) -> object:
+        answer = real(self, ref, body, media_type)
+        if ref.startswith("sha256-") and not wrote:
+            wrote.append(ref)
+            index = json.dumps({"schemaVersion": 2, "manifests": [other.row]}).encode()
+            real(self, ref, index, media_type)
+        return answer
+
+    monkeypatch.setattr(Repository, "put", put)
+    made = repository.attach(SUBJECT, "application/x+json", b"{}", {})
+    found = {it.digest for it in repository.referrers(SUBJECT.digest)}
+    assert made.digest in found
+    assert (other.digest in found) is bool(wrote)
+    assert bool(wrote) is not registry.knows_referrers
+
+
+# --- a registry that does not do as it should -----------------------------------------------------
+
+
+def test_other_bytes_than_the_digest_says_are_refused(
+    registry: Registry, repository: Repository
+) -> None:
+    body = b'{"schemaVersion": 2}'
+    repository.put("x", body, MANIFEST)
+    digest = digest_of(body)
+    registry.manifests["me/finetune", digest] = (MANIFEST, b'{"schemaVersion": 3}')
+    with pytest.raises(RegistryError, match=r"serves sha256:.* as sha256:"):
+        repository.manifest(digest)
+    registry.blobs["me/finetune", digest] = b"{}"
+    with pytest.raises(RegistryError, match="serves other bytes"):
+        repository.blob(digest)
+
+
+def test_every_page_of_tags_is_read(registry: Registry, repository: Repository) -> None:
+    registry.page = 3
+    names = [f"t{i}" for i in range(8)]
+    for name in names:
+        repository.put(name, b'{"schemaVersion": 2}', MANIFEST)
+    assert list(repository.tags()) == names
+
+
+# --- what is published is left alone --------------------------------------------------------------
+
+
+def test_what_is_published_is_neither_built_nor_sent_again(
+    registry: Registry, repository: Repository, setup: flow.Setup, images: tuple[Image, ...]
+) -> None:
+    for image in images:
+        put(repository, image)
+    registry.asked.clear()
+    options = flow.Options(repositories=(repository.name,))
+    ids = [image.target.id for image in images]
+    done = delivery.push(setup, never, ids, options, print)
+    assert {one.target.id for one in done.pushed} == {*ids}
+    assert len(ids) == 20
+    assert not done.failed
+    assert not any(one.sent for one in done.pushed)
+    assert all("already published" in one.cached for one in done.pushed)
+    writes = [it for it in registry.asked if it.startswith(("PUT", "POST", "PATCH"))]
+    wanted = {tag for tag, id_ in setup.aliases.items() if id_ in ids}
+    assert {it.rpartition("/")[2] for it in writes} == wanted, "aliases that were not there yet"
+    registry.asked.clear()
+    delivery.push(setup, never, ids, options, print)
+    assert not [it for it in registry.asked if it.startswith(("PUT", "POST", "PATCH"))]
+
+
+def test_build_and_test_take_what_is_published(
+    repository: Repository, setup: flow.Setup, images: tuple[Image, ...]
+) -> None:
+    put(repository, images[0])
+    options, ids = flow.Options(repositories=(repository.name,)), [images[0].target.id]
+    (built,) = delivery.build(setup, never, ids, options, print)
+    assert "already published" in built.cached
+    (tested,) = delivery.test(setup, never, ids, options, print)
+    assert tested.passed
+    assert {check.level for check in tested.checks} == {"smoke", "runpod", "vast"}
+    (template,) = delivery.published(setup, ids, options, print)
+    assert template.digest == tested.digest
+
+
+@pytest.mark.parametrize("how", ["force", "untested", "another key", "not there"])
+def test_what_is_not_published_is_made(
+    repository: Repository, setup: flow.Setup, images: tuple[Image, ...], how: str
+) -> None:
+    image = images[0]
+    if how != "not there":
+        key = {"imagegen.key": "0" * 64} if how == "another key" else {}
+        other = replace(image, labels={**image.labels, **key})
+        put(repository, other, tested=how != "untested")
+    options = flow.Options(repositories=(repository.name,), force=how == "force")
+    for command in (delivery.build, delivery.test, delivery.push):
+        with pytest.raises(AssertionError, match="no engine is needed"):
+            command(setup, never, [image.target.id], options, print)
+    if how != "force":
+        with pytest.raises(RegistryError, match=r"is not published in .* as it is now"):
+            delivery.published(setup, [image.target.id], options, print)
+
+
+def test_an_image_that_one_of_two_registries_lacks_is_made(
+    setup: flow.Setup, repository: Repository, images: tuple[Image, ...]
+) -> None:
+    put(repository, images[0])
+    both = (repository.name, f"{repository.name}-other")
+    with pytest.raises(AssertionError, match="no engine is needed"):
+        delivery.push(setup, never, [images[0].target.id], flow.Options(repositories=both), print)
+
+
+def test_a_registry_that_is_down_is_said_before_anything_is_built(
+    setup: flow.Setup, images: tuple[Image, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagegen.web.PAUSES", ())
+    options = flow.Options(repositories=("127.0.0.1:9/me/x",))
+    with pytest.raises(RegistryError, match="9/me/x cannot be used"):
+        delivery.push(setup, never, [images[0].target.id], options, print)
+
+
+# --- inspect --------------------------------------------------------------------------------------
+
+
+def test_inspect_tells_what_is_inside_and_what_is_attached(
+    repository: Repository, images: tuple[Image, ...]
+) -> None:
+    image = images[0]
+    digest = put(repository, image, ["latest"])
+    seen = finding.see(repository, "latest")
+    assert seen
+    bill = b'{"spdxVersion": "SPDX-2.3", "packages": [{}, {}]}'
+    repository.attach(seen.descriptor, finding.SBOM, bill, {})
+    repository.attach(seen.descriptor, "application/vnd.example.signature", b"{}", {})
+    done = imagegen("inspect", f"{repository.name}:latest")
+    assert done.returncode == 0, done.stderr
+    target = image.target
+    inside = (digest, target.id, f"torch {target.torch}", "driver", image.key)
+    beside = ("3 checks passed", "SPDX-2.3, 2 packages", "application/vnd.example.signature")
+    for words in (*inside, *beside):
+        assert words in done.stdout
+    row = json.loads(imagegen("inspect", f"{repository.name}@{digest}", "--format", "json").stdout)
+    assert row["passed"] is True
+    assert row["target"] == image.target.promise
+    assert {it["kind"] for it in row["attached"]} >= {"report", "sbom"}
+    assert imagegen("inspect", f"{repository.name}:latest", "--show", "sbom").stdout.strip() == (
+        bill.decode()
+    )
+
+
+def test_inspect_of_what_is_not_there(repository: Repository) -> None:
+    with pytest.raises(RegistryError, match="is not there"):
+        inspecting.inspect(f"{repository.name}:none", print)
+    for ref in ("finetune", "me/finetune:x", "ghcr.io/me/x:y z"):
+        with pytest.raises(UsageError, match="is not an image of a registry"):
+            inspecting.inspect(ref, print)
+
+
+# --- prune ----------------------------------------------------------------------------------------
+
+DAY = 86400.0
+MADE = 1767323045.0  # 2026-01-02T03:04:05Z
+
+
+def versions(repository: Repository, image: Image, count: int) -> list[str]:
+    """Images that followed one another under the target's tag."""
+    keys = (replace(image, key=f"{i:064x}") for i in range(count))
+    return [put(repository, one) for one in keys]
+
+
+def plan(repository: Repository, days: float = 100, used: tuple[str, ...] = ()) -> dict[str, str]:
+    """Why each image stays, by digest."""
+    old = pruning.plan(repository, now=MADE + days * DAY, older=30, used=used, say=print)
+    return {one.digest: one.keeps for one in old}
+
+
+def test_what_nothing_points_to_could_go(repository: Repository, images: tuple[Image, ...]) -> None:
+    first, second, third, last = versions(repository, images[0], 4)
+    seen = finding.see(repository, second)
+    assert seen
+    repository.attach(seen.descriptor, "application/vnd.dev.cosign.artifact.sig.v1+json", b"{}", {})
+    found = plan(repository, used=(third,))
+    assert found[first] == ""
+    assert "cosign" in found[second]
+    assert found[third] == "a template names it"
+    assert found[last] == f"{images[0].target.tag} points to it"
+    assert set(plan(repository, days=10).values()) >= {"10 days old"}
+
+
+def test_what_is_deleted_takes_what_was_attached_and_nothing_else(
+    registry: Registry, repository: Repository, images: tuple[Image, ...]
+) -> None:
+    first, last = versions(repository, images[0], 2)
+    other = put(repository, images[1])
+    old = pruning.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
+    assert [one.digest for one in pruning.remove(repository, old, print)] == [first]
+    assert repository.manifest(first) is None
+    assert repository.referrers(first) == ()
+    for digest in (last, other):
+        assert finding.passing(repository, digest)
+    assert first.replace(":", "-") not in {tag for _, tag in registry.tags}
+    again = pruning.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
+    assert not pruning.remove(repository, again, print)
+
+
+def test_a_tag_that_came_meanwhile_keeps_its_image(
+    repository: Repository, images: tuple[Image, ...]
+) -> None:
+    first, _ = versions(repository, images[0], 2)
+    old = pruning.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
+    held = repository.manifest(first)
+    assert held
+    repository.put("release", held.body, held.media_type)
+    assert not pruning.remove(repository, old, print)
+    assert repository.manifest(first)
+
+
+def test_what_an_interrupted_run_left_goes_the_next_time(
+    registry: Registry, repository: Repository, images: tuple[Image, ...]
+) -> None:
+    first, _ = versions(repository, images[0], 2)
+    left = {one.digest for one in repository.referrers(first)}
+    repository.delete(first)
+    old = pruning.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
+    pruning.remove(repository, old, print)
+    if not registry.knows_referrers:  # else the registry's own collection takes them
+        assert not any(repository.manifest(digest) for digest in left)
+        assert first.replace(":", "-") not in {tag for _, tag in registry.tags}
+
+
+def test_prune_says_first_and_deletes_on_demand(
+    open_registry: str, images: tuple[Image, ...]
+) -> None:
+    """Against the distribution's registry, by the command line."""
+    repository = Repository(f"{open_registry}/imagegen-test/prune-{os.getpid()}")
+    first, last = versions(repository, images[0], 2)
+    words = ["prune", "--registry", "--repository", repository.name, "--older-than", "1"]
+    dry = imagegen(*words)
+    assert dry.returncode == 0, dry.stderr
+    assert "could go" in dry.stdout
+    assert repository.manifest(first)
+    done = imagegen(*words, "--apply", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert [row["digest"] for row in json.loads(done.stdout) if row["deleted"]] == [first]
+    assert repository.manifest(first) is None
+    assert repository.manifest(last)
+    assert imagegen("prune").returncode == 2
