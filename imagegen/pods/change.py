@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping
@@ -84,11 +85,13 @@ def _same(field: str, want: object, have: object) -> bool:
 
 
 def _shown(field: str, value: object) -> str:
-    """One line; a README by its length."""
+    """One line; a README by its length and the beginning of a sha256 over its words."""
     if value is None or value == "":
         return "(none)"
     if field in ("readme", "onstart"):
-        return f"{len(str(value)):,} characters"
+        text = str(value)
+        mark = hashlib.sha256(" ".join(text.split()).encode()).hexdigest()[:8]
+        return f"{len(text):,} characters ({mark})"
     if field.endswith(("_pass", "_user")):
         return "(hidden)"
     if field == "env":

@@ -122,15 +122,18 @@ class RunPod:
         return Place(row=named[0] if named else None)
 
     def change(self, spec: Spec, row: Row | None, graph: Row | None, *, labels: bool) -> Change:
-        """What is to be done; ``labels`` says that the port labels may not be what they should."""
+        """What is to be done; ``labels`` says that the port labels may not be what they should.
+
+        They are sent with whatever else differs, and shown where nothing else does.
+        """
         if row is None:
             return change(wanted(spec), None)
         found = change(wanted(spec), Have(rest=row, graph=graph).fields)
-        if not labels or found.action == "complete":
+        if not labels or found.edits:
             return found
         names = ", ".join(f"{port} {name}" for port, name in spec.labels)
         edit = Edit("port labels", "(not readable)", names)
-        return Change(action="update", edits=(*found.edits, edit))
+        return Change(action="update", edits=(edit,))
 
     def create(self, spec: Spec) -> str:
         """Make the template's first half; returns its id.

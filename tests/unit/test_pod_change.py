@@ -64,10 +64,13 @@ def test_what_is_shown_is_what_is_sent(want: dict[str, Any], have: dict[str, Any
         ({"public": None}, [Edit("public", "(none)", "false")]),
         ({"env": {"A": "hf_x", "B": "2"}}, [Edit("env A", "another value", "set")]),
         ({"env": None}, [Edit("env A", "not set", "set")]),
-        ({"name": "b", "readme": "t"}, [
-            Edit("name", "b", "a"), Edit("readme", "1 characters", "4 characters")]),
+        ({"name": "b"}, [Edit("name", "b", "a")]),
+        (
+            {"readme": "t"},
+            [Edit("readme", "1 characters (e3b98a4d)", "4 characters (982d9e3e)")],
+        ),
     ],
-)  # fmt: skip
+)
 def test_fields_are_compared_as_they_are_meant(have: dict[str, Any], edits: list[Edit]) -> None:
     assert list(change(WANT, WANT | have).edits) == edits
 
