@@ -64,6 +64,12 @@ class RegistryError(ImagegenError):
     exit_code = 8
 
 
+class PlatformError(ImagegenError):
+    """RunPod or vast.ai refused, did not answer, or does not have what was sent."""
+
+    exit_code = 9
+
+
 class StaleFiles(ImagegenError):
     """Rendered files on disk that are not what the matrix renders to."""
 

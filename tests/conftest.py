@@ -2,7 +2,8 @@
 
 A test that asks for an engine's fixture, or is marked ``engine``, gets a real engine or is skipped;
 with ``--engine required`` (the default where CI is set) it is an error instead. Any other test that
-opens a socket fails, and so does one that starts a process without being marked ``process``.
+opens a socket fails, and so does one that starts a process without being marked ``process``. One
+that is marked ``loopback`` starts processes and has servers of its own at 127.0.0.1.
 
 Further fixtures of the engine tests are in tests/engine/conftest.py.
 """
@@ -69,6 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # --- the guard ------------------------------------------------------------------------------------
 
 _refused: frozenset[str] = frozenset()
+_loopback = False
 
 
 def _guard(event: str, args: tuple[object, ...]) -> None:
@@ -77,9 +79,20 @@ def _guard(event: str, args: tuple[object, ...]) -> None:
         return
     if event == "socket.__new__" and args[1] == socket.AF_UNIX:
         return  # a socketpair, as asyncio makes one; connecting it to a path is an event of its own
+    if _loopback and _stays_here(event, args):
+        return
     # Not an Exception, so that no `except Exception` on the way makes the test pass.
     mark = "process" if event in PROCESS else "engine"
     pytest.fail(f"a unit test reached outside: {event} {args[:2]}; is it to be marked {mark}?")
+
+
+def _stays_here(event: str, args: tuple[object, ...]) -> bool:
+    if event == "socket.__new__":
+        return True  # where it leads is an event of its own
+    if event in ("socket.getaddrinfo", "socket.gethostbyaddr"):
+        return args[0] in ("127.0.0.1", "localhost")
+    address = args[1] if event in ("socket.bind", "socket.connect") else None
+    return isinstance(address, tuple) and address[0] == "127.0.0.1"
 
 
 sys.addaudithook(_guard)
@@ -88,17 +101,20 @@ sys.addaudithook(_guard)
 @pytest.fixture(autouse=True)
 def no_outside_world(request: pytest.FixtureRequest) -> Iterator[None]:
     """Hold a test to what its marker allows; one that is marked ``engine`` has an engine."""
-    global _refused
+    global _loopback, _refused
     if request.node.get_closest_marker("engine"):
         request.getfixturevalue("engine")
         yield
         return
-    allowed = PROCESS if request.node.get_closest_marker("process") else frozenset()
-    before, _refused = _refused, (PROCESS | NETWORK) - allowed
+    loopback = request.node.get_closest_marker("loopback") is not None
+    processes = loopback or request.node.get_closest_marker("process")
+    before = _refused, _loopback
+    _refused = (PROCESS | NETWORK) - (PROCESS if processes else frozenset())
+    _loopback = loopback
     try:
         yield
     finally:
-        _refused = before
+        _refused, _loopback = before
 
 
 # --- the engine -----------------------------------------------------------------------------------

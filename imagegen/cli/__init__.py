@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from imagegen.cli import choosing, making, measuring, registries, using
+from imagegen.cli.templates import template
 from imagegen.cli.wheels import wheel
 
 app = typer.Typer(
@@ -19,9 +20,8 @@ app = typer.Typer(
     help="Images for fine-tuning language models on rented GPUs: nvcc and flash-attn baked in, "
     "tested before they are pushed, for RunPod and vast.ai alike.",
     epilog="Exit codes: 2 usage, 3 facts or matrix, 4 nothing selected or impossible, 5 engine, "
-    "6 build, 7 checks failed, 8 registry, 10 stale files, 11 wheels, 130 interrupted.",
+    "6 build, 7 checks failed, 8 registry, 9 platform, 10 stale files, 11 wheels, 130 interrupted.",
 )
-template = typer.Typer(no_args_is_help=True, help="Print the template of a tested, pushed image.")
 app.add_typer(template, name="template")
 app.add_typer(wheel, name="wheel")
 
@@ -55,7 +55,5 @@ app.command()(making.push)
 app.command()(registries.inspect)
 app.command()(registries.prune)
 app.command()(measuring.size)
-template.command("runpod")(using.template_runpod)
-template.command("vast")(using.template_vast)
 app.command()(using.doctor)
 app.command()(using.demo)

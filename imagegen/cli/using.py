@@ -1,8 +1,8 @@
-"""Commands around the images: templates, the machine, the demo."""
+"""Commands around the images: the machine, the demo."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,7 +11,6 @@ from imagegen.cli.options import (
     AllowUnknown,
     AptMirror,
     Base,
-    BaseFrom,
     Ca,
     Fmt,
     FreshBase,
@@ -20,57 +19,9 @@ from imagegen.cli.options import (
     OwnFacts,
     PypiIndex,
     Registry,
-    Repository,
-    Select,
-    Wheels,
     settings,
     setup,
 )
-
-if TYPE_CHECKING:
-    from imagegen.flow import Setup
-
-
-def template_runpod(
-    select: Select = None,
-    base: BaseFrom = Base.pull,
-    repository: Repository = None,
-    wheels: Wheels = "",
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-) -> None:
-    """RunPod templates (REST v2) of the selected targets, as JSON, with the pushed digest."""
-    _template("runpod", select, base, repository, wheels, setup(matrix, facts, allow_unknown))
-
-
-def template_vast(
-    select: Select = None,
-    base: BaseFrom = Base.pull,
-    repository: Repository = None,
-    wheels: Wheels = "",
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-) -> None:
-    """vast.ai templates of the selected targets, as JSON, with the pushed digest."""
-    _template("vast", select, base, repository, wheels, setup(matrix, facts, allow_unknown))
-
-
-def _template(
-    platform: str,
-    select: list[str] | None,
-    base: Base,
-    repository: list[str] | None,
-    wheels: str,
-    it: Setup,
-) -> None:
-    from imagegen import delivery, flow, pods, report
-
-    repositories = tuple(repository or ())
-    options = flow.Options(base=base.value, repositories=repositories, wheels=wheels)
-    done = delivery.published(it, select or (), options, report.Progress())
-    report.show([pods.template(platform, one, it.facts) for one in done])
 
 
 def doctor(

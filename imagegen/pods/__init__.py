@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 from packaging.version import Version
 
@@ -24,11 +29,94 @@ JUPYTER_PASSWORD is empty. It keeps nothing of the caller's open, who may wait f
 onstart says."""
 
 PLATFORMS = ("runpod", "vast")
+CALLED = {"runpod": "RunPod", "vast": "vast.ai"}
+"""How the platforms write their names."""
+
+LABELS = ((8888, "Jupyter Lab"), (22, "SSH"))
+"""What RunPod's Connect menu calls the ports; only GraphQL's ``portsConfig`` takes that."""
 
 
-def template(platform: str, pushed: Pushed, facts: Facts) -> dict[str, object]:
-    """The template of one of ``PLATFORMS``."""
-    return runpod(pushed, facts) if platform == "runpod" else vast(pushed)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """What the caller decides about a template: ``registry`` is the id of a registry's login."""
+
+    prefix: str = ""
+    public: bool = False
+    registry: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A template as it should be: ``body`` is what is POSTed, the rest what the ledger remembers.
+
+    ``readme`` and ``labels`` are what RunPod takes by GraphQL alone; vast.ai's are in the body.
+    """
+
+    platform: str
+    target: str
+    name: str
+    image: str
+    compressed: int
+    unpacked: int
+    body: Mapping[str, object]
+    readme: str = ""
+    labels: tuple[tuple[int, str], ...] = ()
+
+    @cached_property
+    def content(self) -> str:
+        """A sha256 over all that is sent."""
+        return _hash([self.body, self.readme, self.labels])
+
+    @property
+    def second(self) -> dict[str, object]:
+        """What only GraphQL takes, in SaveTemplateInput's words; empty for vast.ai."""
+        if self.platform != "runpod":
+            return {}
+        ports = [{"port": str(port), "name": name} for port, name in self.labels]
+        return {"readme": self.readme, "portsConfig": ports}
+
+    @property
+    def shown(self) -> dict[str, object]:
+        """What would be sent, request by request."""
+        if self.platform == "runpod":
+            return {"POST /v2/templates": self.body, "saveTemplate": self.second}
+        return {"POST /api/v0/template/": self.body}
+
+
+def spec(platform: str, pushed: Pushed, facts: Facts, wish: Wish) -> Spec:
+    """The whole template for one of ``PLATFORMS``."""
+    from imagegen.pods import readme
+
+    text = readme.text(platform, pushed, facts)
+    body = template(platform, pushed, facts, wish)
+    if platform == "vast":
+        body |= {"readme": text, "readme_visible": True}
+        # vast.ai's own hash is known only after the POST: by this one a template whose answer was
+        # lost is found again.
+        body["desc"] = f"{body['desc']} ({_hash(body)[:12]})"
+    return Spec(
+        platform=platform,
+        target=pushed.target.id,
+        name=str(body["name"]),
+        image=pushed.pinned,
+        compressed=pushed.compressed,
+        unpacked=pushed.unpacked,
+        body=body,
+        readme=text if platform == "runpod" else "",
+        labels=LABELS if platform == "runpod" else (),
+    )
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def template(
+    platform: str, pushed: Pushed, facts: Facts, wish: Wish | None = None
+) -> dict[str, object]:
+    """The body of one of ``PLATFORMS``, without the README."""
+    wish = wish or Wish()
+    return runpod(pushed, facts, wish) if platform == "runpod" else vast(pushed, wish)
 
 
 def disk(pushed: Pushed) -> int:
@@ -36,15 +124,16 @@ def disk(pushed: Pushed) -> int:
     return math.ceil((pushed.compressed + pushed.unpacked) / GB) + WORKING_SPACE
 
 
-def runpod(pushed: Pushed, facts: Facts) -> dict[str, object]:
+def runpod(pushed: Pushed, facts: Facts, wish: Wish | None = None) -> dict[str, object]:
     """The body of RunPod's ``POST /v2/templates``.
 
     Field names: RunPod's REST v2 OpenAPI schema, CreateTemplateRequest, as of 2026-08-20. Any key
-    that it does not know is refused there, so there are none. Not tried on a live account.
+    that it does not know is refused there, so there are none. That ``image`` may have a tag and a
+    digest at once is a guess: Docker itself takes that form. Not tried on a live account.
     """
-    target = pushed.target
-    return {
-        "name": target.id,
+    target, wish = pushed.target, wish or Wish()
+    body: dict[str, object] = {
+        "name": f"{wish.prefix}{target.id}",
         "image": pushed.pinned,
         "category": "NVIDIA",
         "disk": disk(pushed),
@@ -61,21 +150,25 @@ def runpod(pushed: Pushed, facts: Facts) -> dict[str, object]:
             for version in facts.driver_cuda
             if version >= Version(minor(target.cuda))
         ],
-        "public": False,
+        "public": wish.public,
         "serverless": False,
     }
+    # Without one of ours, a login that somebody set by hand stays.
+    return body | ({"registry": wish.registry} if wish.registry else {})
 
 
-def vast(pushed: Pushed) -> dict[str, object]:
-    """The body of vast.ai's ``POST /api/v0/template/``.
+def vast(pushed: Pushed, wish: Wish | None = None) -> dict[str, object]:
+    """The body of vast.ai's ``POST /api/v0/template/``, without the README.
 
     Field names: vast.ai's OpenAPI page create_template, as of 2026-08-07. ``env`` is a string of
-    docker flags there, of which -e, -p and -h are honoured. Not tried on a live account.
+    docker flags there, of which -e, -p and -h are honoured. It takes image and tag apart, and
+    whether a digest is taken with either nobody says: the tag is the one that never means anything
+    else, and ``desc`` shows the digest. Not tried on a live account.
     """
-    target = pushed.target
+    target, wish = pushed.target, wish or Wish()
     repository, _, tag = pushed.refs[0].rpartition(":")
     return {
-        "name": target.id,
+        "name": f"{wish.prefix}{target.id}",
         "image": repository,
         "tag": tag,
         "desc": f"{target.id}, {pushed.digest}",
@@ -92,7 +185,7 @@ def vast(pushed: Pushed) -> dict[str, object]:
             **_cards(target.flash_attn),
         },
         "recommended_disk_space": max(60, disk(pushed)),
-        "private": True,
+        "private": not wish.public,
     }
 
 

@@ -152,7 +152,10 @@ class Nvcc:
 
 def until(what: Callable[[], object], seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
-    while not what():
+    while True:
+        with contextlib.suppress(FileNotFoundError):  # of a folder that went while it was looked at
+            if what():
+                return
         assert time.monotonic() < end, "it never came"
         time.sleep(0.01)
 

@@ -27,8 +27,15 @@ NETWORK = ("--base", "--fresh-base", "--ca", "--pypi-index", "--torch-index", "-
 FETCH = tuple(option for option in NETWORK if option != "--fresh-base")
 WHERE = ("--matrix", "--facts", "--allow-unknown")
 WHEELS = ("--wheels", "--no-source", "--jobs")
-BUILD = ("--builder", "--registry", "--repository", "--format", *WHERE, *NETWORK, *WHEELS)
+BUILD = (
+    *("--builder", "--registry", "--repository", "--compression", "--force", "--format"),
+    *(*WHERE, *NETWORK, *WHEELS),
+)
 MACHINE = ("--gpu", "--driver")
+TEMPLATE = (
+    *("--apply", "--plan", "--public", "--name-prefix", "--ledger", "--format"),
+    *("--base", "--repository", "--wheels"),
+)
 OPTIONS = {
     "list": ("--excluded", "--format", *MACHINE, *WHERE),
     "why": (
@@ -41,10 +48,16 @@ OPTIONS = {
     "lock": ("--check", "--ca", "--pypi-index", "--format", *WHERE),
     "build": ("--print", "--keep-going", *BUILD),
     "test": ("--image", "--level", "--require", "--report", "--again", "--keep-going", *BUILD),
-    "push": ("--require", "--again", *BUILD),
+    "push": ("--require", "--again", "--move-back", *BUILD),
+    "inspect": ("--show", "--ca", "--format"),
+    "prune": (
+        *("--registry", "--apply", "--older-than", "--ledger", "--repository", "--ca"),
+        *("--format", *WHERE),
+    ),
     "size": ("--image", "--html", "--top", "--base", "--wheels", "--format", *WHERE),
-    "template runpod": ("--base", "--repository", "--wheels", *WHERE),
-    "template vast": ("--base", "--repository", "--wheels", *WHERE),
+    "template runpod": (*TEMPLATE, "--registry-auth", *WHERE),
+    "template vast": (*TEMPLATE, "--prune-old", *WHERE),
+    "template table": ("--into", "--check", "--ledger", "--matrix"),
     "wheel list": ("--wheels", "--ca", "--format", *WHERE),
     "wheel plan": ("--shards", "--format", *WHERE),
     "wheel build": (

@@ -57,6 +57,24 @@ def test_a_test_of_processes_has_no_network_either(name: str) -> None:
         CONNECTS[name]()
 
 
+@pytest.mark.loopback
+def test_a_test_with_servers_of_its_own_stays_on_this_machine() -> None:
+    subprocess.run(["true"], check=True)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        with socket.create_connection(server.getsockname()), server.accept()[0]:
+            pass
+    with socket.socket() as outside:
+        for reach in (
+            lambda: outside.connect(("192.0.2.1", 9)),
+            lambda: outside.bind(("0.0.0.0", 0)),
+            lambda: socket.getaddrinfo("registry.example", 80),
+        ):
+            with pytest.raises(pytest.fail.Exception):
+                reach()
+
+
 # --- without an engine ----------------------------------------------------------------------------
 
 SAMPLE = """

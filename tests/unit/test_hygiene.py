@@ -98,6 +98,7 @@ RESERVED = r"([\w-]+\.)*example(\.(com|org|net))?"  # RFC 2606
 ALLOWED = re.compile(
     rf"{RESERVED}|localhost|127\.0\.0\.1"
     r"|x?-(8888)?\.proxy\.runpod\.net\$?"  # the origin that it gives to Jupyter
+    r"|(api|console)\.runpod\.io|(console|cloud)\.vast\.ai"  # where templates are made and used
     r"|\W*"  # filled in by the program
 )
 """Hosts in URLs. Where packages come from is a setting, and never written down."""
@@ -107,6 +108,7 @@ IN_FACTS = re.compile(r"github\.com")
 
 ALLOWED_WORDS = re.compile(
     rf"{RESERVED}|docker\.io|ghcr\.io|vast\.ai|x-8888\.proxy\.runpod\.net"
+    r"|(api|console)\.runpod\.io|(console|cloud)\.vast\.ai"  # where templates are made and used
     r"|github\.com"  # the name of a Go module, in the output of docker buildx version
 )
 """Names of hosts outside URLs: image registries and the platforms that are served."""

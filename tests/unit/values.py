@@ -59,14 +59,15 @@ def report(*statuses: Status, of: Built | None = None) -> Report:
 
 
 def pushed(target: Target = DEMO, **changes: Any) -> Pushed:
-    made = report("pass", "skip", "pass", "pass", "pass", of=built(target))
+    digest = changes.get("digest", DIGEST)
+    made = report("pass", "skip", "pass", "pass", "pass", of=built(target, digest=digest))
     values: dict[str, Any] = {
         "target": target,
         "key": KEY,
         "record": record.of(made),
         "repository": REPOSITORY,
-        "digest": DIGEST,
-        "refs": (f"{REPOSITORY}:{target.tag}-{DIGEST[7:19]}", f"{REPOSITORY}:{target.tag}"),
+        "digest": digest,
+        "refs": (f"{REPOSITORY}:{target.tag}-{digest[7:19]}", f"{REPOSITORY}:{target.tag}"),
         "sent": True,
         "layers": (
             Layer(digest="sha256:" + "1" * 64, compressed=2_000_000_000, created_by="ADD rootfs"),

@@ -1,0 +1,74 @@
+"""What people read on a platform: true to the image, and the same whenever it is made."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from imagegen import pods
+from imagegen.model import FlashAttn, Target, minor
+from imagegen.pods import readme
+
+from .values import DEMO, DIGEST, FACTS, KEY, RESOLUTION, pushed
+
+EVERY = pytest.mark.parametrize("target", RESOLUTION.targets, ids=lambda t: t.id)
+PLATFORM = pytest.mark.parametrize("platform", pods.PLATFORMS)
+
+
+@EVERY
+@PLATFORM
+def test_it_says_what_is_inside_and_how_to_stop_paying(target: Target, platform: str) -> None:
+    one = pushed(target)
+    text = readme.text(platform, one, FACTS)
+    for part in (target.id, str(target.cuda), str(target.torch), minor(target.python), DIGEST, KEY):
+        assert part in text
+    for package in target.packages:
+        assert package in text
+    assert one.refs[0] in text
+    assert "**Terminate** ends all" in text or "**Destroy** ends all" in text
+    assert ("Terminate" in text) == (platform == "runpod")
+    assert text == readme.text(platform, one, FACTS)
+    assert not re.search(r"\d{4}-\d\d-\d\d|\n\n\n|\{\{|\{%", text)
+    assert len(text) < 8000
+
+
+@EVERY
+def test_every_card_is_where_it_belongs(target: Target) -> None:
+    text = readme.text("runpod", pushed(target), FACTS)
+    listed = re.search(r"has code for .*?: (.*)\.\n", text)
+    assert listed
+    cards = set(listed[1].split(", "))
+    assert cards == {r.name for r in FACTS.gpu if r.host == "x86_64" and r.runs(target.archs)}
+    if isinstance(target.flash_attn, FlashAttn):
+        found = re.search(r"It does not run on (.*)\.\n", text)
+        slow = set(found[1].split(", ")) if found else set()
+        run = {r.name for r in FACTS.gpu if r.runs(target.flash_attn.archs)}
+        assert slow == cards - run
+
+
+def test_the_source_s_revision_is_told_where_the_image_has_it() -> None:
+    text = readme.text("vast", pushed(revision="f00dfeed"), FACTS)
+    assert text.endswith("\nsource revision `f00dfeed`")
+    assert "revision" not in readme.text("vast", pushed(), FACTS)
+
+
+def test_what_only_graphql_takes_names_the_ports_of_the_template() -> None:
+    spec = pods.spec("runpod", pushed(), FACTS, pods.Wish())
+    ports = {str(port).partition("/")[0] for port in spec.body["ports"]}  # type: ignore[attr-defined]
+    assert {row["port"] for row in spec.second["portsConfig"]} == ports  # type: ignore[attr-defined]
+
+
+def test_content_is_all_that_is_sent() -> None:
+    def content(platform: str, **changes: object) -> str:
+        wish = pods.Wish(public=bool(changes.pop("public", False)))
+        return pods.spec(platform, pushed(DEMO, **changes), FACTS, wish).content
+
+    for platform in pods.PLATFORMS:
+        same, public = content(platform), content(platform, public=True)
+        other = content(platform, digest="sha256:" + "e" * 64)
+        assert content(platform) == same
+        assert len({same, public, other}) == 3
+    (mark,) = re.findall(r" \(([0-9a-f]{12})\)$", str(pods.spec(
+        "vast", pushed(), FACTS, pods.Wish()).body["desc"]))  # fmt: skip
+    assert mark
