@@ -117,7 +117,8 @@ def _tested(one: Inspected) -> str:
     if report is None:
         return "no report of a test that passed is attached"
     count = sum(check.status == "pass" for check in report.checks)
-    levels = ", ".join(dict.fromkeys(check.level for check in report.checks))
+    passed = (check.level for check in report.checks if check.status == "pass")
+    levels = ", ".join(dict.fromkeys(passed))
     return f"{moment(report.at)}: {count} checks passed ({levels}), by {report.engine}"
 
 
