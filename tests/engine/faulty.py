@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.message import Message
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +28,13 @@ from urllib.parse import parse_qs, urlsplit
 CHUNK = 16_384
 HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "expect", "te", "upgrade"})
 """Headers of one connection, not of the message (RFC 9110, 7.6.1)."""
+
+TOKEN = "/v2/token"
+"""Where tokens are given: below the registry's API, as a login is sent nowhere else without TLS."""
+
+HANDSHAKE = b"\x16"
+"""The first byte of TLS. Docker asks so first; this answer, Go's own, has it try without."""
+NO_TLS = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTPS request to an HTTP server.\n"
 
 PATIENCE = 60.0
 """Seconds without a byte after which a connection is given up."""
@@ -78,9 +86,9 @@ class Rule:
     """Retry-After is a date, by the proxy's clock."""
     swallow: bool = False
     """Say 201 and keep nothing."""
-    before: Callable[[Asked], None] | None = None
+    before: Callable[[Asked], object] | None = None
     """Called before the request is passed on."""
-    after: Callable[[Asked], None] | None = None
+    after: Callable[[Asked], object] | None = None
     """Called once the registry answered 2xx, before the client hears of it."""
 
     seen: int = field(default=0, init=False)
@@ -143,12 +151,12 @@ class Proxy:
         self.asked: list[tuple[str, str, int]] = []
         """Method, path and status of each request; 0 where the connection was cut."""
         self.host = ""
-        self._dice, self._lock = random.Random(seed), threading.Lock()
+        self.dice, self._lock = random.Random(seed), threading.Lock()
 
     def met(self, asked: Asked) -> list[Rule]:
         """The rules that hit this request."""
         with self._lock:
-            return [rule for rule in self.rules if rule.meets(asked, self._dice)]
+            return [rule for rule in self.rules if rule.meets(asked, self.dice)]
 
     def date(self, after: float = 0.0) -> str:
         """The registry's time in ``after`` seconds, as HTTP writes it."""
@@ -184,8 +192,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_one_request(self) -> None:
         with contextlib.suppress(OSError):  # the client went away
-            super().handle_one_request()
-            return
+            if self.rfile.peek(1)[:1] == HANDSHAKE:  # type: ignore[attr-defined]
+                self.wfile.write(NO_TLS)
+            else:
+                super().handle_one_request()
+                return
         self.close_connection = True
 
     def _handle(self) -> None:
@@ -213,16 +224,17 @@ class _Handler(BaseHTTPRequestHandler):
         tokens, said = self.proxy.tokens, self.headers.get("Authorization", "")
         if tokens is None:
             return False
-        if urlsplit(asked.path).path == "/token":
+        if urlsplit(asked.path).path == TOKEN:
             # 405 for POST: clients then ask by GET, with the login as Basic
             token = tokens.give(said) if asked.method == "GET" else None
-            row = {"token": token, "access_token": token, "expires_in": 300}
+            now = datetime.fromtimestamp(time.time() + self.proxy.clock, UTC).isoformat()
+            row = {"token": token, "access_token": token, "expires_in": 300, "issued_at": now}
             status = 405 if asked.method != "GET" else 200 if token else 401
             self._answer(status, {}, json.dumps(row).encode() if token else b"")
             return True
         if tokens.takes(said):
             return False
-        realm = f'Bearer realm="http://{self.proxy.host}/token",service="registry"'
+        realm = f'Bearer realm="http://{self.proxy.host}{TOKEN}",service="registry"'
         known = ',error="invalid_token"' if said else ""
         self._answer(401, {"WWW-Authenticate": realm + known}, _error("UNAUTHORIZED"))
         return True
