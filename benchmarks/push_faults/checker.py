@@ -72,7 +72,7 @@ class Checker:
     moving: frozenset[str] = frozenset()
     lost: set[str] = field(default_factory=set)
     """What the registry itself threw away, digests and tags. A tag that never moves may name it
-    until the next push; a tag that was moved since may not."""
+    until the next push; a tag that was moved since may not, unless it is the tag that is lost."""
 
     def __post_init__(self) -> None:
         self._web = requests.Session()
@@ -96,7 +96,8 @@ class Checker:
                 wrong[tag] = str(fault) if tag in self.moving else ""
             except Fault as fault:
                 stayed = tag in self._at and (before or {}).get(tag) == self._at[tag]
-                known = fault.what in self.lost and (stayed or tag not in self.moving)
+                spared = stayed or tag not in self.moving or fault.what == tag
+                known = fault.what in self.lost and spared
                 wrong[tag] = "" if known else str(fault)
         for tag, digest in (before or {}).items():
             if tag not in wrong and not FALLBACK.fullmatch(tag):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,16 @@ class Row:
     """Tags that were looked at, in all looks together."""
     early: int = 0
     """Tags of these that never move and whose report was not there yet, after the fault."""
+    mended: int = 0
+    """Runs after which files that the registry itself had emptied were removed by hand."""
     violations: list[str] = field(default_factory=list)
+
+
+def about(file: str) -> str:
+    """The tag or digest whose bytes, or whose name in a repository, a file of the storage is."""
+    found = re.search(r"/tags/([^/]+)/current/link$|/sha256/(?:../)?([0-9a-f]{64})/", file)
+    assert found, file
+    return found[1] or f"sha256:{found[2]}"
 
 
 def play(scenario: Scenario, image: str, seed: int, runs: range, say: Callable[[str], None]) -> Row:
@@ -60,6 +70,10 @@ def _run(
         here.requests = 60  # until a push without a fault was counted
     hit = scenario.fault(run)
     here.mend()
+    emptied = here.real.emptied()
+    for what in map(about, emptied):
+        named = map(about, here.real.naming(what)) if ":" in what else ()
+        checker.lost |= {what, *named} - checker.moving | {what}
     look = _looked(checker, run.before, row)
     row.early += len(look.early)
     row.runs += 1
@@ -67,6 +81,9 @@ def _run(
     row.survived += hit and run.code == 0
     if run.code and run.must_succeed:
         row.violations.append(f"the push did not get over it:\n{log_of(run.pushes[0])}")
+    if emptied:
+        here.real.remove(emptied)
+        row.mended += 1
     checker.lost.clear()
     again = here.begin(checker.name, orders)
     wanted = _wanted(orders) | run.ends

@@ -14,6 +14,7 @@ from imagegen.registry import PORT, free_port
 
 DATA = "/var/lib/registry"
 BLOBS = f"{DATA}/docker/registry/v2/blobs/sha256"
+REPOSITORIES = f"{DATA}/docker/registry/v2/repositories"
 PATIENCE = 30.0
 """Seconds that a registry may take to answer after its start."""
 
@@ -65,6 +66,26 @@ class Registry:
         """Remove the bytes of a blob or a manifest from the storage; what names it still does."""
         _, _, sha = digest.partition(":")
         docker("exec", self.name, "rm", "--recursive", f"{BLOBS}/{sha[:2]}/{sha}")
+
+    def emptied(self) -> list[str]:
+        """Files of the storage that a write without space, or a kill, left without a byte.
+
+        CNCF Distribution 2.8 empties a file before it writes it anew. It takes an empty manifest
+        for one that it has, and never writes it again: only its operator can help.
+        """
+        names = ["-path", "*/blobs/*/data", "-o", "-path", "*/link"]
+        words = ["find", DATA, "-type", "f", "-size", "0", "(", *names, ")"]
+        return docker("exec", self.name, *words).splitlines()
+
+    def naming(self, digest: str) -> list[str]:
+        """The files of tags that name a digest, in every repository."""
+        words = ["grep", "--recursive", "--files-with-matches", "--include=link", digest]
+        rows = docker("exec", self.name, "sh", "-c", '"$@" || true', "sh", *words, REPOSITORIES)
+        return [row for row in rows.splitlines() if row.endswith("/current/link")]
+
+    def remove(self, files: list[str]) -> None:
+        """What its operator does about these files."""
+        docker("exec", self.name, "rm", "--force", *files)
 
 
 @contextmanager
