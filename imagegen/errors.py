@@ -64,6 +64,10 @@ class RegistryError(ImagegenError):
     exit_code = 8
 
 
+class Lost(RegistryError):
+    """A registry that tells of something that it took, and does not have it any more."""
+
+
 class PlatformError(ImagegenError):
     """RunPod or vast.ai refused, did not answer, or does not have what was sent."""
 

@@ -17,7 +17,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 import requests
 
-from imagegen.errors import RegistryError
+from imagegen.errors import Lost, RegistryError
 from imagegen.oci.login import Login
 from imagegen.proc import Say
 from imagegen.web import Body, Kind, Web, is_here
@@ -212,11 +212,12 @@ class Repository:
         """A small blob, its hash compared.
 
         Raises:
-            RegistryError: it is not there, is long, or is another.
+            Lost: it is not there.
+            RegistryError: it is long, or is another.
         """
         body = self.web.text(self.blob_url(digest))
         if body is None:
-            raise self.web.kind.error(f"{self.location} does not have the blob {digest}")
+            raise Lost(f"{self.location} does not have the blob {digest}")
         if digest_of(body) != digest:
             raise self.web.kind.error(f"{self.location} serves other bytes as {digest}")
         return body
@@ -282,15 +283,22 @@ class Repository:
             self._list_in_fallback(subject.digest, made)
         return made
 
+    def whole(self, referrer: Descriptor) -> bool:
+        """Whether a referrer and all that it names is there."""
+        held = self.manifest(referrer.digest)
+        named = (held.row.get("config"), *held.row.get("layers", ())) if held else ()
+        return held is not None and all(self.has(str(row["digest"])) for row in named if row)
+
     def attached(self, referrer: Descriptor) -> bytes:
         """The document that a referrer is about.
 
         Raises:
-            RegistryError: it is not there, or has not one layer.
+            Lost: it is not there.
+            RegistryError: it has not one layer.
         """
         held = self.manifest(referrer.digest)
         if held is None:
-            raise self.web.kind.error(f"{self.location} does not have {referrer.digest}")
+            raise Lost(f"{self.location} does not have {referrer.digest}")
         try:
             (layer,) = held.row["layers"]
             digest = str(layer["digest"])

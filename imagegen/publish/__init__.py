@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from imagegen import parallel, record
-from imagegen.errors import ImagegenError, RegistryError, UsageError
+from imagegen.errors import ImagegenError, Lost, RegistryError, UsageError
 from imagegen.model import Image, Pushed, Tested
 from imagegen.oci.repository import Descriptor, Repository
 from imagegen.proc import Say
@@ -25,6 +25,9 @@ AT_ONCE = 3
 
 PAUSES = (2.0, 8.0, 30.0)
 """Seconds before a push that broke off is taken up again; layers that arrived are not resent."""
+
+ATTEMPTS = 3
+"""Looks at what is attached to an image, the last to see that the registry kept it."""
 
 PASSING = re.compile(
     r"toomanyrequests|too many requests|rate limit|\b(?:429|500|502|503|504)\b|connection re|EOF|"
@@ -128,7 +131,10 @@ def found(repository: Repository, image: Image, aliases: Sequence[str]) -> Arriv
     Raises:
         RegistryError: the registry does not answer properly.
     """
-    seen = finding.see(repository, image.target.tag)
+    try:
+        seen = finding.see(repository, image.target.tag)
+    except Lost:
+        return None
     if seen is None or seen.labels.get("imagegen.key") != image.key:
         return None
     kept = finding.passing(repository, seen.manifest.digest)
@@ -178,18 +184,13 @@ def deliver(engine: Docker, parcel: Parcel, say: Say, *, ca: str = "") -> Arrive
     if sent:
         say(f"pushing {ref}")
         _sent(engine, digest, parcel.repository, own, say)
-    seen = _read_back(repository, own, digest)
-    if missing := _missing(repository, seen):
-        say(f"{ref}: the registry has lost {len(missing)} of what it took; sending it again")
+    try:
+        seen = _read_back(repository, own, digest)
+    except Lost as lost:
+        say(f"{lost}; sending it again")
         sent = True
         _sent(engine, digest, parcel.repository, own, say)
         seen = _read_back(repository, own, digest)
-        missing = _missing(repository, seen)
-    if missing:
-        raise RegistryError(
-            f"{ref}: the registry lost {missing[0]} after it took it; no other tag was moved",
-            hint="look at the registry's storage; the next push sends what is missing",
-        )
     _attach(repository, parcel, seen.descriptor)
     held = finding.passing(repository, digest)
     if held is None:
@@ -202,18 +203,37 @@ def deliver(engine: Docker, parcel: Parcel, say: Say, *, ca: str = "") -> Arrive
 
 
 def _attach(repository: Repository, parcel: Parcel, subject: Descriptor) -> None:
-    """Have report, SBOM and provenance refer to the image, before it has a name that people use."""
-    held = {referrer.artifact_type for referrer in repository.referrers(subject.digest)}
-    report = parcel.tested.report
-    if REPORT not in held or not finding.passing(repository, subject.digest):
-        kept = record.of(report)
-        body = record.document(kept, report.built.image.target.promise)
-        about = {"org.opencontainers.image.created": record.moment(kept.at)}
-        repository.attach(subject, REPORT, body, about)
-    if parcel.sbom and SBOM not in held:
-        repository.attach(subject, SBOM, parcel.sbom, {})
-    if parcel.provenance and PROVENANCE not in held:
-        repository.attach(subject, PROVENANCE, parcel.provenance, {})
+    """Have report, SBOM and provenance refer to the image, before it has a name that people use.
+
+    Raises:
+        Lost: the registry takes them and does not keep them.
+    """
+    kept = record.of(parcel.tested.report)
+    report = record.document(kept, parcel.tested.report.built.image.target.promise)
+    about = {"org.opencontainers.image.created": record.moment(kept.at)}
+    none: dict[str, str] = {}
+    documents = (
+        (REPORT, report, about),
+        (SBOM, parcel.sbom, none),
+        (PROVENANCE, parcel.provenance, none),
+    )
+    for _ in range(ATTEMPTS):
+        there = _attached(repository, subject.digest)
+        todo = [one for one in documents if one[1] and one[0] not in there]
+        if not todo:
+            return
+        for one in todo:
+            repository.attach(subject, *one)
+    raise Lost(f"{parcel.repository}: the registry lost what was attached to {subject.digest}")
+
+
+def _attached(repository: Repository, digest: str) -> set[str]:
+    """Kinds of documents beside an image that are there to the last blob; a report only if it lets
+    the image be published.
+    """
+    rows = repository.referrers(digest)
+    kinds = {row.artifact_type for row in rows if repository.whole(row)}
+    return kinds if finding.passing(repository, digest) else kinds - {REPORT}
 
 
 def _sent(engine: Docker, digest: str, repository: str, tag: str, say: Say) -> None:
@@ -231,19 +251,28 @@ def _sent(engine: Docker, digest: str, repository: str, tag: str, say: Say) -> N
 
 
 def _read_back(repository: Repository, tag: str, digest: str) -> Seen:
+    """What was pushed, as the registry serves it.
+
+    Raises:
+        Lost: the registry does not have all that it took.
+        RegistryError: it has something else.
+    """
+    name = f"{repository.name}:{tag}"
     seen = finding.see(repository, tag)
-    read = seen.top.digest if seen else None
-    if seen is None or read != digest:
+    if seen is not None and seen.top.digest != digest:
         raise RegistryError(
-            f"{repository.name}:{tag}: pushed {digest}, but the registry holds {read}",
+            f"{name}: pushed {digest}, but the registry holds {seen.top.digest}",
             hint="something between here and the registry rewrites images",
         )
+    layers = seen.layers if seen else ()
+    missing = [layer.digest for layer in layers if not repository.has(layer.digest)]
+    if seen is None or missing:
+        what = ", ".join(missing) or "its manifest"
+        raise Lost(
+            f"{name}: the registry lost {what} after it took it",
+            hint="look at the registry's storage; the next push sends what is missing",
+        )
     return seen
-
-
-def _missing(repository: Repository, seen: Seen) -> list[str]:
-    """The layers that a registry does not have; it served the configuration just now."""
-    return [layer.digest for layer in seen.layers if not repository.has(layer.digest)]
 
 
 def _named(one: Arrived, say: Say, *, back: bool) -> Pushed:

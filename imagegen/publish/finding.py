@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from imagegen import record
-from imagegen.errors import RegistryError
+from imagegen.errors import Lost, RegistryError
 from imagegen.model import Layer, Pushed, Record, Target
 from imagegen.oci.repository import DOCKER_LIST, INDEX, Descriptor, Manifest, Repository
 
@@ -56,6 +56,7 @@ def see(repository: Repository, ref: str) -> Seen | None:
     """The image under a tag or a digest; None where there is none.
 
     Raises:
+        Lost: the registry does not have its configuration any more.
         RegistryError: the registry does not answer properly, or has no amd64 image there.
     """
     top = repository.manifest(ref)
@@ -99,7 +100,7 @@ def passing(repository: Repository, digest: str) -> Record | None:
             continue
         try:
             one = record.parse(repository.attached(referrer))
-        except ValueError:  # of another version of imagegen
+        except (ValueError, Lost):  # of another version of imagegen, or gone
             continue
         if one.allows(digest):
             found.append(one)

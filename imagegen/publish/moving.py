@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from packaging.version import InvalidVersion, Version
 
-from imagegen.errors import RegistryError
+from imagegen.errors import Lost, RegistryError
 from imagegen.model import Target
 from imagegen.oci.repository import Manifest, Repository
 from imagegen.proc import Say
@@ -88,7 +88,10 @@ def move(
 
 def _newer(repository: Repository, tag: str, mine: Age) -> str:
     """Why what is under the tag is not to be replaced; empty where it may."""
-    seen = see(repository, tag)
+    try:
+        seen = see(repository, tag)
+    except Lost:  # nobody can pull that
+        return ""
     if seen is None:
         return ""
     theirs = age_of(seen.promise)

@@ -48,7 +48,7 @@ def start(engine: Docker, base: Base, network: bake.Network, say: Say) -> str:
     name = build(engine, base, network, say)
     port = engine.service_port(NAME, PORT)
     if port is None:  # none, or not running
-        port = _free_port()
+        port = free_port()
         engine.service(NAME, name, port=PORT, host_port=port, volume=NAME)
         say(f"registry {NAME} at 127.0.0.1:{port} (docker rm -f {NAME} removes it)")
     until = time.monotonic() + PATIENCE
@@ -81,7 +81,8 @@ def _document(name: str, base: Base, network: bake.Network) -> dict[str, object]
     }
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

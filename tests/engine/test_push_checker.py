@@ -1,0 +1,200 @@
+"""The look at a registry that the fault runs rest on: it finds what is planted, of every kind."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import requests
+
+from benchmarks.push_faults.checker import REPORT, Checker
+from imagegen import flow
+from imagegen import registry as packaged
+from imagegen.base import Base
+from imagegen.engine import Docker
+from imagegen.model import Image, Target
+from imagegen.oci.repository import Descriptor, Repository
+
+from .conftest import NETWORK
+from .published import put
+from .registries import BLOBS, Registry, docker, registry
+
+Place = tuple[Repository, Checker]
+PASSED = [{"level": level, "status": "pass"} for level in ("smoke", "runpod", "vast")]
+
+
+@pytest.fixture(scope="module")
+def real(engine: Docker, local_base: Base) -> Iterator[Registry]:
+    with registry(packaged.build(engine, local_base, NETWORK, print)) as one:
+        yield one
+
+
+@pytest.fixture
+def place(real: Registry) -> Place:
+    """An empty repository, and who looks at it."""
+    name = f"checked/{secrets.token_hex(4)}"
+    return Repository(f"{real.host}/{name}"), Checker(real.host, name, moving=frozenset({"latest"}))
+
+
+@pytest.fixture
+def target(setup: flow.Setup) -> Target:
+    return min(setup.resolution.targets, key=lambda one: one.torch)
+
+
+def image(target: Target) -> Image:
+    key = secrets.token_hex(32)
+    labels = {"imagegen.key": key, "imagegen.target": json.dumps(target.promise)}
+    return Image(target=target, base="", base_override="", labels=labels, key=key)
+
+
+def row_of(place: Place, ref: str) -> dict[str, object]:
+    held = place[0].manifest(ref)
+    assert held
+    return held.row
+
+
+def test_a_whole_and_tested_image_is_as_it_must_be(place: Place, target: Target) -> None:
+    digest = put(place[0], image(target), ["latest"])
+    look = place[1].look()
+    assert not look.violations
+    assert look.tags["latest"] == digest
+    assert look.count == 4  # its own, the target's, the alias, and the list of what refers to it
+    assert not place[1].look(look.tags).violations
+
+
+def test_nothing_was_pushed_yet(place: Place) -> None:
+    assert place[1].look().count == 0
+
+
+@pytest.mark.parametrize("what", ["manifest", "config", "layer"])
+@pytest.mark.parametrize("how", ["gone", "other bytes", "fewer bytes"])
+def test_what_an_image_consists_of(
+    place: Place, target: Target, real: Registry, what: str, how: str
+) -> None:
+    digest = put(place[0], image(target), ["latest"])
+    row = row_of(place, digest)
+    lost = {"manifest": digest, "config": row["config"]["digest"]}.get(what)  # type: ignore[index]
+    spoil(real, lost or row["layers"][0]["digest"], how)  # type: ignore[index]
+    found = place[1].look().violations
+    assert {line.partition(":")[0] for line in found} >= {"latest", target.tag}
+    assert all("sha256:" in line or "is not there" in line for line in found)
+
+
+def spoil(real: Registry, digest: str, how: str) -> None:
+    if how == "gone":
+        real.lose(digest)
+        return
+    sha = digest.removeprefix("sha256:")
+    other = 'sed -i "s/[a-f0-9]/z/" "$1"' if how == "other bytes" else 'truncate -s -1 "$1"'
+    docker("exec", real.name, "sh", "-euc", other, "sh", f"{BLOBS}/{sha[:2]}/{sha}/data")
+
+
+def test_an_image_that_nobody_tested(place: Place, target: Target) -> None:
+    """Under its own tag it may be early; under a moving tag it must not be."""
+    digest = put(place[0], image(target), ["latest"], tested=False)
+    look = place[1].look()
+    assert look.violations == (f"latest: {digest[:19]} has no report beside it",)
+    assert set(look.early) == {target.tag, f"{target.tag}-{digest[7:19]}"}
+
+
+@dataclass
+class Wrong:
+    """A report that lets nothing be published, and what is said of it."""
+
+    says: str
+    checks: list[dict[str, str]] = field(default_factory=lambda: PASSED)
+    about: str = ""
+
+
+WRONG = {
+    "failed": Wrong("did not pass", [*PASSED, {"level": "smoke", "status": "fail"}]),
+    "a level is missing": Wrong("did not pass", PASSED[:2]),
+    "a level was skipped": Wrong(
+        "did not pass", [*PASSED[:2], {"level": "vast", "status": "skip"}]
+    ),
+    "nothing ran": Wrong("did not pass", []),
+    "an unknown word": Wrong("did not pass", [*PASSED, {"level": "gpu", "status": "maybe"}]),
+    "of another image": Wrong("is about sha256:0000", about=f"sha256:{'0' * 64}"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_report_that_lets_nothing_be_published(place: Place, target: Target, name: str) -> None:
+    wrong = WRONG[name]
+    digest = put(place[0], image(target), ["latest"], tested=False)
+    held = place[0].manifest(digest)
+    assert held
+    subject = Descriptor(digest=digest, size=len(held.body), media_type=held.media_type)
+    report = {"digest": wrong.about or digest, "checks": wrong.checks}
+    place[0].attach(subject, REPORT, json.dumps(report).encode(), {})
+    look = place[1].look()
+    assert len(look.violations) == 3  # own tag, the target's and the alias
+    assert all(wrong.says in line for line in look.violations)
+    place[0].attach(subject, REPORT, b"[not, a, report", {})
+    assert len(place[1].look().violations) == 3
+    place[0].attach(subject, REPORT, json.dumps({"digest": digest, "checks": PASSED}).encode(), {})
+    assert not place[1].look().violations
+
+
+@pytest.mark.parametrize("what", ["manifest", "document"])
+def test_what_is_attached_and_gone(place: Place, target: Target, real: Registry, what: str) -> None:
+    digest = put(place[0], image(target), ["latest"])
+    (report,) = place[0].referrers(digest)
+    document = row_of(place, report.digest)["layers"][0]["digest"]  # type: ignore[index]
+    real.lose(report.digest if what == "manifest" else document)
+    found = {line.partition(":")[0] for line in place[1].look().violations}
+    assert {"latest", target.tag, digest.replace(":", "-")} <= found
+
+
+def test_a_tag_that_went_back(place: Place, setup: flow.Setup) -> None:
+    repository, checker = place
+    ages = sorted(setup.resolution.targets, key=lambda one: one.torch)
+    put(repository, image(ages[-1]), ["latest"])
+    before = checker.look().tags
+    put(repository, image(ages[0]), ["latest"])
+    (line,) = checker.look(before).violations
+    assert line.startswith("latest: it was ")
+    assert line.endswith("which is older")
+
+
+def test_a_tag_that_went_back_to_an_earlier_build(place: Place, target: Target) -> None:
+    repository, checker = place
+    first, second = put(repository, image(target)), put(repository, image(target), ["latest"])
+    checker.made.update({first: 1, second: 2})
+    before = {"latest": checker.look().tags["latest"]}
+    held = repository.manifest(first)
+    assert held
+    repository.put("latest", held.body, held.media_type)
+    (line,) = checker.look(before).violations
+    assert "which is older" in line
+
+
+def test_a_tag_that_is_gone(place: Place, target: Target, real: Registry) -> None:
+    digest = put(place[0], image(target), ["latest"])
+    before = place[1].look().tags
+    requests.delete(f"http://{real.host}/v2/{place[1].name}/manifests/{digest}", timeout=9)
+    look = place[1].look(before)
+    assert "latest: it is gone" in look.violations
+
+
+def test_what_the_registry_itself_lost_is_no_fault_of_a_push_until_the_next(
+    place: Place, target: Target, real: Registry
+) -> None:
+    """Unless a tag was moved to it meanwhile."""
+    repository, checker = place
+    checker.moving = frozenset({"latest", target.tag})
+    put(repository, image(target), ["latest"])
+    second = put(repository, image(target))  # and the target's tag is moved to it
+    before = checker.look().tags
+    lost = row_of(place, second)["layers"][0]["digest"]  # type: ignore[index]
+    held = repository.manifest(second)
+    assert held
+    repository.put("latest", held.body, held.media_type)
+    real.lose(lost)
+    assert len(checker.look(before).violations) == 3
+    checker.lost.add(lost)
+    (line,) = checker.look(before).violations
+    assert line.startswith("latest: ")
