@@ -59,12 +59,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the engine, and run the quick tests first."""
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what uses the engine, and run the quick tests first.
+
+    There is one engine: with ``-n 2`` one process has all of its tests, and begins with them.
+    """
     for item in items:
         if ENGINE_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("engine")
-    items.sort(key=lambda item: item.get_closest_marker("engine") is not None)
+        if item.get_closest_marker("engine"):
+            item.add_marker(pytest.mark.xdist_group("engine"))
+    several = "PYTEST_XDIST_WORKER" in os.environ
+    items.sort(key=lambda item: (item.get_closest_marker("engine") is not None) != several)
 
 
 # --- the guard ------------------------------------------------------------------------------------
