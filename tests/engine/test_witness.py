@@ -31,7 +31,7 @@ ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 SPDX = "application/spdx+json"
 REPORT = "application/vnd.imagegen.report.v1+json"
 IN_TOTO = "application/vnd.in-toto+json"
-STATEMENT = {"_type": "https://in-toto.io/Statement/v0.1", "predicate": {}}
+STATEMENT = {"predicateType": "how it was made", "predicate": {"by": "a test"}}
 
 
 @dataclass(frozen=True)
