@@ -8,16 +8,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from imagegen.errors import UsageError
-from imagegen.model import HOST, Compression, Image, Target
+from imagegen.model import COMPRESSION_LEVEL, HOST, Image, Target
 
 WHEEL_STAGE = "wheel"
 """The stage of a Dockerfile that holds flash-attn's wheel, or a shard's objects, only."""
 
 COMPILING_STAGE = "flash-attn"
 """The stage in which that wheel is compiled."""
-
-COMPRESSION_LEVEL: Mapping[Compression, int] = {"zstd": 3, "gzip": 6}
-"""zstd: level 15 takes five to ten times as long for 5 to 10 % fewer bytes. gzip: its default."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

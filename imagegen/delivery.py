@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagegen import flow, papers, parallel, publish, testing
-from imagegen.errors import ChecksFailed, ImagegenError, RegistryError, UsageError
+from imagegen.errors import ImagegenError, RegistryError, UsageError
 from imagegen.flow import Options, Setup
 from imagegen.model import Asked, Built, Image, Outcome, Pushed, Tested
 from imagegen.oci.repository import Refused, Repository
@@ -96,7 +96,10 @@ def push(
     for repository in repositories:
         publish.named(repository)  # said before hours of building, not after
     chosen = flow.images(it, None, select, options, say)
-    found = {} if options.force else _found(it, chosen, repositories, options, say)
+    anew = options.force or options.again or options.fresh_base
+    found = {} if anew else _found(it, chosen, repositories, options, say)
+    asked = options.asked
+    found = {at: one for at, one in found.items() if one.pushed.record.covers(asked)}
     missing = [
         image.target.id
         for image in chosen
@@ -109,7 +112,13 @@ def push(
         return publish.point(there, say, back=options.move_back)
     engine = connect()
     tested, failed = _tested(it, engine, missing, options, say)
-    beside = {one.report.digest: _papers(engine, one, say) for one in tested}
+    beside: dict[str, tuple[bytes, bytes]] = {}
+    for passed in tested:
+        try:
+            beside[passed.report.digest] = _papers(engine, passed, say)
+        except ImagegenError as error:
+            failed[passed.report.name] = error
+            say(f"{passed.report.name}: {error}")
     parcels = [
         Parcel(
             tested=one,
@@ -120,7 +129,7 @@ def push(
         )
         for one in tested
         for repository in repositories
-        if (one.report.built.image.key, repository) not in found
+        if one.report.digest in beside and (one.report.built.image.key, repository) not in found
     ]
     network, back = options.network, options.move_back
     done = publish.push(engine, parcels, say, there=there, ca=network.ca, back=back)
@@ -212,7 +221,7 @@ def _published(it: Setup, select: Sequence[str], options: Options, say: Say) -> 
     answer: then it is made here.
     """
     repositories = _repositories(it, options)
-    if options.force or not all(map(publish.names_registry, repositories)):
+    if options.force or options.fresh_base or not all(map(publish.names_registry, repositories)):
         return {}
     chosen = flow.images(it, None, select, options, say)
     try:
@@ -279,7 +288,7 @@ def _tested(
     for built in made:
         try:
             tested.append(Tested(report=flow.checked(engine, built, options, say)))
-        except ChecksFailed as error:
+        except ImagegenError as error:
             failed[built.image.target.id] = error
             say(str(error))
     return tested, failed

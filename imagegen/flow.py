@@ -321,8 +321,7 @@ def _bake(
     for group in groups:
         try:
             spent = baked(it, engine, group, options, say)
-            if not options.builder:  # another one's cannot bring an index into the engine
-                engine.bake(document(it, group, options, attest=True), _texts(options), say)
+            _attest(it, engine, group, options, say)
         except BuildError as error:
             if not options.keep_going:
                 raise
@@ -331,6 +330,16 @@ def _bake(
         else:
             seconds |= {image.key: spent for image in group}
     return seconds, failed
+
+
+def _attest(it: Setup, engine: Docker, group: Sequence[Image], options: Options, say: Say) -> None:
+    """Have the provenance of what was just built beside it; an image without is none the worse."""
+    if options.builder:  # another builder cannot bring an index into the engine
+        return
+    try:
+        engine.bake(document(it, group, options, attest=True), _texts(options), say)
+    except BuildError as error:
+        say(f"no provenance: {error}")
 
 
 def _built(engine: Docker, image: Image, seconds: float, *, cached: bool) -> Built:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from imagegen.engine import Docker
 
 
+OWN_ARGUMENTS = frozenset({"REGISTRY", "FLASH_ATTN_SHARD"})
+"""The build arguments of our Dockerfiles."""
+
+
 def bill(engine: Docker, built: Built, folder: Path) -> bytes:
     """The image's SBOM: SPDX 2.3, as JSON.
 
@@ -30,7 +36,7 @@ def bill(engine: Docker, built: Built, folder: Path) -> bytes:
     """
 
     def made() -> bytes:
-        found = inventory.of(engine, built.image.ref)
+        found = inventory.of(engine, built.digest)
         target, now = built.image.target, datetime.now(UTC)
         document = sbom.spdx(found, name=target.tag, digest=built.digest, created=now)
         return json.dumps(document, indent=1).encode()
@@ -46,7 +52,7 @@ def provenance(engine: Docker, built: Built, folder: Path, say: Say) -> bytes:
         if engine.local(attested) is None:
             return b""
         say(f"{name}: reading its provenance out of the engine")
-        return engine.statement(attested, built.digest)
+        return _public(engine.statement(attested, built.digest))
 
     try:
         found = _kept(folder / f"{built.digest.removeprefix('sha256:')}.intoto.json", made)
@@ -55,8 +61,26 @@ def provenance(engine: Docker, built: Built, folder: Path, say: Say) -> bytes:
         return b""
     if not found:
         say(f"{name}: no provenance: it was not built by this engine's own BuildKit, or long ago")
-    engine.remove(attested)
+    with suppress(EngineError):  # it takes no space that the image does not
+        engine.remove(attested)
     return found
+
+
+def _public(statement: bytes) -> bytes:
+    """A statement that may be published.
+
+    Raises:
+        EngineError: it tells of this machine: buildx makes build arguments of the proxies in
+            docker's configuration, logins and all, and BuildKit writes them down.
+    """
+    row = json.loads(statement)
+    given = row.get("predicate", {}).get("invocation", {}).get("parameters", {}).get("args", {})
+    names = {name.removeprefix("build-arg:") for name in given if name.startswith("build-arg:")}
+    if private := names - OWN_ARGUMENTS:
+        raise EngineError(f"it would publish {', '.join(sorted(private))} of this machine")
+    if re.search(rb"://[^/\s\"@]+:[^/\s\"@]+@", statement):
+        raise EngineError("it would publish a login")
+    return statement
 
 
 def _kept(file: Path, make: Callable[[], bytes]) -> bytes:

@@ -18,7 +18,15 @@ from imagegen import __version__
 from imagegen.errors import FactsError, StaleFiles
 from imagegen.facts import FlashAttnPackageFact
 from imagegen.matrix import Workspace
-from imagegen.model import Compression, FlashAttn, Image, Target, cuda_word, minor
+from imagegen.model import (
+    COMPRESSION_LEVEL,
+    Compression,
+    FlashAttn,
+    Image,
+    Target,
+    cuda_word,
+    minor,
+)
 from imagegen.resolve import Candidate, Resolution
 from imagegen.sourcing import Pinned, Sourced, sourced
 
@@ -302,7 +310,8 @@ def image(
     }
     # Settings that change bytes; not the version and the revision, or every commit made every
     # image anew.
-    digest.update(json.dumps([labels, compression], sort_keys=True).encode())
+    settings = [labels, compression, COMPRESSION_LEVEL[compression]]
+    digest.update(json.dumps(settings, sort_keys=True).encode())
     key = digest.hexdigest()
     labels |= {
         "imagegen.key": key,
@@ -342,7 +351,9 @@ def _copied(recipe: Recipe, workspace: Workspace) -> dict[str, bytes]:
 
 def _tree(node: Traversable, name: str) -> dict[str, bytes]:
     if node.is_file():
-        return {name: node.read_bytes()}
+        # COPY keeps the mode: whether it can be run is a part of it.
+        runs = isinstance(node, Path) and bool(node.stat().st_mode & 0o111)
+        return {f"{name}*" if runs else name: node.read_bytes()}
     if node.name == "__pycache__" or fnmatch(node.name, ".*_cache"):  # as .dockerignore has it
         return {}
     parts = [_tree(child, f"{name}/{child.name}") for child in node.iterdir()]

@@ -342,13 +342,17 @@ class Docker:
             RegistryError: it is down, refused the login, or broke off.
         """
         name = f"{repository}:{tag}"
-        held = self.local(name)
         with registry_errors(name):
+            try:
+                held = bool(self._client.images.get(name))
+            except docker.errors.ImageNotFound:
+                held = False
+            self._client.api.reload_config()  # a login may have been renewed since we began
             self._client.images.get(digest).tag(repository, tag)
             try:
                 remote.follow(self._client.api.push(repository, tag, stream=True, decode=True), say)
             finally:
-                if held is None:
+                if not held:
                     with contextlib.suppress(*FOREIGN):
                         self._client.images.remove(name, noprune=True)
 

@@ -4,6 +4,7 @@ Target -> Image -> Built -> Report -> Tested -> Pushed
 """
 
 from imagegen.model.result import (
+    COMPRESSION_LEVEL,
     CPU,
     LEVELS,
     UNREPORTABLE,
@@ -38,6 +39,7 @@ from imagegen.model.target import (
 )
 
 __all__ = [
+    "COMPRESSION_LEVEL",
     "CPU",
     "HOST",
     "LEVELS",

@@ -127,6 +127,8 @@ class Repository:
         """
         host, _, path = name.partition("/")
         self.name, self.location = name, location or name
+        if host == "docker.io" and "/" not in path:
+            path = f"library/{path}"  # what Docker Hub calls its own images
         scheme = "http" if is_here(urlsplit(f"//{host}").hostname or "") else "https"
         served = f"registry-1.{host}" if host == "docker.io" else host  # the API of Docker Hub
         base = f"{scheme}://{served}/v2"
@@ -143,11 +145,10 @@ class Repository:
             RegistryError: the registry does not answer properly, or serves other bytes.
         """
         url = f"{self._url}/manifests/{ref}"
-        with self.web.ask("GET", url, headers=ACCEPT, ok=frozenset({200, 404})) as answer:
-            if answer.status_code == 404:
-                return None
-            body = self.web.small(answer)
-            kind = answer.headers.get("Content-Type", "").partition(";")[0]
+        answer, body = self.web.read(url, headers=ACCEPT, ok=frozenset({200, 404}))
+        if answer.status_code == 404:
+            return None
+        kind = answer.headers.get("Content-Type", "").partition(";")[0]
         digest = digest_of(body)
         if ref.startswith("sha256:") and ref != digest:
             raise self.web.kind.error(f"{self.location} serves {digest} as {ref}")
@@ -191,9 +192,9 @@ class Repository:
         """Every tag. A repository that nothing was put into yet has none."""
         url = f"{self._url}/tags/list"
         while url:
-            with self.web.ask("GET", url, ok=frozenset({200, 404})) as answer:
-                found = {} if answer.status_code == 404 else self.parsed(self.web.small(answer))
-                more = answer.links.get("next", {}).get("url", "")
+            answer, body = self.web.read(url, ok=frozenset({200, 404}))
+            found = {} if answer.status_code == 404 else self.parsed(body)
+            more = answer.links.get("next", {}).get("url", "")
             yield from found.get("tags") or ()
             url = more and urljoin(url, more)
 
@@ -226,6 +227,16 @@ class Repository:
         """Have a blob in the repository; its registry compares the hash."""
         if self.has(digest):
             return
+        try:
+            self._upload(digest, body)
+        except Refused:
+            raise
+        except self.web.kind.error:
+            # The answer to an upload may be lost, and a second one to its place is a mistake.
+            if not self.has(digest):
+                self._upload(digest, body)
+
+    def _upload(self, digest: str, body: Body) -> None:
         url = f"{self._url}/blobs/uploads/"
         with self.web.ask("POST", url, ok=frozenset({202})) as answer:
             place = urljoin(url, answer.headers.get("Location", ""))
@@ -238,10 +249,8 @@ class Repository:
 
     def referrers(self, digest: str) -> tuple[Descriptor, ...]:
         """What refers to a manifest, by the registry's own call or by the fallback tag."""
-        url = f"{self._url}/referrers/{digest}"
-        with self.web.ask("GET", url, ok=frozenset({200, 404})) as answer:
-            body = self.web.small(answer) if answer.status_code == 200 else None
-        rows = self._fallback(digest) if body is None else self.parsed(body).get("manifests") or ()
+        listed = self._listed(digest)
+        rows = self._fallback(digest) if listed is None else listed
         try:
             return tuple(map(Descriptor.parse, rows))
         except (KeyError, TypeError, ValueError) as error:
@@ -278,8 +287,9 @@ class Repository:
             artifact_type=kind,
             annotations=annotations,
         )
-        answer = self.put(made.digest, document, MANIFEST)
-        if "OCI-Subject" not in answer.headers:  # the registry leaves the list to its clients
+        self.put(made.digest, document, MANIFEST)
+        # Some that say so by OCI-Subject do not list what refers to a manifest: they are asked.
+        if self._listed(subject.digest) is None:
             self._list_in_fallback(subject.digest, made)
         return made
 
@@ -308,9 +318,25 @@ class Repository:
             ) from error
         return self.blob(digest)
 
+    def _listed(self, digest: str) -> list[Mapping[str, Any]] | None:
+        """The registry's own list of what refers to a manifest; None from one that has no such
+        call: it may say so with any of these statuses, or answer with something else.
+        """
+        url, rows = f"{self._url}/referrers/{digest}", list[Mapping[str, Any]]()
+        while url:
+            answer, body = self.web.read(url, ok=frozenset({200, 400, 404, 405, 406, 501}))
+            try:
+                row = json.loads(body) if answer.status_code == 200 else {}
+                rows += row["manifests"] or []
+            except (ValueError, KeyError, TypeError):
+                return None
+            more = answer.links.get("next", {}).get("url", "")
+            url = more and urljoin(url, more)
+        return rows
+
     def _fallback(self, digest: str) -> Sequence[Mapping[str, Any]]:
         held = self.manifest(digest.replace(":", "-"))
-        return held.row.get("manifests") or () if held else ()
+        return held.row.get("manifests") or () if held and held.media_type == INDEX else ()
 
     def _list_in_fallback(self, subject: str, made: Descriptor) -> None:
         """Add a row to the fallback tag. There is no conditional write: so it is read back."""
@@ -326,8 +352,9 @@ class Repository:
             if any(row.get("digest") == made.digest for row in self._fallback(subject)):
                 return
         raise self.web.kind.error(
-            f"{self.location}: others write the referrers of {subject} all the time",
-            hint="run the command again",
+            f"{self.location}: what was listed as attached to {subject} is not there",
+            hint="run the command again; if it stays so, this registry cannot hold what is "
+            "attached to an image",
         )
 
     def parsed(self, text: bytes) -> dict[str, Any]:

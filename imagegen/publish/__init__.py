@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from imagegen import parallel, record
 from imagegen.errors import ImagegenError, Lost, RegistryError, UsageError
-from imagegen.model import Image, Pushed, Tested
-from imagegen.oci.repository import Descriptor, Repository
+from imagegen.model import Image, Pushed, Record, Tested
+from imagegen.oci.repository import Descriptor, Refused, Repository
 from imagegen.proc import Say
 from imagegen.publish import finding
 from imagegen.publish.finding import PROVENANCE, REPORT, SBOM, Seen
@@ -26,12 +26,15 @@ AT_ONCE = 3
 PAUSES = (2.0, 8.0, 30.0)
 """Seconds before a push that broke off is taken up again; layers that arrived are not resent."""
 
-ATTEMPTS = 3
-"""Looks at what is attached to an image, the last to see that the registry kept it."""
+LOOKS = (0.0, 1.0, 4.0)
+"""Seconds before each look at what was attached: some registries list it a little later."""
 
 PASSING = re.compile(
     r"toomanyrequests|too many requests|rate limit|\b(?:429|500|502|503|504)\b|connection re|EOF|"
-    r"broken pipe|time-?out|timed out|closed network connection|server closed|blob unknown",
+    r"broken pipe|time-?out|timed out|closed network connection|server closed|connection lost|"
+    r"blob (?:upload )?unknown|blob upload invalid|stream error|internal_error|no route to host|"
+    r"network is unreachable|temporary failure|server misbehaving|tag does not exist|"
+    r"\b(?:408|52[0-7])\b",
     re.IGNORECASE,
 )
 """What an engine says of a registry whose fault may pass."""
@@ -137,6 +140,10 @@ def found(repository: Repository, image: Image, aliases: Sequence[str]) -> Arriv
         return None
     if seen is None or seen.labels.get("imagegen.key") != image.key:
         return None
+    if seen.top is not seen.manifest:  # an index of somebody's: more than what was tested
+        return None
+    if not all(repository.has(layer.digest) for layer in seen.layers):
+        return None
     kept = finding.passing(repository, seen.manifest.digest)
     if kept is None:
         return None
@@ -180,7 +187,10 @@ def deliver(engine: Docker, parcel: Parcel, say: Say, *, ca: str = "") -> Arrive
     repository = Repository(parcel.repository, ca=ca, say=say)
     own = finding.tags(target, digest)[0]
     ref = f"{parcel.repository}:{own}"
-    sent = repository.digest(own) != digest
+    try:
+        sent = repository.digest(own) != digest
+    except Refused:  # there may be no such repository before the first push: that decides
+        sent = True
     if sent:
         say(f"pushing {ref}")
         _sent(engine, digest, parcel.repository, own, say)
@@ -217,23 +227,27 @@ def _attach(repository: Repository, parcel: Parcel, subject: Descriptor) -> None
         (SBOM, parcel.sbom, none),
         (PROVENANCE, parcel.provenance, none),
     )
-    for _ in range(ATTEMPTS):
-        there = _attached(repository, subject.digest)
+    there = _attached(repository, kept)
+    for pause in LOOKS:
         todo = [one for one in documents if one[1] and one[0] not in there]
         if not todo:
             return
         for one in todo:
             repository.attach(subject, *one)
-    raise Lost(f"{parcel.repository}: the registry lost what was attached to {subject.digest}")
+        time.sleep(pause)
+        there = _attached(repository, kept)
+    if any(one[1] and one[0] not in there for one in documents):
+        raise Lost(f"{parcel.repository}: the registry lost what was attached to {subject.digest}")
 
 
-def _attached(repository: Repository, digest: str) -> set[str]:
+def _attached(repository: Repository, mine: Record) -> set[str]:
     """Kinds of documents beside an image that are there to the last blob; a report only if it lets
-    the image be published.
+    the image be published, and is of no less than ours.
     """
-    rows = repository.referrers(digest)
+    rows = repository.referrers(mine.digest)
     kinds = {row.artifact_type for row in rows if repository.whole(row)}
-    return kinds if finding.passing(repository, digest) else kinds - {REPORT}
+    covered = any(one.covers(mine.asked) for one in finding.reports(repository, mine.digest))
+    return kinds if covered else kinds - {REPORT}
 
 
 def _sent(engine: Docker, digest: str, repository: str, tag: str, say: Say) -> None:

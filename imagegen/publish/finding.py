@@ -94,6 +94,11 @@ def see(repository: Repository, ref: str) -> Seen | None:
 
 def passing(repository: Repository, digest: str) -> Record | None:
     """The newest report beside an image that lets it be published; None where there is none."""
+    return max(reports(repository, digest), key=lambda one: one.at, default=None)
+
+
+def reports(repository: Repository, digest: str) -> list[Record]:
+    """The reports beside an image that let it be published."""
     found = []
     for referrer in repository.referrers(digest):
         if referrer.artifact_type != REPORT:
@@ -104,7 +109,7 @@ def passing(repository: Repository, digest: str) -> Record | None:
             continue
         if one.allows(digest):
             found.append(one)
-    return max(found, key=lambda one: one.at, default=None)
+    return found
 
 
 def tags(target: Target, digest: str) -> tuple[str, str]:

@@ -65,12 +65,9 @@ def move(
         before = repository.digest(tag)
         if before == to.digest:
             return Moved(tag=tag, how="moved" if wrote else "there")
-        if before is not None and not back and (why := _newer(repository, tag, mine)):
+        why = _why_stay(repository, tag, mine, back=back, wrote=wrote) if before else ""
+        if why:
             say(f"{name} stays: {why}")
-            return Moved(tag=tag, how="kept", why=f"{tag} stays: {why}")
-        if wrote:  # of the same age, and put there after ours: the last one counts
-            why = "somebody else moved it in the same moment"
-            say(f"{name}: {why}")
             return Moved(tag=tag, how="kept", why=f"{tag} stays: {why}")
         if repository.digest(tag) != before:
             say(f"{name} was moved by somebody else: looking again")
@@ -86,8 +83,12 @@ def move(
     )
 
 
-def _newer(repository: Repository, tag: str, mine: Age) -> str:
-    """Why what is under the tag is not to be replaced; empty where it may."""
+def _why_stay(repository: Repository, tag: str, mine: Age, *, back: bool, wrote: bool) -> str:
+    """Why what is under the tag is not to be replaced; empty where it may.
+
+    ``wrote`` says that ours was there a moment ago: then somebody else's of the same age was put
+    there last, and counts.
+    """
     try:
         seen = see(repository, tag)
     except Lost:  # nobody can pull that
@@ -95,6 +96,10 @@ def _newer(repository: Repository, tag: str, mine: Age) -> str:
     if seen is None:
         return ""
     theirs = age_of(seen.promise)
+    if wrote and theirs == mine:
+        return "somebody else moved it in the same moment"
+    if back:
+        return ""
     if theirs is None:
         return "it is an image that imagegen has not made (--move-back replaces it)"
     if theirs > mine:

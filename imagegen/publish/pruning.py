@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from imagegen.errors import RegistryError
-from imagegen.oci.repository import FALLBACK, Descriptor, Repository
+from imagegen.oci.repository import DOCKER_LIST, FALLBACK, INDEX, Descriptor, Repository
 from imagegen.proc import Say
-from imagegen.publish.finding import PROVENANCE, REPORT, SBOM, Seen, see
+from imagegen.publish.finding import PROVENANCE, REPORT, SBOM, see
 
 OWN = re.compile(r"(?P<target>.+)-(?P<digest>[0-9a-f]{12})")
 """The tag that never means anything else."""
@@ -19,6 +19,7 @@ SIGNATURE = re.compile(r"sha256-(?P<digest>[0-9a-f]{64})\.(?:sig|att|sbom)")
 """cosign's tags, where it does not use referrers."""
 
 DAY = 86400.0
+CREATED = "org.opencontainers.image.created"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,61 +51,112 @@ def plan(
     """
     tags = sorted(repository.tags())
     say(f"{repository.name}: {len(tags)} tags")
-    at = {tag: repository.digest(tag) or "" for tag in tags if not FALLBACK.fullmatch(tag)}
+    at = _pointed(repository, tags)
     signed = {f"sha256:{m['digest']}" for tag in tags if (m := SIGNATURE.fullmatch(tag))}
     found: list[Old] = []
-    for tag, digest in at.items():
-        match = OWN.fullmatch(tag)
+    for tag, digests in at.items():
+        digest, match = digests[0] if digests else "", OWN.fullmatch(tag)
         if not match or not digest.startswith(f"sha256:{match['digest']}"):
             continue
-        seen = see(repository, tag)
-        if seen is None or not seen.promise:  # gone meanwhile, or not imagegen's
-            continue
-        others = [name for name, there in at.items() if there == digest and name != tag]
-        referrers = repository.referrers(digest)
-        age = (now - _seconds(seen)) / DAY
-        keeps = _keeps(digest, others, referrers, age, older, used, signed)
-        found.append(
-            Old(
-                tag=tag,
-                digest=digest,
-                size=sum(layer.compressed for layer in seen.layers),
-                age=age,
-                keeps=keeps,
-                attached=tuple(one.digest for one in referrers),
-            )
-        )
-    return (*found, *_orphans(repository, tags))
+        others = [name for name, there in at.items() if digest in there and name != tag]
+        try:
+            one = _judged(repository, tag, digest, others, now, older, used, signed)
+        except RegistryError as error:  # one that is broken does not keep the others
+            why = f"cannot be read: {error}"
+            one = Old(tag=tag, digest=digest, size=0, age=0.0, keeps=why)
+        found += [one] if one else []
+    return (*found, *_orphans(repository, tags, used, signed))
 
 
 def remove(repository: Repository, old: Sequence[Old], say: Say) -> tuple[Old, ...]:
     """Delete what could go, the image before what was attached to it; returns what is gone.
 
-    A tag that came to point to one of them since the plan was made keeps it.
-
-    Raises:
-        RegistryError: the registry does not delete.
+    A tag that came to point to one of them since the plan was made keeps it. One that cannot be
+    deleted does not keep the others; it is said, and stays.
     """
     gone = []
     for one in old:
         if one.keeps:
             continue
-        if any(
-            repository.digest(tag) == one.digest
-            for tag in repository.tags()
-            if tag != one.tag and not FALLBACK.fullmatch(tag)
-        ):
-            say(f"{one.tag} stays: another tag points to it by now")
-            continue
-        repository.delete(one.digest)
-        for digest in one.attached:
-            repository.delete(digest)
-        listed = repository.digest(one.digest.replace(":", "-"))
-        if listed:
-            repository.delete(listed)
-        say(f"{one.tag} is gone")
-        gone.append(one)
+        try:
+            if _removed(repository, one, say):
+                gone.append(one)
+        except RegistryError as error:
+            say(f"{one.tag} stays: {error}")
     return tuple(gone)
+
+
+def _removed(repository: Repository, one: Old, say: Say) -> bool:
+    """Delete one, after a last look."""
+    if FALLBACK.fullmatch(one.tag):
+        if repository.manifest(one.tag.replace("-", ":", 1)) is not None:
+            say(f"{one.tag} stays: its image is there")
+            return False
+    elif other := next(
+        (
+            tag
+            for tag, digests in _pointed(repository, list(repository.tags())).items()
+            if one.digest in digests and tag != one.tag
+        ),
+        "",
+    ):
+        say(f"{one.tag} stays: {other} points to it by now")
+        return False
+    repository.delete(one.digest)
+    for digest in one.attached:
+        repository.delete(digest)
+    if listed := repository.digest(one.digest.replace(":", "-")):
+        repository.delete(listed)
+    say(f"{one.tag} is gone")
+    return True
+
+
+def _pointed(repository: Repository, tags: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The digest that each tag points to, then those that it lists if it is an index."""
+    found = {}
+    for tag in tags:
+        if FALLBACK.fullmatch(tag):
+            continue
+        if OWN.fullmatch(tag):
+            found[tag] = tuple(filter(None, [repository.digest(tag)]))
+        elif held := repository.manifest(tag):
+            rows = (
+                held.row.get("manifests") or () if held.media_type in (INDEX, DOCKER_LIST) else ()
+            )
+            found[tag] = (held.digest, *(str(row.get("digest")) for row in rows))
+    return found
+
+
+def _judged(
+    repository: Repository,
+    tag: str,
+    digest: str,
+    others: Sequence[str],
+    now: float,
+    older: float,
+    used: Collection[str],
+    signed: Collection[str],
+) -> Old | None:
+    """An image with a tag of its own; None for one that is not imagegen's, or gone meanwhile.
+
+    Raises:
+        RegistryError: it cannot be read.
+    """
+    seen = see(repository, tag)
+    if seen is None or not seen.promise:
+        return None
+    referrers = repository.referrers(digest)
+    # It may have been made long before it was tested and pushed: the youngest date counts.
+    dates = [(one.annotations or {}).get(CREATED, "") for one in referrers]
+    age = (now - max(map(_seconds, [seen.created, *filter(None, dates)]))) / DAY
+    return Old(
+        tag=tag,
+        digest=digest,
+        size=sum(layer.compressed for layer in seen.layers),
+        age=age,
+        keeps=_keeps(digest, others, referrers, age, older, used, signed),
+        attached=tuple(one.digest for one in referrers),
+    )
 
 
 def _keeps(
@@ -128,27 +180,29 @@ def _keeps(
     return ""
 
 
-def _orphans(repository: Repository, tags: Sequence[str]) -> list[Old]:
+def _orphans(
+    repository: Repository, tags: Sequence[str], used: Collection[str], signed: Collection[str]
+) -> list[Old]:
     """Lists of what was attached to images that are gone: an interrupted run leaves them."""
     found = []
     for tag in filter(FALLBACK.fullmatch, tags):
         subject = tag.replace("-", ":", 1)
-        if repository.manifest(subject) is not None:
+        if repository.manifest(subject) is not None or not (listed := repository.digest(tag)):
             continue
-        listed = repository.digest(tag)
-        attached = tuple(one.digest for one in repository.referrers(subject))
-        if listed:
-            found.append(Old(tag=tag, digest=listed, size=0, age=0.0, keeps="", attached=attached))
+        referrers = repository.referrers(subject)
+        keeps = _keeps(subject, (), referrers, 0.0, 0.0, used, signed)
+        attached = tuple(one.digest for one in referrers)
+        found.append(Old(tag=tag, digest=listed, size=0, age=0.0, keeps=keeps, attached=attached))
     return found
 
 
-def _seconds(seen: Seen) -> float:
-    """When the image was made; its builder's clock is taken at its word.
+def _seconds(date: str) -> float:
+    """A date as seconds since 1970; its writer's clock is taken at its word.
 
     Raises:
-        RegistryError: it does not say.
+        RegistryError: it is none.
     """
     try:
-        return datetime.fromisoformat(seen.created).timestamp()
+        return datetime.fromisoformat(date).timestamp()
     except ValueError as error:
-        raise RegistryError(f"{seen.manifest.digest} does not say when it was made") from error
+        raise RegistryError(f"{date!r} is no date") from error

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import io
 import ipaddress
+import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -41,7 +43,11 @@ PAUSES = (1.0, 4.0)
 LONGEST_PAUSE = 60.0
 """The most seconds that a server's Retry-After is waited for."""
 
-TRANSIENT = frozenset({429, 500, 502, 503, 504})
+TRANSIENT = frozenset({408, 429, 500, 502, 503, 504, *range(520, 528)})  # 52x: Cloudflare's
+TOLD = 200
+"""Characters of a server's own words that are repeated."""
+
+UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\ud7ff]")
 
 SLOW = (60_000, 60.0)
 """A download that brings fewer bytes than this in as many seconds is given up."""
@@ -135,8 +141,8 @@ class Web:
                 response = self._tried(method, url, headers or {}, body)
         if response.status_code in ok:
             return response
-        response.close()
-        raise self._refused(response, method)
+        with response:
+            raise self._refused(response, method)
 
     def text(self, url: str, headers: Mapping[str, str] | None = None) -> bytes | None:
         """A small document, or None where the server says that it is not there.
@@ -144,10 +150,29 @@ class Web:
         Raises:
             ImagegenError: the server does not answer properly.
         """
-        with self.ask("GET", url, headers=headers, ok=frozenset({200, 404})) as response:
-            if response.status_code == 404:
-                return None
-            return self.small(response)
+        response, body = self.read(url, headers=headers, ok=frozenset({200, 404}))
+        return None if response.status_code == 404 else body
+
+    def read(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        ok: frozenset[int] = frozenset({200}),
+    ) -> tuple[requests.Response, bytes]:
+        """An answer and its body, which must not be long; asked for again if it breaks off.
+
+        Raises:
+            ImagegenError: of the server's kind: it does not answer properly, or with more.
+        """
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                with self.ask("GET", url, headers=headers, ok=ok) as response:
+                    return response, self._small(response)
+            except Broken as error:
+                self._pause_or_give_up(tries, str(error))
 
     def download(self, url: str, part: BufferedRandom, size: int, say: Say) -> bool:
         """Bring ``part`` to ``size`` bytes; False where the server says that nothing is there.
@@ -253,19 +278,18 @@ class Web:
     def _tell_limit(self, response: requests.Response) -> None:
         """Say that few requests are left: Docker Hub's ``ratelimit-remaining: 7;w=21600``."""
         left = response.headers.get("RateLimit-Remaining", "").partition(";")[0]
-        if left.isdigit() and int(left) <= FEW and int(left) != self._left:
+        if left.isdecimal() and int(left) <= FEW and int(left) != self._left:
             self._left = int(left)
             self._say(f"{self.location}: {left} requests are left before it refuses more")
 
     def _refused(self, response: requests.Response, method: str) -> ImagegenError:
         code = response.status_code
+        why = status(response) + self._told(response)
         if method == "PUT" and code in (403, 405, 501):
-            return self.kind.error(
-                f"{self._name} is read-only: {status(response)}", hint=self.kind.read_only
-            )
+            return self.kind.error(f"{self._name} is read-only: {why}", hint=self.kind.read_only)
         if code in (401, 403):
             return (self.kind.refused or self.kind.error)(
-                f"{self._name} refused the login: {status(response)}", hint=self.kind.login
+                f"{self._name} refused the login: {why}", hint=self.kind.login
             )
         if code in range(300, 400):
             there = urlsplit(response.headers.get("Location", ""))
@@ -275,7 +299,15 @@ class Web:
                 hint="name it by the address that takes them",
             )
         kind = self.kind.bad_request if response.status_code == 400 else None
-        return (kind or self.kind.error)(f"{self._name} answers {status(response)}")
+        return (kind or self.kind.error)(f"{self._name} answers {why}")
+
+    def _told(self, response: requests.Response) -> str:
+        """What a registry says of its refusal, in the form that the specification gives errors."""
+        with suppress(Broken, ImagegenError, ValueError, LookupError, TypeError, AttributeError):
+            row = json.loads(self._small(response))["errors"][0]
+            words = " ".join(str(row.get("message") or row["code"]).split())
+            return f" ({UNPRINTABLE.sub('?', words)[:TOLD]})"
+        return ""
 
     def small(self, response: requests.Response) -> bytes:
         """The body of an answer that must not be long.
@@ -283,16 +315,22 @@ class Web:
         Raises:
             ImagegenError: of the server's kind: it is long, or broke off.
         """
-        body = b""
         try:
-            for data in self._arriving(response):
-                body += data
-                if len(body) > SMALL:
-                    raise self.kind.error(
-                        f"{self.location} sends more than {SMALL:,} bytes as a description"
-                    )
+            return self._small(response)
         except Broken as error:
             raise self.kind.error(f"{self.location}: {error}") from error
+
+    def _small(self, response: requests.Response) -> bytes:
+        body = b""
+        for data in self._arriving(response):
+            body += data
+            if len(body) > SMALL:
+                raise self.kind.error(
+                    f"{self.location} sends more than {SMALL:,} bytes as a description"
+                )
+        length = response.headers.get("Content-Length", "")
+        if length.isdecimal() and response.request.method != "HEAD" and len(body) < int(length):
+            raise Broken(f"it broke off after {len(body):,} of {int(length):,} bytes")
         return body
 
     def _arriving(self, response: requests.Response) -> Iterator[bytes]:

@@ -23,7 +23,7 @@ def retry_after(response: requests.Response) -> float:
     A date is one of the server's own clock, which may be another than ours.
     """
     text = response.headers.get("Retry-After", "")
-    if text.isdigit():
+    if text.isdecimal():
         return float(text)
     now = _seconds(response.headers.get("Date", ""))
     return max(0.0, (_seconds(text) or 0.0) - (time.time() if now is None else now))

@@ -26,10 +26,18 @@ def digest_of(body: bytes) -> str:
 
 @dataclass
 class Registry:
-    """What it holds: manifests and tags by repository, blobs, and every request in ``asked``."""
+    """What it holds: manifests and tags by repository, blobs, and every request in ``asked``.
+
+    ``claims`` has it say OCI-Subject in any case; ``cut`` answers break off in the middle;
+    ``lose_answers`` uploads are taken without an answer, and their place is gone.
+    """
 
     host: str = ""
     knows_referrers: bool = True
+    claims: bool = False
+    no_such_call: int = 404
+    cut: int = 0
+    lose_answers: int = 0
     manifests: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
     tags: dict[tuple[str, str], str] = field(default_factory=dict)
     blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
@@ -88,8 +96,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        if self.command == "HEAD":
+            return
+        if body and self.command == "GET" and self.held.cut:
+            self.held.cut -= 1
+            self.wfile.write(body[: len(body) // 2])
+            self.close_connection = True
+            return
+        self.wfile.write(body)
 
     def _serve(self) -> None:
         self.held.asked.append(f"{self.command} {self.path}")
@@ -114,13 +128,16 @@ class _Handler(BaseHTTPRequestHandler):
             needed = [row["config"], *row["layers"]] if "layers" in row else []
             lacking = [one for one in needed if (name, one["digest"]) not in held.blobs]
             if lacking or (":" in ref and ref != digest):
-                self._answer(400)
+                words = f"lacks {lacking[0]['digest']}" if lacking else "another digest"
+                error = {"errors": [{"code": "MANIFEST_INVALID", "message": words}]}
+                self._answer(400, json.dumps(error).encode())
                 return
             held.manifests[name, digest] = (self.headers["Content-Type"], sent)
             if ":" not in ref:
                 held.tags[name, ref] = digest
             subject = (row.get("subject") or {}).get("digest")
-            more = {"OCI_Subject": subject} if subject and held.knows_referrers else {}
+            told = held.knows_referrers or held.claims
+            more = {"OCI_Subject": subject} if subject and told else {}
             self._answer(201, **more)
         elif (name, digest) not in held.manifests:
             self._answer(404)
@@ -141,7 +158,14 @@ class _Handler(BaseHTTPRequestHandler):
             if digest != digest_of(sent):
                 self._answer(400)
                 return
+            if (name, digest) in held.blobs:  # the upload is over
+                self._answer(404)
+                return
             held.blobs[name, digest] = sent
+            if held.lose_answers:
+                held.lose_answers -= 1
+                self.close_connection = True
+                return
             self._answer(201)
         elif (name, ref) in held.blobs:
             self._answer(200, held.blobs[name, ref])
@@ -163,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _referrers(self, name: str, digest: str, _sent: bytes) -> None:
         if not self.held.knows_referrers:
-            self._answer(404)
+            self._answer(self.held.no_such_call)
             return
         rows = self.held.referrers(name, digest)
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": rows}

@@ -245,6 +245,36 @@ def test_a_tag_that_somebody_else_moves_in_between_is_looked_at_again(
     assert at == newer.report.digest
 
 
+def test_an_older_version_that_is_put_over_ours_is_put_right(
+    engine: Docker, open_registry: str, tiny: TinyImage, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another push looked before ours wrote, and writes after: the newer version wins."""
+    base = tiny().report.built.image.target
+    older, mine = tiny(target=of_torch(base, "2.9.1")), tiny(target=of_torch(base, "2.10.0"))
+    to = f"{open_registry}/{name}"
+    push(engine, older, to)
+    push(engine, mine, to)
+    repository = Repository(to)
+    theirs, seen = (finding.see(repository, own_tag(one)) for one in (older, mine))
+    assert seen and theirs
+    real, wrote = Repository.put, []
+
+    def put(self: Repository, ref: str, body: bytes, media_type: str) -> requests.Response:
+        answer = real(self, ref, body, media_type)
+        if ref == "latest" and not wrote:
+            wrote.append(ref)
+            real(self, ref, theirs.top.body, theirs.top.media_type)
+        return answer
+
+    monkeypatch.setattr(Repository, "put", put)
+    age = moving.age(mine.report.built.image.target)
+    moved = moving.move(repository, "latest", seen.top, age, print, back=False)
+    assert wrote
+    assert moved.how in ("made", "moved")
+    at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]
+    assert at == mine.report.digest
+
+
 def test_one_registry_that_is_down_does_not_keep_another_from_it(
     engine: Docker, open_registry: str, tiny: TinyImage, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

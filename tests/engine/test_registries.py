@@ -8,14 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from imagegen import delivery, flow
 from imagegen.engine import Docker
 from imagegen.errors import RegistryError, UsageError
-from imagegen.model import Image
-from imagegen.oci.repository import MANIFEST, Descriptor, Repository, digest_of
+from imagegen.model import Asked, Image
+from imagegen.oci.repository import INDEX, MANIFEST, Descriptor, Repository, digest_of
 from imagegen.publish import finding, inspecting, pruning
 
 from . import oci_registry
@@ -107,6 +108,53 @@ def test_two_who_attach_at_the_same_time_both_stay(
     assert bool(wrote) is not registry.knows_referrers
 
 
+@pytest.mark.parametrize("status", [400, 405, 406, 501])
+def test_a_registry_without_that_call_may_say_so_in_many_ways(
+    registry: Registry, repository: Repository, status: int
+) -> None:
+    registry.knows_referrers, registry.no_such_call = False, status
+    made = repository.attach(SUBJECT, "application/x+json", b"{}", {})
+    assert [it.digest for it in repository.referrers(SUBJECT.digest)] == [made.digest]
+
+
+def test_a_registry_that_says_that_it_lists_and_does_not_is_seen_through(
+    registry: Registry, repository: Repository
+) -> None:
+    registry.knows_referrers, registry.claims = False, True
+    made = repository.attach(SUBJECT, "application/x+json", b"{}", {})
+    assert [it.digest for it in repository.referrers(SUBJECT.digest)] == [made.digest]
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(
+    registry: Registry, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagegen.web.PAUSES", (0.0, 0.0))
+    repository.put("x", b'{"schemaVersion": 2}', MANIFEST)
+    registry.cut = 1
+    assert repository.manifest("x")
+    registry.cut = 9
+    with pytest.raises(RegistryError, match=r"broke off|was cut"):
+        repository.manifest("x")
+
+
+def test_an_upload_whose_answer_is_lost_is_no_failure(
+    registry: Registry, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagegen.web.PAUSES", (0.0, 0.0))
+    registry.lose_answers = 1
+    body = b"some blob"
+    repository.send(digest_of(body), lambda: body)
+    assert repository.blob(digest_of(body)) == body
+
+
+def test_what_a_registry_says_of_its_refusal_is_told(
+    registry: Registry, repository: Repository
+) -> None:
+    with pytest.raises(RegistryError, match=r"HTTP 400 .*\(lacks sha256:"):
+        body = json.dumps({"config": {"digest": "sha256:1"}, "layers": []}).encode()
+        repository.put("x", body, MANIFEST)
+
+
 # --- a registry that does not do as it should -----------------------------------------------------
 
 
@@ -171,15 +219,29 @@ def test_build_and_test_take_what_is_published(
     assert template.digest == tested.digest
 
 
-@pytest.mark.parametrize("how", ["force", "untested", "another key", "not there"])
+@pytest.mark.parametrize(
+    "how", ["force", "untested", "another key", "not there", "a layer is lost", "an index"]
+)
 def test_what_is_not_published_is_made(
-    repository: Repository, setup: flow.Setup, images: tuple[Image, ...], how: str
+    registry: Registry,
+    repository: Repository,
+    setup: flow.Setup,
+    images: tuple[Image, ...],
+    how: str,
 ) -> None:
     image = images[0]
     if how != "not there":
         key = {"imagegen.key": "0" * 64} if how == "another key" else {}
         other = replace(image, labels={**image.labels, **key})
-        put(repository, other, tested=how != "untested")
+        digest = put(repository, other, tested=how != "untested")
+        held = repository.manifest(digest)
+        assert held
+        if how == "a layer is lost":
+            del registry.blobs["me/finetune", held.row["layers"][0]["digest"]]
+        if how == "an index":
+            row = {"digest": digest, "platform": finding.PLATFORM, "size": 1}
+            index = json.dumps({"schemaVersion": 2, "manifests": [row]}).encode()
+            repository.put(image.target.tag, index, INDEX)
     options = flow.Options(repositories=(repository.name,), force=how == "force")
     for command in (delivery.build, delivery.test, delivery.push):
         with pytest.raises(AssertionError, match="no engine is needed"):
@@ -187,6 +249,16 @@ def test_what_is_not_published_is_made(
     if how != "force":
         with pytest.raises(RegistryError, match=r"is not published in .* as it is now"):
             delivery.published(setup, [image.target.id], options, print)
+
+
+@pytest.mark.parametrize("more", [{"again": True}, {"asked": Asked(required=frozenset({"gpu"}))}])
+def test_who_asks_for_more_than_was_tested_gets_it_tested(
+    repository: Repository, setup: flow.Setup, images: tuple[Image, ...], more: dict[str, Any]
+) -> None:
+    put(repository, images[0])
+    options = flow.Options(repositories=(repository.name,), **more)
+    with pytest.raises(AssertionError, match="no engine is needed"):
+        delivery.push(setup, never, [images[0].target.id], options, print)
 
 
 def test_an_image_that_one_of_two_registries_lacks_is_made(
@@ -273,6 +345,53 @@ def test_what_nothing_points_to_could_go(repository: Repository, images: tuple[I
     assert found[third] == "a template names it"
     assert found[last] == f"{images[0].target.tag} points to it"
     assert set(plan(repository, days=10).values()) >= {"10 days old"}
+
+
+def test_an_index_keeps_what_it_lists(repository: Repository, images: tuple[Image, ...]) -> None:
+    first, _ = versions(repository, images[0], 2)
+    held = repository.manifest(first)
+    assert held
+    row = {"mediaType": MANIFEST, "digest": first, "size": len(held.body)}
+    index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [row]}).encode()
+    old = pruning.plan(repository, now=MADE + 999 * DAY, older=30, used=(), say=print)
+    repository.put("multi", index, INDEX)
+    assert not pruning.remove(repository, old, print), "it came after the plan"
+    assert plan(repository, days=999)[first] == "multi points to it"
+
+
+def test_what_was_tested_lately_is_new(repository: Repository, images: tuple[Image, ...]) -> None:
+    """Its layers may have been made long before."""
+    first, _ = versions(repository, images[0], 2)
+    seen = finding.see(repository, first)
+    assert seen
+    tested = {"org.opencontainers.image.created": "2026-03-30T00:00:00Z"}
+    repository.attach(seen.descriptor, finding.REPORT, b"{}", tested)
+    assert plan(repository, days=100)[first].endswith("days old")
+
+
+def test_a_broken_image_does_not_keep_the_others(
+    registry: Registry, repository: Repository, images: tuple[Image, ...]
+) -> None:
+    first, second, _ = versions(repository, images[0], 3)
+    held = repository.manifest(second)
+    assert held
+    del registry.blobs["me/finetune", held.row["config"]["digest"]]
+    found = plan(repository)
+    assert found[first] == ""
+    assert found[second].startswith("cannot be read")
+
+
+def test_what_others_attached_to_an_image_that_is_gone_stays(
+    registry: Registry, repository: Repository, images: tuple[Image, ...]
+) -> None:
+    first, _ = versions(repository, images[0], 2)
+    seen = finding.see(repository, first)
+    assert seen
+    repository.attach(seen.descriptor, "application/vnd.example.signature", b"{}", {})
+    repository.delete(first)
+    old = pruning.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
+    pruning.remove(repository, old, print)
+    assert len(repository.referrers(first)) == 2
 
 
 def test_what_is_deleted_takes_what_was_attached_and_nothing_else(

@@ -291,3 +291,12 @@ def test_what_a_distribution_does_not_have_is_not_asked_for() -> None:
     found = {it.os.os.name: plan.recipe(it, RESOLUTION, WORKSPACE).apt for it in every}
     assert "software-properties-common" in found["debian12"]
     assert set(found["debian12"]) - set(found["debian13"]) == {"software-properties-common"}
+
+
+def test_whether_a_file_can_be_run_decides_the_key(tmp_path: Path) -> None:
+    file = tmp_path / "start"
+    file.write_text("#!/bin/sh")
+    file.chmod(0o644)
+    plain = plan._tree(tmp_path, "image")
+    file.chmod(0o755)
+    assert plan._tree(tmp_path, "image") != plain

@@ -1,0 +1,101 @@
+"""What goes with an image: made once, and nothing of the machine that made it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from imagegen import delivery, flow, papers, publish
+from imagegen.engine import Docker
+from imagegen.errors import ChecksFailed, EngineError
+from imagegen.model import Tested
+
+from .values import DEMO, SETUP, built, report
+
+STATEMENT: dict[str, Any] = {
+    "predicateType": "x",
+    "predicate": {"invocation": {"parameters": {"args": {"label:imagegen.key": "x"}}}},
+}
+
+
+class Engine:
+    """Has the index beside an image, with this statement in it."""
+
+    def __init__(self, statement: dict[str, Any]) -> None:
+        self.body = json.dumps(statement).encode()
+        self.read: list[str] = []
+        self.removed: list[str] = []
+
+    def local(self, _ref: str) -> object:
+        return object()
+
+    def statement(self, ref: str, _digest: str) -> bytes:
+        self.read.append(ref)
+        return self.body
+
+    def remove(self, ref: str) -> None:
+        self.removed.append(ref)
+
+
+def provenance(engine: Engine, folder: Path, heard: list[str]) -> bytes:
+    return papers.provenance(cast(Docker, engine), built(), folder, heard.append)
+
+
+def test_provenance_is_read_once(tmp_path: Path) -> None:
+    engine = Engine(STATEMENT)
+    assert provenance(engine, tmp_path, []) == provenance(engine, tmp_path, []) == engine.body
+    assert len(engine.read) == 1
+    assert engine.removed
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [
+        ({"build-arg:HTTP_PROXY": "http://127.0.0.1:3128"}, "HTTP_PROXY of this machine"),
+        ({"build-arg:REGISTRY": "https://me:secret@registry.example"}, "a login"),
+    ],
+)
+def test_nothing_of_this_machine_is_published(
+    tmp_path: Path, args: dict[str, str], why: str
+) -> None:
+    statement = {"predicate": {"invocation": {"parameters": {"args": args}}}}
+    heard: list[str] = []
+    assert provenance(Engine(STATEMENT | statement), tmp_path, heard) == b""
+    assert why in "".join(heard)
+    assert "secret" not in "".join(heard)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_image_that_cannot_be_looked_into_keeps_no_other_from_being_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    others = [target for target in SETUP.resolution.targets if target.profile == "demo"][:3]
+    tested = [
+        Tested(report=report("pass", "pass", "pass", of=built(one, digest=f"sha256:{i:064x}")))
+        for i, one in enumerate(others)
+    ]
+    sent: list[publish.Parcel] = []
+
+    def looked_into(_engine: Docker, one: Tested, _say: object) -> tuple[bytes, bytes]:
+        if one is tested[0]:
+            raise EngineError("its python3 exited 137")
+        return b"", b""
+
+    def push(_engine: Docker, parcels: list[publish.Parcel], *_: Any, **__: Any) -> Any:
+        sent.extend(parcels)
+        return publish.Publication(pushed=())
+
+    failure = ChecksFailed("that did not pass")
+    monkeypatch.setattr(delivery, "_found", lambda *_: {})
+    monkeypatch.setattr(delivery, "_tested", lambda *_: (tested, {"another": failure}))
+    monkeypatch.setattr(delivery, "_papers", looked_into)
+    monkeypatch.setattr(publish, "push", push)
+    options = flow.Options(repositories=("registry.example/me/x",))
+    done = delivery.push(SETUP, lambda: cast(Docker, None), [DEMO.id], options, print)
+    assert [one.tested for one in sent] == tested[1:]
+    assert set(done.failed) == {others[0].id, "another"}
+    with pytest.raises(ChecksFailed, match="exited 137"):
+        delivery.delivered(done)
