@@ -171,9 +171,12 @@ class World:
         self.proxy.clock, self.proxy.tokens = 0.0, None
 
     def tidy(self) -> None:
-        """Take this run's images out of the engine."""
-        if self._refs:
-            docker(*self._host, "rmi", "--force", *self._refs)
+        """Take this run's images out of the engine, by the names too that a killed push left."""
+        left = f"--filter=reference={self.proxy.host}/faults/*"
+        form = "--format={{.Repository}}:{{.Tag}}"
+        names = [*self._refs, *docker(*self._host, "images", form, left).split()]
+        if names:
+            docker(*self._host, "rmi", "--force", *names)
             self._refs.clear()
 
     @property
