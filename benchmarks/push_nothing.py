@@ -23,6 +23,9 @@ from imagegen.oci.repository import Repository
 from tests.engine import oci_registry
 from tests.engine.published import put
 
+LAYERS = 11
+"""As many as the demo image has."""
+
 
 def main() -> None:
     """Print seconds and requests as JSON."""
@@ -38,7 +41,7 @@ def main() -> None:
     with oci_registry.served() as registry:
         repository = Repository(f"{registry.host}/me/finetune")
         for image in flow.images(setup, None, ids, flow.Options(), lambda _: None):
-            put(repository, image)
+            put(repository, image, count=LAYERS)
         words = [sys.executable, "-m", "imagegen", "push", *ids, "--repository", repository.name]
         subprocess.run(words, env=os.environ, check=True, capture_output=True)  # moves the aliases
         registry.latency = asked.latency

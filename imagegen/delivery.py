@@ -26,7 +26,7 @@ from imagegen.publish.pruning import Old
 if TYPE_CHECKING:
     from imagegen.engine import Docker
 
-ASKED_AT_ONCE = 16
+ASKED_AT_ONCE = 24
 """Images that registries are asked for at the same time."""
 
 Connect = Callable[[], "Docker"]

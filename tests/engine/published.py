@@ -23,27 +23,31 @@ def put(
     *,
     created: str = "2026-01-02T03:04:05Z",
     tested: bool = True,
+    count: int = 1,
 ) -> str:
-    """Publish an image under its own tags and ``tags``; returns its digest."""
-    layer = f"layer of {image.key}".encode()
+    """Publish an image of ``count`` layers under its own tags and ``tags``; returns its digest."""
+    layers = [f"layer {number} of {image.key}".encode() for number in range(count)]
     config = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
             "created": created,
             "config": {"Labels": dict(image.labels)},
-            "history": [{"created_by": "COPY noise /"}],
-            "rootfs": {"type": "layers", "diff_ids": [digest_of(layer)]},
+            "history": [{"created_by": "COPY noise /"}] * count,
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]},
         }
     ).encode()
-    for body in (layer, config):
+    for body in (*layers, config):
         repository.send(digest_of(body), partial(bytes, body))
     document = json.dumps(
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": {"mediaType": CONFIG, "digest": digest_of(config), "size": len(config)},
-            "layers": [{"mediaType": LAYER, "digest": digest_of(layer), "size": len(layer)}],
+            "layers": [
+                {"mediaType": LAYER, "digest": digest_of(layer), "size": len(layer)}
+                for layer in layers
+            ],
         }
     ).encode()
     digest = digest_of(document)
