@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import signal
 from typing import Any
 
@@ -95,6 +96,13 @@ def test_the_key_goes_over_no_open_line(runpod: Client, address: str) -> None:
     secret_free(done)
 
 
+SLASH, PLUS = KEY.replace("/", r"\/"), KEY.replace("+", r"\u002B")
+ESCAPED = (
+    *(f'{{"detail": "bad key {form}"}}' for form in (SLASH, PLUS, KEY.replace("r", r"\u0072", 1))),
+    json.dumps({"message": json.dumps({"detail": "x"}).replace("x", SLASH)}),  # of one behind it
+    f'{{"detail": "bad address ?key={KEY.replace("/", "%2f").replace("+", "%2B")}"}}',
+    f'{{"detail": "{"x" * 585} {SLASH}"}}',  # where a message is cut
+)
 ECHO = {"title": "Bad Request", "detail": f"key {KEY} is odd", "errors": [f"Bearer={KEY}"]}
 
 
@@ -105,6 +113,7 @@ ECHO = {"title": "Bad Request", "detail": f"key {KEY} is odd", "errors": [f"Bear
         (LIST, "answer", Answer(401, {"title": "Unauthorized", "detail": KEY})),
         (LIST, "answer", Answer(400, f"what is {KEY}\x1b[2J?", kind="text/plain")),
         (LIST, "answer", Answer(200, f"<b>{KEY}</b>", kind="text/html")),
+        *((LIST, "answer", Answer(400, text, kind="text/plain")) for text in ESCAPED),
         (POST, "answer", Answer(422, ECHO)),
         ("saveTemplate", "answer", Answer(200, {"errors": [{"message": f"no {KEY}"}]})),
         (LIST, "drop", None),
@@ -123,6 +132,7 @@ def test_a_key_is_in_no_output(
         assert "[key]" in done.stderr
     text = (done.stdout + done.stderr).replace("Bearer=[key]", "")
     assert KEY not in text and "Bearer" not in text and KEY[4:20] not in text
+    assert KEY[:8] not in text and not re.search(r"123.{0,6}=", text)
 
 
 def test_a_refusal_is_one_message_with_a_hint(runpod: Client) -> None:
