@@ -152,20 +152,25 @@ def delivered(done: Publication) -> None:
 
 
 def published(it: Setup, select: Sequence[str], options: Options, say: Say) -> tuple[Pushed, ...]:
-    """The selected targets as their first repository has them. No engine is asked.
+    """The selected targets as the first repository has them: a template names one image. No engine
+    is asked.
 
     Raises:
         RegistryError: one is not there as it is now, with the command that makes it so.
     """
-    (repository, *_) = _repositories(it, options)
+    (repository, *others) = _repositories(it, options)
     publish.named(repository)
+    if others:
+        say(f"of {len(others) + 1} repositories the first is used: {repository}")
+    packing = options.compression
+    packed = f" --compression {packing}" * (packing != Options().compression)
     chosen = flow.images(it, None, select, options, say)
     found = _found(it, chosen, (repository,), options, say)
     for image in chosen:
         if (image.key, repository) not in found:
             raise RegistryError(
                 f"{image.target.id} is not published in {repository} as it is now",
-                hint=f"imagegen push {image.target.id} --repository {repository}",
+                hint=f"imagegen push {image.target.id} --repository {repository}{packed}",
             )
     return tuple(found[image.key, repository].pushed for image in chosen)
 
@@ -193,11 +198,7 @@ def prune(
     names = repositories or (it.workspace.matrix.publish.repository,)
     for name in names:
         publish.named(name)
-    file = ledger or it.workspace.folder / LEDGER
-    if ledger and not ledger.is_file():
-        raise UsageError(f"{ledger}: there is no such file")
-    # Whatever the ledger says of a digest: an image that it names is not deleted.
-    used = set(re.findall(r"sha256:[0-9a-f]{64}", file.read_text() if file.is_file() else ""))
+    used = _used(it, ledger, say)
     found: list[Old] = []
     gone: list[Old] = []
     for name in names:
@@ -206,6 +207,17 @@ def prune(
         found += mine
         gone += pruning.remove(repository, mine, say) if apply else ()
     return tuple(found), tuple(gone)
+
+
+def _used(it: Setup, ledger: Path | None, say: Say) -> set[str]:
+    """The digests that the ledger of templates names, whatever it says of them."""
+    file = ledger or it.workspace.folder / LEDGER
+    if file.is_file():
+        return set(re.findall(r"sha256:[0-9a-f]{64}", file.read_text()))
+    if ledger:
+        raise UsageError(f"{ledger}: there is no such file")
+    say(f"no ledger at {file}: no template is known to use any of these")
+    return set()
 
 
 def _repositories(it: Setup, options: Options) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ def absent(missing: Sequence[str]) -> EngineError:
     names = ", ".join(missing[:3]) + f" and {len(missing) - 3} more" * (len(missing) > 3)
     return EngineError(
         f"not built here as {'it is' if len(missing) == 1 else 'they are'} now: {names}",
-        hint=f"imagegen build {missing[0]}, with the --base and --wheels that are meant",
+        hint=f"imagegen build {missing[0]}, with the --base, --wheels and --compression meant",
     )
 
 

@@ -61,6 +61,7 @@ class Candidate(Combination):
                 package=self.flash_attn.name,
                 version=self.flash_attn.version,
                 requirement=self.flash_attn.requirement(self.index),
+                gpus=self.flash_attn.gpus,
                 trains_on=self.flash_attn.trains_on,
             )
         if self.selection is None:

@@ -4,15 +4,14 @@ it so.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from imagegen import pods
-from imagegen.errors import PlatformError, StaleFiles, UsageError
+from imagegen.errors import PlatformError, UsageError
 from imagegen.facts import Facts
 from imagegen.model import Pushed
 from imagegen.pods import Spec, Wish
@@ -20,11 +19,8 @@ from imagegen.pods.api import RUNPOD, VAST, Api
 from imagegen.pods.change import Change
 from imagegen.pods.ledger import Entry, Ledger, locked
 from imagegen.pods.live_runpod import Row, RunPod
-from imagegen.pods.live_vast import Vast, Verdict
+from imagegen.pods.live_vast import Vast, Verdict, digest
 from imagegen.proc import Say
-
-BEGIN, END = "<!-- published -->", "<!-- /published -->"
-NONE = "No image is published yet."
 
 LINKS = {
     "runpod": "https://console.runpod.io/deploy?template={}",
@@ -55,17 +51,21 @@ class Pruned:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """Of one platform; ``planned`` says that nothing was changed."""
+    """Of one platform; ``planned`` says that nothing was changed, ``failed`` why, by name."""
 
     platform: str
     planned: bool
     done: tuple[Done, ...]
     pruned: tuple[Pruned, ...] = ()
+    failed: Mapping[str, PlatformError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """How to go about it; ``registry`` is a login's name or id, as the user typed it."""
+    """How to go about it; ``registry`` is a login's name or id, as the user typed it.
+
+    ``ca`` is a CA bundle to trust, empty for the environment's.
+    """
 
     apply: bool = False
     plan: bool = False
@@ -73,6 +73,7 @@ class Options:
     prefix: str = ""
     public: bool = False
     registry: str = ""
+    ca: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself.
@@ -112,20 +113,21 @@ def run(
 ) -> Outcome:
     """Compare with what is live, and unless it is only planned make it so.
 
-    ``file`` is the ledger. ``api`` is the platform with the environment's key, if not given.
+    Each template on its own: one that fails keeps no other from it, and is in ``failed``. ``file``
+    is the ledger. ``api`` is the platform with the environment's key, if not given.
 
     Raises:
-        PlatformError: the platform refused or did not answer; the ledger has what was done.
+        PlatformError: the platform does not say what is live.
         UsageError: there is no key, or the ledger cannot be used.
     """
-    with closing(api or Api.of(RUNPOD if platform == "runpod" else VAST, say)) as asked:
+    with closing(api or Api.of(RUNPOD if platform == "runpod" else VAST, say, options.ca)) as asked:
         if platform == "runpod":
             runpod = RunPod(asked, say)
             if options.registry:
                 options = replace(options, registry=runpod.registry(options.registry))
             wanted = specs(platform, pushed, facts, options)
             if options.plan:
-                return _planned_runpod(runpod, wanted, Ledger(file))
+                return _planned_runpod(runpod, wanted, Ledger(file), say)
             with locked(file, say) as ledger:
                 return _applied_runpod(runpod, wanted, ledger, say)
         wanted = specs(platform, pushed, facts, options)
@@ -133,6 +135,36 @@ def run(
             return _planned_vast(Vast(asked, say), wanted, Ledger(file), options)
         with locked(file, say) as ledger:
             return _applied_vast(Vast(asked, say), wanted, ledger, options, say)
+
+
+def complete(found: Outcome) -> None:
+    """Every template is as it should be, or was compared.
+
+    Raises:
+        PlatformError: the message names all that failed.
+    """
+    if not found.failed:
+        return
+    total = len(found.failed) + len(found.done)
+    done = "compared" if found.planned else "as they should be"
+    count = f"{len(found.failed)} of {total} templates failed; the others are {done}\n" * (
+        total > 1
+    )
+    words = "\n".join(f"{name}: {error}" for name, error in found.failed.items())
+    raise PlatformError(f"{count}{words}", hint=next(iter(found.failed.values())).hint)
+
+
+@contextmanager
+def _alone(name: str, failed: dict[str, PlatformError], say: Say) -> Iterator[None]:
+    """One template's work: what fails is noted; who interrupts it is told what that leaves."""
+    try:
+        yield
+    except PlatformError as error:
+        say(f"{name}: {error}")
+        failed[name] = error
+    except BaseException:
+        say(f"{name}: stopped on the way; the next run finds what is there of it, and goes on")
+        raise
 
 
 # --- RunPod ---------------------------------------------------------------------------------------
@@ -152,35 +184,43 @@ def _seen_runpod(
     return Done(spec=spec, change=found, id=id_, link=_link("runpod", id_), notes=notes)
 
 
-def _planned_runpod(runpod: RunPod, wanted: Sequence[Spec], ledger: Ledger) -> Outcome:
+def _planned_runpod(runpod: RunPod, wanted: Sequence[Spec], ledger: Ledger, say: Say) -> Outcome:
     rows, graph = runpod.templates(), runpod.graph()
-    done = tuple(_seen_runpod(runpod, spec, rows, graph, ledger) for spec in wanted)
-    return Outcome(platform="runpod", planned=True, done=done)
+    done: list[Done] = []
+    failed: dict[str, PlatformError] = {}
+    for spec in wanted:
+        with _alone(spec.name, failed, say):
+            done.append(_seen_runpod(runpod, spec, rows, graph, ledger))
+    return Outcome(platform="runpod", planned=True, done=tuple(done), failed=failed)
 
 
 def _applied_runpod(runpod: RunPod, wanted: Sequence[Spec], ledger: Ledger, say: Say) -> Outcome:
     rows, graph = runpod.templates(), runpod.graph()
-    seen = [_seen_runpod(runpod, spec, rows, graph, ledger) for spec in wanted]  # faults first
-    done = []
-    for one in seen:
-        spec, id_ = one.spec, one.id
-        before = ledger.current("runpod", spec.name)
-        if one.change.action == "create":
-            id_ = runpod.create(spec)
-            ledger.put(_entry(spec, id_, content=""))
-            _completed(runpod, spec, id_, ledger)
-        elif one.change.action != "keep":
-            runpod.converge(spec, id_, labels=True)
-        if before and before.id != id_:
-            ledger.drop(before)
-        made = before.date if before and before.id == id_ else _today()
-        ledger.put(replace(_entry(spec, id_), date=made))
-        say(f"{spec.name}: {one.change.action}, {id_}")
-        done.append(replace(one, id=id_, link=_link("runpod", id_)))
-    return Outcome(platform="runpod", planned=False, done=tuple(done))
+    done: list[Done] = []
+    failed: dict[str, PlatformError] = {}
+    for spec in wanted:
+        with _alone(spec.name, failed, say):
+            seen = _seen_runpod(runpod, spec, rows, graph, ledger)
+            done.append(_made_runpod(runpod, seen, ledger, say))
+    return Outcome(platform="runpod", planned=False, done=tuple(done), failed=failed)
 
 
-def _completed(runpod: RunPod, spec: Spec, id_: str, ledger: Ledger) -> None:
+def _made_runpod(runpod: RunPod, seen: Done, ledger: Ledger, say: Say) -> Done:
+    spec, id_ = seen.spec, seen.id
+    before = ledger.current("runpod", spec.name)
+    if seen.change.action == "create":
+        id_ = runpod.create(spec)
+        ledger.only(_entry(spec, id_, content=""))
+        _completed(runpod, spec, id_, ledger, say)
+    elif seen.change.action != "keep":
+        runpod.converge(spec, id_, labels=True)
+    made = before.date if before and before.id == id_ else _today()
+    ledger.only(replace(_entry(spec, id_), date=made))
+    say(f"{spec.name}: {seen.change.action}, {id_}")
+    return replace(seen, id=id_, link=_link("runpod", id_))
+
+
+def _completed(runpod: RunPod, spec: Spec, id_: str, ledger: Ledger, say: Say) -> None:
     """The second half of a template that was made a moment ago; should it fail, neither is left.
 
     Raises:
@@ -189,13 +229,18 @@ def _completed(runpod: RunPod, spec: Spec, id_: str, ledger: Ledger) -> None:
     try:
         runpod.converge(spec, id_, labels=True)
     except BaseException as error:
-        told = _undone(runpod, spec, id_, ledger)
+        told = f"the half-made template {id_} may still be there: the next run completes it"
+        try:
+            told = _undone(runpod, id_, ledger)
+        finally:  # also when it is interrupted once more
+            if not isinstance(error, PlatformError):
+                say(f"{spec.name}: {told}")
         if isinstance(error, PlatformError):
             raise PlatformError(f"{error}; {told}", hint=error.hint) from None
         raise
 
 
-def _undone(runpod: RunPod, spec: Spec, id_: str, ledger: Ledger) -> str:
+def _undone(runpod: RunPod, id_: str, ledger: Ledger) -> str:
     try:
         runpod.delete(id_)
     except PlatformError as error:
@@ -203,8 +248,7 @@ def _undone(runpod: RunPod, spec: Spec, id_: str, ledger: Ledger) -> str:
             f"the half-made template {id_} could not be removed ({error}): the next run "
             "completes it"
         )
-    if entry := ledger.current("runpod", spec.name):
-        ledger.drop(entry)
+    ledger.drop("runpod", id_)
     return f"the half-made template {id_} was removed again"
 
 
@@ -230,23 +274,41 @@ def _applied_vast(
     vast: Vast, wanted: Sequence[Spec], ledger: Ledger, options: Options, say: Say
 ) -> Outcome:
     rows = vast.templates(_ids(ledger, wanted))
-    done, pruned = [], []
+    done: list[Done] = []
+    pruned: list[Pruned] = []
+    failed: dict[str, PlatformError] = {}
     for spec in wanted:
-        verdict = vast.verdict(spec, rows, ledger)
         # Not the one that is superseded now: people had no day yet to leave its link.
         olds = _old(ledger, spec.name) if options.prune else ()
-        id_, hash_id = verdict.there or vast.create(spec)
-        known = next((e for e in ledger.of("vast", spec.name) if e.id == id_), None)
-        entry = replace(_entry(spec, id_, hash_id), date=known.date if known else _today())
-        ledger.supersede(entry, _today())
-        say(f"{spec.name}: {verdict.change.action}, {id_}")
-        done.append(replace(_seen_vast(spec, verdict), id=id_, link=entry.link))
-        for old in (one for one in olds if one.id != id_):
-            kept = vast.delete(old) if old.id in rows else ""
-            pruned.append(Pruned(entry=old, kept=kept))
-            if not kept:
-                ledger.drop(old)
-    return Outcome(platform="vast", planned=False, done=tuple(done), pruned=tuple(pruned))
+        with _alone(spec.name, failed, say):
+            one = _made_vast(vast, spec, rows, ledger, say)
+            done.append(one)
+            for old in (entry for entry in olds if entry.id != one.id):
+                kept = vast.delete(old) if old.id in rows else ""
+                pruned.append(Pruned(entry=old, kept=kept))
+                if not kept:
+                    ledger.drop("vast", old.id)
+    made, gone = tuple(done), tuple(pruned)
+    return Outcome(platform="vast", planned=False, done=made, pruned=gone, failed=failed)
+
+
+def _made_vast(vast: Vast, spec: Spec, rows: Mapping[str, Row], ledger: Ledger, say: Say) -> Done:
+    verdict = vast.verdict(spec, rows, ledger)
+    id_, hash_id = verdict.there or vast.create(spec)
+    known = next((e for e in ledger.of("vast", spec.name) if e.id == id_), None)
+    entry = replace(_entry(spec, id_, hash_id), date=known.date if known else _today())
+    ledger.supersede(entry, _today())
+    for row in verdict.forgotten:
+        ledger.put(_forgotten(spec, row))
+    say(f"{spec.name}: {verdict.change.action}, {id_}")
+    return replace(_seen_vast(spec, verdict), id=id_, link=entry.link)
+
+
+def _forgotten(spec: Spec, row: Row) -> Entry:
+    """What can be known of an older one that only the platform remembers."""
+    old = _entry(spec, str(row["id"]), str(row["hash_id"]), content="")
+    image = f"{row.get('image')}:{row.get('tag')}@{digest(row)}"
+    return replace(old, image=image, compressed=0, unpacked=0, superseded=_today())
 
 
 def _ids(ledger: Ledger, wanted: Sequence[Spec]) -> list[str]:
@@ -282,52 +344,3 @@ def _link(platform: str, word: str) -> str:
 
 def _today() -> str:
     return datetime.now(UTC).date().isoformat()
-
-
-def table(file: Path) -> str:
-    """The published images as a Markdown table, made from the ledger alone.
-
-    A template that is half-made is not shown, and of vast.ai's only the one in use.
-    """
-    rows: dict[tuple[str, str, str], dict[str, Entry]] = {}
-    for entry in Ledger(file).entries:
-        if entry.content and not entry.superseded:
-            rows.setdefault((entry.target, entry.name, entry.image), {})[entry.platform] = entry
-    if not rows:
-        return NONE
-    lines = ["| target | image | to pull | unpacked | RunPod | vast.ai |", f"|{'---|' * 6}"]
-    for (target, _, image), found in sorted(rows.items()):
-        one = next(iter(found.values()))
-        links = [f"[deploy]({found[p].link})" if p in found else "" for p in pods.PLATFORMS]
-        sizes = [f"{count / pods.GB:.1f} GB" for count in (one.compressed, one.unpacked)]
-        lines.append(f"| {' | '.join([target, f'`{image}`', *sizes, *links])} |")
-    return "\n".join(lines)
-
-
-def into(file: Path, readme: Path, *, check: bool) -> bool:
-    """Put the table between the markers of a README, or only compare; returns whether it differed.
-
-    Raises:
-        UsageError: the README is not there or has not both markers once.
-        StaleFiles: with ``check``, when it differs.
-    """
-    try:
-        text = readme.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{readme}: {error.strerror}") from error
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in head + tail:
-        raise UsageError(f"{readme} has not {BEGIN} and {END} once each")
-    new = f"{head}{BEGIN}\n{table(file)}\n{END}{tail}"
-    if new == text:
-        return False
-    if check:
-        lines = difflib.unified_diff(text.splitlines(), new.splitlines(), lineterm="", n=0)
-        diff = "\n".join(f"  {line}" for line in list(lines)[2:])
-        raise StaleFiles(
-            f"{readme} does not show what {file} says:\n{diff}",
-            hint=f"imagegen template table --into {readme}",
-        )
-    readme.write_text(new, encoding="utf-8")
-    return True

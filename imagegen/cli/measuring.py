@@ -12,10 +12,12 @@ from imagegen.cli.options import (
     AllowUnknown,
     Base,
     BaseFrom,
+    Compression,
     Fmt,
     MatrixFile,
     Output,
     OwnFacts,
+    Packing,
     Select,
     Wheels,
     setup,
@@ -45,6 +47,7 @@ def size(
     ] = 5,
     base: BaseFrom = Base.pull,
     wheels: Wheels = "",
+    compression: Packing = Compression.zstd,
     matrix: MatrixFile = MATRIX,
     facts: OwnFacts = None,
     allow_unknown: AllowUnknown = False,
@@ -62,7 +65,7 @@ def size(
     from imagegen.report import Progress, sizes
 
     page = sizes.writable(html)
-    options = flow.Options(base=base.value, wheels=wheels)
+    options = flow.Options(base=base.value, wheels=wheels, compression=compression.value)
     found = measuring.measure(
         lambda: setup(matrix, facts, allow_unknown),
         Docker.connect, select or (), image or (), options, Progress(),

@@ -132,7 +132,7 @@ Ca = Annotated[
     typer.Option(
         "--ca",
         metavar="FILE",
-        help="CA bundle for the build's downloads, as a secret: it is in no layer.",
+        help="CA bundle to trust; a build gets it as a secret: it is in no layer.",
         envvar=["IMAGEGEN_CA", "SSL_CERT_FILE"],
     ),
 ]
@@ -250,6 +250,16 @@ Jobs = Annotated[
 NoSource = Annotated[
     bool,
     typer.Option("--no-source", help="Fail at once where flash-attn would have to be compiled."),
+]
+LedgerFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ledger",
+        metavar="FILE",
+        help="The ledger of templates, what was made where; templates.json beside the matrix, if "
+        "not given.",
+        envvar="IMAGEGEN_LEDGER",
+    ),
 ]
 # Of `wheel build --here`.
 Here = Annotated[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +12,7 @@ from imagegen.cli.options import (
     AllowUnknown,
     Ca,
     Fmt,
+    LedgerFile,
     MatrixFile,
     Output,
     OwnFacts,
@@ -65,13 +65,7 @@ def prune(
     older: Annotated[
         float, typer.Option("--older-than", metavar="DAYS", min=0, help="What is newer stays.")
     ] = 30.0,
-    ledger: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="The ledger of templates: what it names stays. Beside the matrix by default.",
-        ),
-    ] = None,
+    ledger: LedgerFile = None,
     repository: Repository = None,
     ca: Ca = "",
     matrix: MatrixFile = MATRIX,

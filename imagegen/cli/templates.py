@@ -12,10 +12,14 @@ from imagegen.cli.options import (
     AllowUnknown,
     Base,
     BaseFrom,
+    Ca,
+    Compression,
     Fmt,
+    LedgerFile,
     MatrixFile,
     Output,
     OwnFacts,
+    Packing,
     Repository,
     Select,
     Wheels,
@@ -23,7 +27,7 @@ from imagegen.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from imagegen.flow import Setup
+    from imagegen import flow
     from imagegen.templating import Options
 
 template = typer.Typer(
@@ -61,15 +65,6 @@ RegistryAuth = Annotated[
         help="Name or id of the registry login, in your account there, that pulls the image.",
     ),
 ]
-LedgerFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--ledger",
-        metavar="FILE",
-        help="What was made where; templates.json beside the matrix, if not given.",
-        envvar="IMAGEGEN_LEDGER",
-    ),
-]
 Into = Annotated[
     Path | None,
     typer.Option("--into", metavar="FILE", help="Write it between the markers of this README."),
@@ -89,6 +84,8 @@ def runpod(
     base: BaseFrom = Base.pull,
     repository: Repository = None,
     wheels: Wheels = "",
+    compression: Packing = Compression.zstd,
+    ca: Ca = "",
     matrix: MatrixFile = MATRIX,
     facts: OwnFacts = None,
     allow_unknown: AllowUnknown = False,
@@ -101,10 +98,11 @@ def runpod(
     from imagegen.templating import Options
 
     options = Options(
-        apply=apply, plan=plan, public=public, prefix=name_prefix, registry=registry_auth
+        apply=apply, plan=plan, public=public, prefix=name_prefix, registry=registry_auth, ca=ca
     )
+    how = _published(base, repository, wheels, compression, ca)
     it = setup(matrix, facts, allow_unknown)
-    _template("runpod", select, options, base, repository, wheels, it, _ledger(ledger, matrix), fmt)
+    _template("runpod", select, options, how, it, _ledger(ledger, matrix), fmt)
 
 
 @template.command("vast")
@@ -119,6 +117,8 @@ def vast(
     base: BaseFrom = Base.pull,
     repository: Repository = None,
     wheels: Wheels = "",
+    compression: Packing = Compression.zstd,
+    ca: Ca = "",
     matrix: MatrixFile = MATRIX,
     facts: OwnFacts = None,
     allow_unknown: AllowUnknown = False,
@@ -127,13 +127,17 @@ def vast(
     """vast.ai's templates of the selected targets.
 
     Prints what would be sent, as JSON. --plan and --apply need VAST_API_KEY in the environment. A
-    template is never edited there, which would end its link: new content is a new template.
+    template is never edited there, which would end its link: new content is a new template. It
+    holds no registry login: the image must be public, or the login be given on the instance.
     """
     from imagegen.templating import Options
 
-    options = Options(apply=apply, plan=plan, prune=prune_old, public=public, prefix=name_prefix)
+    options = Options(
+        apply=apply, plan=plan, prune=prune_old, public=public, prefix=name_prefix, ca=ca
+    )
+    how = _published(base, repository, wheels, compression, ca)
     it = setup(matrix, facts, allow_unknown)
-    _template("vast", select, options, base, repository, wheels, it, _ledger(ledger, matrix), fmt)
+    _template("vast", select, options, how, it, _ledger(ledger, matrix), fmt)
 
 
 @template.command("table")
@@ -144,41 +148,56 @@ def table(
     matrix: MatrixFile = MATRIX,
 ) -> None:
     """The published images with their deploy links, as a Markdown table."""
-    from imagegen import templating
+    from imagegen.errors import UsageError
+    from imagegen.pods import table as published
     from imagegen.report import templates as report
 
     file = _ledger(ledger, matrix)
-    if into is None:
-        report.table(templating.table(file))
+    if into:
+        report.into(into, differed=published.into(file, into, check=check))
+    elif check:
+        raise UsageError("--check compares with a file: --into names it", hint="--into README.md")
     else:
-        report.into(into, differed=templating.into(file, into, check=check))
+        report.table(published.table(file))
 
 
 def _ledger(given: Path | None, matrix: Path) -> Path:
     return given or matrix.with_name("templates.json")
 
 
+def _published(
+    base: Base, repository: list[str] | None, wheels: str, compression: Compression, ca: str
+) -> flow.Options:
+    """What tells one image of a target from another, and where it is asked for."""
+    from imagegen import bake, flow
+
+    return flow.Options(
+        network=bake.Network(ca=ca),
+        base=base.value,
+        repositories=tuple(dict.fromkeys(repository or ())),
+        wheels=wheels,
+        compression=compression.value,
+    )
+
+
 def _template(
     platform: str,
     select: list[str] | None,
     options: Options,
-    base: Base,
-    repository: list[str] | None,
-    wheels: str,
-    it: Setup,
+    how: flow.Options,
+    it: flow.Setup,
     ledger: Path,
     fmt: Output,
 ) -> None:
-    from imagegen import delivery, flow, report, templating
+    from imagegen import delivery, report, templating
     from imagegen.report import templates
 
-    repositories = tuple(repository or ())
-    how = flow.Options(base=base.value, repositories=repositories, wheels=wheels)
     say = report.Progress()
     pushed = delivery.published(it, select or (), how, say)
     if options.live:
         found = templating.run(platform, pushed, it.facts, options, ledger, say)
         templates.outcome(found, fmt.value)
+        templating.complete(found)
     else:
         rows = templating.specs(platform, pushed, it.facts, options)
         report.show([row.shown for row in rows])

@@ -115,14 +115,15 @@ class FlashAttn:
 class FlashAttnPackage:
     """FlashAttention-3 or -4: a package that is installed as it is, with all that it has.
 
-    ``requirement`` is what an installer is asked for; ``trains_on`` are the majors of the compute
-    capabilities that it has a backward pass for.
+    ``requirement`` is what an installer is asked for; ``gpus`` and ``trains_on`` are the majors of
+    the compute capabilities that it has a forward, and a backward pass for.
     """
 
     generation: int
     package: str
     version: Version
     requirement: str
+    gpus: tuple[int, ...]
     trains_on: tuple[int, ...]
 
     @property

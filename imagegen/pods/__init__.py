@@ -182,6 +182,7 @@ def vast(pushed: Pushed, wish: Wish | None = None) -> dict[str, object]:
         "docker_login_pass": "",
         "extra_filters": {
             "cuda_max_good": {"gte": float(minor(target.cuda))},
+            "cpu_arch": {"eq": "amd64"},  # there are Arm machines with an H100's capability
             **_cards(target.flash_attn),
         },
         "recommended_disk_space": max(60, disk(pushed)),

@@ -107,6 +107,12 @@ class Key(AuthBase):
                 f"{variable} holds spaces, control characters or letters that no key has",
                 hint="was more copied than the key?",
             )
+        # Every sign may be escaped, and again in JSON that is quoted in JSON.
+        signs = (
+            rf"(?:\\{{0,8}}{re.escape(sign)}|(?i:\\{{1,8}}u00{ord(sign):02x}|%{ord(sign):02x}))"
+            for sign in self._text
+        )
+        self._forms = re.compile("".join(signs))
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = f"Bearer {self._text}"
@@ -116,10 +122,8 @@ class Key(AuthBase):
         return "Key(…)"
 
     def hidden(self, text: str) -> str:
-        """``text`` without the key, as it is and as JSON writes it."""
-        for form in {self._text, json.dumps(self._text)[1:-1]}:
-            text = text.replace(form, "[key]")
-        return text
+        """``text`` without the key: as it is, as any writer of JSON has it, as in an address."""
+        return self._forms.sub("[key]", text)
 
 
 class Unanswered(PlatformError):
@@ -144,11 +148,13 @@ class Api:
         key: Key,
         patience: Patience | None = None,
         say: Say = log.info,
+        ca: str = "",
     ) -> None:
         """``address`` is the platform's own, or that of a stand-in; ``say`` hears of waiting.
 
         Raises:
-            UsageError: the address would send the key over an open line, or is none.
+            UsageError: the address would send the key over an open line, or is none; or the CA
+                bundle is not there.
         """
         self.platform, self.patience = platform, patience or Patience()
         self._address, self._key, self._say = _address(platform, address), key, say
@@ -157,14 +163,14 @@ class Api:
         self._session.headers["User-Agent"] = f"imagegen/{__version__}"
         self._session.headers["Accept-Encoding"] = "identity"
         self._session.trust_env = not is_here(urlsplit(self._address).hostname or "")
-        self._verify = bundle("")
+        self._verify = bundle(ca)
 
     @classmethod
-    def of(cls, platform: Platform, say: Say) -> Api:
+    def of(cls, platform: Platform, say: Say, ca: str = "") -> Api:
         """With the key, and maybe the address, that the environment holds."""
         key = Key(os.environ.get(platform.key_variable, ""), platform.key_variable)
         address = os.environ.get(platform.variable) or platform.address
-        return cls(platform, address, key, say=say)
+        return cls(platform, address, key, say=say, ca=ca)
 
     def close(self) -> None:
         """Leave the connections."""
@@ -204,7 +210,7 @@ class Api:
                 log.info("%s %s: %s", self.platform.name, what, status(response))
                 if code < 300:
                     return self._json(what, data, again=again)
-                why = f"{status(response)}{_told(self._key.hidden(data))}"
+                why = f"{status(response)}{self._quoted(data)}"
                 wanted, harmless = retry_after(response), again or code == 429
                 if code != 429 and code < 500:
                     raise self._refused(what, code, why)
@@ -250,7 +256,13 @@ class Api:
 
     def told(self, data: object) -> str:
         """What an answer says in words, without the key."""
-        return _told(self._key.hidden(json.dumps(data, ensure_ascii=False))).removeprefix(": ")
+        return self._quoted(json.dumps(data, ensure_ascii=False)).removeprefix(": ")
+
+    def _quoted(self, data: str) -> str:
+        """The same of an answer's text, as the end of a message; empty if it has no words."""
+        # Also after decoding, which may put the key together, and before it is cut in two.
+        text = self._key.hidden(_told(self._key.hidden(data)))
+        return f": {text[:SHOWN]}" if text else ""
 
     def _json(self, what: str, data: str, *, again: bool) -> object:
         if not data.strip():
@@ -259,9 +271,8 @@ class Api:
             value: object = json.loads(data)
         except ValueError:
             kind = PlatformError if again else Unanswered
-            quoted = _told(self._key.hidden(data))
             raise kind(
-                f"{self.platform.name}: {what}: the answer is no JSON{quoted}",
+                f"{self.platform.name}: {what}: the answer is no JSON{self._quoted(data)}",
                 hint="is there a proxy in between that answers by itself?",
             ) from None
         return value
@@ -312,8 +323,7 @@ def _told(data: str) -> str:
     else:
         words.append(str(value))
     text = " ".join("; ".join(filter(None, words)).split())
-    text = "".join(sign for sign in text if sign.isprintable())
-    return f": {text[:SHOWN]}" if text else ""
+    return "".join(sign for sign in text if sign.isprintable())
 
 
 def _one(error: object) -> str:

@@ -20,9 +20,9 @@ from imagegen.proc import Say
 class Entry:
     """One template on one platform.
 
-    ``content`` is the hash of what was sent, empty while a template is half-made; ``hash_id`` is
-    vast.ai's own, by which its links call it. ``superseded`` is the day on which a newer one took
-    its place, ``date`` the day on which it was made. Sizes in bytes.
+    ``content`` is the hash of what was sent, empty while a template is half-made, or where nobody
+    knows; ``hash_id`` is vast.ai's own, by which its links call it. ``superseded`` is the day on
+    which a newer one took its place, ``date`` the day on which it was made. Sizes in bytes.
     """
 
     platform: str
@@ -46,7 +46,7 @@ class Ledger:
         """Read the file, which need not be there.
 
         Raises:
-            UsageError: it is no ledger.
+            UsageError: it is no ledger, or its folder is not there.
         """
         self.path = path
         self.entries: tuple[Entry, ...] = ()
@@ -54,7 +54,12 @@ class Ledger:
             rows = json.loads(path.read_text(encoding="utf-8"))["templates"]
             self.entries = tuple(_entry(row) for row in rows)
         except FileNotFoundError:
-            pass
+            _folder(path)
+        except OSError as error:
+            raise UsageError(
+                f"{path}: the ledger of templates cannot be read: {error.strerror}",
+                hint="--ledger names the file, such as dockerfiles/templates.json",
+            ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(
                 f"{path} is no ledger of templates: {error}",
@@ -71,7 +76,12 @@ class Ledger:
 
     def put(self, entry: Entry) -> None:
         """Add it, or let it take the place of what was known of that id."""
-        rest = (e for e in self.entries if (e.platform, e.id) != (entry.platform, entry.id))
+        self._write((*self._others(entry), entry))
+
+    def only(self, entry: Entry) -> None:
+        """Add it as the one of its name: whatever else had the name on that platform is gone."""
+        name = (entry.platform, entry.name)
+        rest = (e for e in self._others(entry) if (e.platform, e.name) != name)
         self._write((*rest, entry))
 
     def supersede(self, entry: Entry, day: str) -> None:
@@ -80,14 +90,17 @@ class Ledger:
             replace(e, superseded=e.superseded or day)
             if (e.platform, e.name) == (entry.platform, entry.name)
             else e
-            for e in self.entries
-            if (e.platform, e.id) != (entry.platform, entry.id)
+            for e in self._others(entry)
         )
         self._write((*rest, replace(entry, superseded="")))
 
-    def drop(self, entry: Entry) -> None:
+    def drop(self, platform: str, id_: str) -> None:
         """Forget it."""
-        self._write(tuple(e for e in self.entries if e != entry))
+        self._write(tuple(e for e in self.entries if (e.platform, e.id) != (platform, id_)))
+
+    def _others(self, entry: Entry) -> tuple[Entry, ...]:
+        ours = (entry.platform, entry.id)
+        return tuple(e for e in self.entries if (e.platform, e.id) != ours)
 
     def _write(self, entries: tuple[Entry, ...]) -> None:
         order = sorted(entries, key=lambda e: (e.platform, e.name, e.date, e.id))
@@ -110,7 +123,7 @@ def locked(path: Path, say: Say) -> Iterator[Ledger]:
     Raises:
         UsageError: its folder is not there or cannot be written, or the file is no ledger.
     """
-    folder = path.absolute().parent
+    folder = _folder(path)
     if not os.access(folder, os.W_OK):
         raise UsageError(
             f"{folder} cannot be written: the ledger of templates belongs there",
@@ -127,6 +140,16 @@ def locked(path: Path, say: Say) -> Iterator[Ledger]:
         yield Ledger(path)
     finally:
         os.close(handle)
+
+
+def _folder(path: Path) -> Path:
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder} is no folder: the ledger of templates belongs there",
+            hint="make it, or let --ledger name another file",
+        )
+    return folder
 
 
 def _entry(row: object) -> Entry:

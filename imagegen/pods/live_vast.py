@@ -7,6 +7,7 @@ changes it. So new content is a new template, the old one stays as it is, and th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -23,11 +24,15 @@ Row = Mapping[str, object]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What to do with one template; ``there`` is the live one that is as wanted, by (id, hash)."""
+    """What to do with one template; ``there`` is the live one that is as wanted, by (id, hash).
+
+    ``forgotten`` are older ones of ours that the ledger does not know.
+    """
 
     change: Change
     there: tuple[str, str] | None = None
     notes: tuple[str, ...] = ()
+    forgotten: tuple[Row, ...] = ()
 
 
 class Vast:
@@ -78,31 +83,14 @@ class Vast:
 
     def verdict(self, spec: Spec, rows: Mapping[str, Row], ledger: Ledger) -> Verdict:
         """Compare with what is live: by the ledger's ids, and else by the mark in ``desc``."""
-        current = ledger.current("vast", spec.name)
-        notes = _noticed(current, rows)
-        for entry in sorted(ledger.of("vast", spec.name), key=lambda e: bool(e.superseded)):
-            row = rows.get(entry.id)
-            if row and entry.content == spec.content and row["hash_id"] == entry.hash_id:
-                there = (entry.id, entry.hash_id)
-                action = "restore" if entry.superseded else "keep"
-                return Verdict(
-                    change=Change(action=action),  # type: ignore[arg-type]
-                    there=there,
-                    notes=notes,
-                )
-        for id_, row in sorted(rows.items()):
-            if (row["name"], row.get("desc")) == (spec.name, spec.body["desc"]):
-                if any(id_ == entry.id for entry in ledger.of("vast", spec.name)):
-                    continue  # one of ours that was edited by hand since
-                there = (id_, str(row["hash_id"]))
-                return Verdict(change=Change(action="adopt"), there=there, notes=notes)
-        have = rows.get(current.id) if current else None
-        if have is None:
-            return Verdict(change=Change(action="create"), notes=notes)
-        # Of the fields that the search shows; what it calls them is as a template is written.
-        shown = {name: value for name, value in spec.body.items() if name in have}
-        edits = change(shown, have).edits
-        return Verdict(change=Change(action="replace", edits=edits), notes=notes)
+        found, there = _compared(spec, rows, ledger)
+        forgotten = _forgotten(spec, rows, ledger)
+        notes = _noticed(ledger.current("vast", spec.name), rows) + tuple(
+            f"{row['id']} is an older one of ours that the ledger does not know: noted there as "
+            "superseded"
+            for row in forgotten
+        )
+        return Verdict(change=found, there=there, notes=notes, forgotten=forgotten)
 
     def create(self, spec: Spec) -> tuple[str, str]:
         """Make it; returns id and hash.
@@ -156,6 +144,49 @@ class Vast:
             f"vast.ai: {what}: the answer is not what its schema says: {told}",
             hint="has its API changed?",
         )
+
+
+def _compared(
+    spec: Spec, rows: Mapping[str, Row], ledger: Ledger
+) -> tuple[Change, tuple[str, str] | None]:
+    """What is to be done, and the live template that is as wanted."""
+    known = ledger.of("vast", spec.name)
+    for entry in sorted(known, key=lambda e: bool(e.superseded)):
+        row = rows.get(entry.id)
+        if row and entry.content == spec.content and row["hash_id"] == entry.hash_id:
+            there = (entry.id, entry.hash_id)
+            return Change(action="restore" if entry.superseded else "keep"), there
+    # One of ours whose content was known, and that is another now, was edited by hand since.
+    edited = {entry.id for entry in known if entry.content}
+    for id_, row in sorted(rows.items()):
+        if (row["name"], row.get("desc")) == (spec.name, spec.body["desc"]) and id_ not in edited:
+            return Change(action="adopt"), (id_, str(row["hash_id"]))
+    current = ledger.current("vast", spec.name)
+    have = rows.get(current.id) if current else None
+    if have is None:
+        return Change(action="create"), None
+    # Of the fields that the search shows; what it calls them is as a template is written.
+    shown = {name: value for name, value in spec.body.items() if name in have}
+    return Change(action="replace", edits=change(shown, have).edits), None
+
+
+def digest(row: Row) -> str:
+    """The image's digest that ``desc`` shows, where it has our mark; else nothing."""
+    found = re.search(r", (sha256:[0-9a-f]{64}) \([0-9a-f]{12}\)$", str(row.get("desc")))
+    return found[1] if found else ""
+
+
+def _forgotten(spec: Spec, rows: Mapping[str, Row], ledger: Ledger) -> tuple[Row, ...]:
+    """The account's own of that name, with our mark of another content, that no entry knows."""
+    known = {entry.id for entry in ledger.entries if entry.platform == "vast"}
+    return tuple(
+        row
+        for id_, row in sorted(rows.items())
+        if id_ not in known
+        and row["name"] == spec.name
+        and row.get("desc") != spec.body["desc"]
+        and digest(row)
+    )
 
 
 def _noticed(current: Entry | None, rows: Mapping[str, Row]) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from imagegen.facts import Facts
-from imagegen.model import FlashAttn, Pushed, Target, driver_text, minor
+from imagegen.facts.rows import GpuFact
+from imagegen.model import FlashAttn, FlashAttnPackage, Pushed, Target, driver_text, minor
 
 if TYPE_CHECKING:
     import jinja2
@@ -41,11 +42,13 @@ def text(platform: str, pushed: Pushed, facts: Facts) -> str:
         target=target,
         minor=minor,
         driver=driver_text(target.driver),
-        cards=_cards(facts, target.archs, ()),
-        slow=_without_attention(target, facts),
+        cards=_joined(_cards(target, facts)),
+        without=_joined(_without_attention(target, facts)),
+        untrained=_joined(_untrained(target, facts)),
         flash_attn=target.flash_attn,
         kernels=isinstance(target.flash_attn, FlashAttn),
         capabilities=_capabilities,
+        majors=_majors,
         pushed=pushed,
         megabytes=round(pushed.compressed / 10**6),
         packages=sorted(target.packages),
@@ -53,18 +56,35 @@ def text(platform: str, pushed: Pushed, facts: Facts) -> str:
     return made.strip()
 
 
-def _cards(facts: Facts, archs: tuple[int, ...], without: tuple[int, ...]) -> str:
-    """The cards of x86_64 machines that run code for ``archs`` and none for ``without``."""
-    rows = [row for row in facts.gpu if row.host == "x86_64" and row.runs(archs)]
-    rows = [row for row in rows if not (without and row.runs(without))]
-    return ", ".join(sorted({row.name for row in rows}))
+def _cards(target: Target, facts: Facts) -> list[GpuFact]:
+    """The cards of x86_64 machines that run the image's torch."""
+    return [row for row in facts.gpu if row.host == "x86_64" and row.runs(target.archs)]
 
 
-def _without_attention(target: Target, facts: Facts) -> str:
-    """The cards that run the image's torch, and not its flash-attn kernels."""
-    if not isinstance(target.flash_attn, FlashAttn):
-        return ""
-    return _cards(facts, target.archs, target.flash_attn.archs)
+def _without_attention(target: Target, facts: Facts) -> list[GpuFact]:
+    """Those of them that do not run the image's flash-attn."""
+    held, cards = target.flash_attn, _cards(target, facts)
+    if isinstance(held, FlashAttnPackage):
+        return [row for row in cards if row.capability // 10 not in held.gpus]
+    return [row for row in cards if held and not row.runs(held.archs)]
+
+
+def _untrained(target: Target, facts: Facts) -> list[GpuFact]:
+    """Those that run its forward pass alone."""
+    held = target.flash_attn
+    if not isinstance(held, FlashAttnPackage):
+        return []
+    forward = set(held.gpus) - set(held.trains_on)
+    return [row for row in _cards(target, facts) if row.capability // 10 in forward]
+
+
+def _joined(cards: list[GpuFact]) -> str:
+    return ", ".join(sorted({row.name for row in cards}))
+
+
+def _majors(majors: tuple[int, ...]) -> str:
+    """``9.x, 10.x`` of (9, 10)."""
+    return ", ".join(f"{major}.x" for major in sorted(majors))
 
 
 def _capabilities(archs: tuple[int, ...]) -> str:

@@ -32,6 +32,7 @@ def outcome(found: Outcome, fmt: Format) -> None:
                 "planned": found.planned,
                 "templates": [_row(one) for one in found.done],
                 "pruned": [_pruned(one) for one in found.pruned],
+                "failed": [{"name": name, "error": str(why)} for name, why in found.failed.items()],
             }
         )
         return

@@ -54,7 +54,10 @@ class Client:
         kind = api.RUNPOD if self.name == "runpod" else api.VAST
         asked = api.Api(kind, self.platform.url, api.Key(key or self.key, "KEY"), QUICK)
         wanted = images or (pushed(),)
-        return templating.run(self.name, wanted, FACTS, how, self.ledger, self.said.append, asked)
+        say = self.said.append
+        found = templating.run(self.name, wanted, FACTS, how, self.ledger, say, asked)
+        templating.complete(found)
+        return found
 
     def actions(self, *images: Pushed, **options: Any) -> list[str]:
         return [one.change.action for one in self.run(*images, **options).done]

@@ -8,6 +8,7 @@ killed there.
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -115,7 +116,7 @@ class Platform:
 
 
 @contextmanager
-def served(platform: Platform) -> Iterator[Platform]:
+def served(platform: Platform, tls: ssl.SSLContext | None = None) -> Iterator[Platform]:
     """Serve it on a free port of the loopback."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -193,7 +194,9 @@ def served(platform: Platform) -> Iterator[Platform]:
             pass  # clients are killed here on purpose
 
     server = Server(("127.0.0.1", 0), Handler)
-    platform.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    platform.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

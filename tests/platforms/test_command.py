@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import signal
+import ssl
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.values import DEMO, DIGEST
+from tests.unit.values import DEMO, DIGEST, RESOLUTION, ROOT
 
 from .conftest import Client
-from .server import KEY, READER, Answer
+from .runpod import RunPod
+from .server import KEY, READER, Answer, Asked, Platform, served
 from .test_runpod import LIST, POST, whole
 from .test_vast import DELETE, SEARCH
 from .test_vast import POST as VAST_POST
@@ -95,6 +101,13 @@ def test_the_key_goes_over_no_open_line(runpod: Client, address: str) -> None:
     secret_free(done)
 
 
+SLASH, PLUS = KEY.replace("/", r"\/"), KEY.replace("+", r"\u002B")
+ESCAPED = (
+    *(f'{{"detail": "bad key {form}"}}' for form in (SLASH, PLUS, KEY.replace("r", r"\u0072", 1))),
+    json.dumps({"message": json.dumps({"detail": "x"}).replace("x", SLASH)}),  # of one behind it
+    f'{{"detail": "bad address ?key={KEY.replace("/", "%2f").replace("+", "%2B")}"}}',
+    f'{{"detail": "{"x" * 585} {SLASH}"}}',  # where a message is cut
+)
 ECHO = {"title": "Bad Request", "detail": f"key {KEY} is odd", "errors": [f"Bearer={KEY}"]}
 
 
@@ -105,6 +118,7 @@ ECHO = {"title": "Bad Request", "detail": f"key {KEY} is odd", "errors": [f"Bear
         (LIST, "answer", Answer(401, {"title": "Unauthorized", "detail": KEY})),
         (LIST, "answer", Answer(400, f"what is {KEY}\x1b[2J?", kind="text/plain")),
         (LIST, "answer", Answer(200, f"<b>{KEY}</b>", kind="text/html")),
+        *((LIST, "answer", Answer(400, text, kind="text/plain")) for text in ESCAPED),
         (POST, "answer", Answer(422, ECHO)),
         ("saveTemplate", "answer", Answer(200, {"errors": [{"message": f"no {KEY}"}]})),
         (LIST, "drop", None),
@@ -123,16 +137,85 @@ def test_a_key_is_in_no_output(
         assert "[key]" in done.stderr
     text = (done.stdout + done.stderr).replace("Bearer=[key]", "")
     assert KEY not in text and "Bearer" not in text and KEY[4:20] not in text
+    assert KEY[:8] not in text and not re.search(r"123.{0,6}=", text)
 
 
 def test_a_refusal_is_one_message_with_a_hint(runpod: Client) -> None:
     done = runpod.line("--apply", RUNPOD_API_KEY=READER)
     assert done.returncode == 9
     assert done.stderr.splitlines()[-2:] == [
-        "error: RunPod: POST /v2/templates: HTTP 403 Forbidden: Forbidden; the key lacks template "
-        "write",
+        f"error: {DEMO.id}: RunPod: POST /v2/templates: HTTP 403 Forbidden: Forbidden; the key "
+        "lacks template write",
         "  hint: the key may not write templates: give it that permission, or take another key",
     ]
+
+
+def test_failures_are_in_the_json_too(runpod: Client) -> None:
+    for _ in range(2):
+        runpod.platform.put(DEMO.id)
+    others = [target.id for target in RESOLUTION.targets if target.id != DEMO.id][:1]
+    done = runpod.line(DEMO.id, *others, "--apply", "--format", "json")
+    assert done.returncode == 9, done.stderr
+    found = json.loads(done.stdout)
+    assert [row["name"] for row in found["templates"]] == others
+    ((name, error),) = [(row["name"], row["error"]) for row in found["failed"]]
+    assert name == DEMO.id and "more than one template" in error
+    assert f"error: 1 of 2 templates failed; the others are as they should be\n{name}: {error}" in (
+        done.stderr
+    )
+
+
+def test_a_platform_behind_a_proxy_that_opens_tls(tmp_path: Path) -> None:
+    key, ca = tmp_path / "key.pem", tmp_path / "ca.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", key, "-out", ca),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(ca, key)
+    with served(RunPod(), tls) as platform:
+        one = Client(platform, tmp_path / "templates.json")
+        refused = one.line("--apply", IMAGEGEN_CA="", SSL_CERT_FILE="")
+        assert refused.returncode == 9 and "certificate" in refused.stderr.lower()
+        done = one.line("--apply", "--ca", str(ca))
+        assert done.returncode == 0, done.stderr
+    nowhere = one.line("--apply", "--ca", str(tmp_path / "none.pem"))
+    assert nowhere.returncode == 2 and "none.pem: no such file" in nowhere.stderr
+
+
+class Empty(Platform):
+    """A registry that has nothing."""
+
+    def answer(self, asked: Asked) -> Answer:
+        return Answer(200, {}) if asked.path == "/v2/" else Answer(404, {"errors": []})
+
+
+@pytest.mark.parametrize("packing", ["zstd", "gzip"])
+def test_what_is_not_published_is_told_with_the_command_that_makes_it_so(packing: str) -> None:
+    with served(Empty()) as registry:
+        host = registry.url.removeprefix("http://")
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "imagegen", "template", "vast", DEMO.id),
+                *("--repository", f"{host}/me/x", "--repository", "b.example/x"),
+                *("--compression", packing),
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            timeout=120,
+        )
+    assert done.returncode == 8, done.stderr
+    assert f"of 2 repositories the first is used: {host}/me/x\n" in done.stderr
+    more = "" if packing == "zstd" else " --compression gzip"
+    command = f"imagegen push {DEMO.id} --repository {host}/me/x{more}"
+    assert done.stderr.splitlines()[-1] == f"  hint: {command}"
 
 
 # --- kill -9 --------------------------------------------------------------------------------------

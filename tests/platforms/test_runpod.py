@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from imagegen import templating
 from imagegen.errors import PlatformError
 from imagegen.pods import LABELS
+from imagegen.pods import table as published
 from tests.unit.values import DEMO, FACTS, RESOLUTION, pushed
 
 from .conftest import Client
@@ -153,6 +155,60 @@ def test_a_deleted_template_is_made_anew(runpod: Client) -> None:
     assert done.change.action == "create" and f"{gone} was deleted by hand" in done.notes[0]
     assert [entry.id for entry in runpod.book.entries] == [done.id] != [gone]
     assert runpod.actions() == ["keep"]
+
+
+def test_a_remake_that_fails_leaves_no_dead_link(runpod: Client) -> None:
+    """Neither the one that was deleted by hand nor the one that was removed again is remembered."""
+    runpod.run()
+    runpod.platform.templates.clear()
+    runpod.platform.fault("saveTemplate", answer=GRAPHQL_NO, times=-1)
+    with pytest.raises(PlatformError, match="was removed again"):
+        runpod.run()
+    assert not runpod.live and not runpod.book.entries
+    runpod.platform.faults.clear()
+    assert runpod.actions() == ["create"]
+
+
+def test_a_remake_that_is_interrupted_leaves_one_entry(runpod: Client) -> None:
+    runpod.run()
+    runpod.platform.templates.clear()
+    runpod.platform.fault("saveTemplate", answer=GRAPHQL_NO, times=-1)
+    runpod.platform.fault("DELETE", answer=problem(500, "Internal Server Error", "x"), times=-1)
+    with pytest.raises(PlatformError, match="could not be removed"):
+        runpod.run()
+    (live,) = runpod.live
+    assert [(e.id, e.content) for e in runpod.book.entries] == [(live["id"], "")]
+    assert published.table(runpod.ledger) == published.NONE
+    runpod.platform.faults.clear()
+    assert runpod.actions() == ["complete"]
+    assert [entry.id for entry in runpod.book.entries] == [live["id"]]
+
+
+@pytest.mark.parametrize("dead", ["tpl0", "tpl9"])
+def test_two_entries_of_one_name_become_one(runpod: Client, dead: str) -> None:
+    """As an interrupted remake left them before."""
+    (done,) = runpod.run().done
+    (entry,) = runpod.book.entries
+    runpod.book.put(replace(entry, id=dead))
+    runpod.run()
+    assert [entry.id for entry in runpod.book.entries] == [done.id]
+
+
+@pytest.mark.parametrize("plan", [False, True])
+def test_one_failure_is_one_failure(runpod: Client, plan: bool) -> None:
+    images = [pushed(target) for target in RESOLUTION.targets[:3]]
+    names = [image.target.id for image in images]
+    for _ in range(2):
+        runpod.platform.put(names[1])
+    with pytest.raises(PlatformError) as caught:
+        runpod.run(*images, apply=not plan, plan=plan)
+    words = str(caught.value).splitlines()
+    done = "compared" if plan else "as they should be"
+    assert words[0] == f"1 of 3 templates failed; the others are {done}"
+    assert words[1].startswith(f"{names[1]}: RunPod has more than one template")
+    assert len(words) == 2 and "delete or rename" in caught.value.hint
+    made = [] if plan else [names[0], names[2]]
+    assert sorted(e.name for e in runpod.book.entries) == sorted(made)
 
 
 def test_a_template_of_that_name_that_the_ledger_does_not_know_is_taken_over(
@@ -341,6 +397,33 @@ def test_what_was_interrupted_by_the_user_is_undone(
     with pytest.raises(KeyboardInterrupt):
         runpod.run()
     assert not runpod.live and not runpod.book.entries
+    assert f"{DEMO.id}: the half-made template tpl0001 was removed again" in runpod.said
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["refused", "interrupted once more"])
+def test_what_cannot_be_undone_after_an_interrupt_is_said(
+    runpod: Client, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    first, second = (pushed(target) for target in RESOLUTION.targets[:2])
+    runpod.run(first)
+    monkeypatch.setattr("imagegen.pods.live_runpod.RunPod._save", interrupted)
+    if again:
+        monkeypatch.setattr("imagegen.pods.live_runpod.RunPod.delete", interrupted)
+    runpod.platform.fault("DELETE", answer=problem(500, "Internal Server Error", "x"), times=-1)
+    runpod.said.clear()
+    with pytest.raises(KeyboardInterrupt):
+        runpod.run(first, second)
+    words = "may still be there" if again else r"could not be removed \(.*\)"
+    at = f"{second.target.id}: "
+    assert [line for line in runpod.said if line.startswith(f"{first.target.id}: keep, tpl")]
+    assert [line for line in runpod.said if re.match(f"{re.escape(at)}the half-.* {words}", line)]
+    assert runpod.said[-1].startswith(f"{at}stopped on the way; the next run finds")
+    monkeypatch.undo()
+    runpod.platform.faults.clear()
+    assert runpod.actions(first, second) == ["keep", "complete"]
 
 
 @pytest.mark.parametrize("of", [LIST, "saveTemplate", "myself", POST])

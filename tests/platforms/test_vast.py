@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -180,6 +181,37 @@ def test_a_lost_ledger_makes_no_second_template(vast: Client, same: bool) -> Non
     assert len(vast.live) == 1 and vast.actions() == ["keep"]
 
 
+def test_older_ones_that_a_lost_ledger_knew_are_noted_and_can_be_deleted(vast: Client) -> None:
+    (first,) = vast.run().done
+    (second,) = vast.run(newer()).done
+    (spec,) = templating.specs("vast", [pushed()], FACTS, templating.Options())
+    by_hand = vast.platform.put(dict(spec.body) | {"desc": "mine", "env": "-p 1:1"})
+    theirs = vast.platform.put(dict(spec.body) | {"env": "-p 2:2", "private": False}, creator=OTHER)
+    vast.ledger.unlink()
+    planned = vast.run(newer(), apply=False, plan=True)
+    assert f"{first.id} is an older one of ours" in planned.done[0].notes[0]
+    found = vast.run(newer(), prune=True)
+    assert (found.done[0].id, found.pruned) == (second.id, ())  # people had no day to leave it
+    entries = {entry.id: entry for entry in vast.book.entries}
+    assert set(entries) == {first.id, second.id}
+    assert (entries[first.id].link, bool(entries[first.id].superseded)) == (first.link, True)
+    assert entries[first.id].image == pushed().pinned
+    assert vast.run(newer(), apply=False, plan=True).done[0].notes == ()
+    (old,) = vast.run(newer(), prune=True).pruned
+    assert (old.entry.id, old.kept) == (first.id, "")
+    assert {str(one["id"]) for one in vast.live} == {second.id, str(by_hand), str(theirs)}
+
+
+def test_a_noted_one_is_used_again_when_it_is_asked_for(vast: Client) -> None:
+    (first,) = vast.run().done
+    vast.run(newer())
+    vast.ledger.unlink()
+    vast.run(newer())
+    (done,) = vast.run().done
+    assert (done.change.action, done.id) == ("adopt", first.id)
+    assert len(vast.live) == 2 and vast.actions() == ["keep"]
+
+
 # --- faults ---------------------------------------------------------------------------------------
 
 
@@ -248,10 +280,34 @@ def test_a_search_that_is_none_is_no_empty_search(vast: Client, answer: object) 
     assert vast.platform.writes() == []
 
 
+def test_one_failure_is_one_failure(vast: Client) -> None:
+    images = [pushed(target) for target in RESOLUTION.targets[:3]]
+    vast.platform.fault(POST, answer=bad(400, "invalid_args", "no"), skip=1)
+    with pytest.raises(PlatformError, match="1 of 3 templates failed"):
+        vast.run(*images)
+    made = [images[0].target.id, images[2].target.id]
+    assert sorted(entry.target for entry in vast.book.entries) == sorted(made)
+
+
+def test_what_was_interrupted_is_said_and_found_by_the_next_run(
+    vast: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as meanwhile, pytest.raises(KeyboardInterrupt):
+        meanwhile.setattr("imagegen.pods.live_vast.Vast._made", interrupted)
+        vast.run()
+    assert vast.said == [
+        f"{DEMO.id}: stopped on the way; the next run finds what is there of it, and goes on"
+    ]
+    assert len(vast.live) == 1 and vast.actions() == ["adopt"]
+
+
 def test_what_was_made_before_a_failure_is_in_the_ledger(vast: Client) -> None:
     images = [pushed(target) for target in RESOLUTION.targets[:2]]
     vast.platform.fault(POST, answer=bad(400, "invalid_args", "no"), skip=1)
-    with pytest.raises(PlatformError):
+    with pytest.raises(PlatformError, match=rf"1 of 2 .*\n{re.escape(images[1].target.id)}: vast"):
         vast.run(*images)
     assert [entry.target for entry in vast.book.entries] == [images[0].target.id]
     assert vast.actions(*images) == ["keep", "create"]

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from imagegen import __main__, __version__, cli, errors, flow
+from imagegen import __main__, __version__, cli, delivery, errors, flow
 from imagegen.errors import ImagegenError
 
-from .values import FILE, RESOLUTION, ROOT
+from .values import FILE, RESOLUTION, ROOT, SETUP
 
 NETWORK = ("--base", "--fresh-base", "--ca", "--pypi-index", "--torch-index", "--apt-mirror")
 FETCH = tuple(option for option in NETWORK if option != "--fresh-base")
@@ -34,7 +35,7 @@ BUILD = (
 MACHINE = ("--gpu", "--driver")
 TEMPLATE = (
     *("--apply", "--plan", "--public", "--name-prefix", "--ledger", "--format"),
-    *("--base", "--repository", "--wheels"),
+    *("--base", "--repository", "--wheels", "--compression", "--ca"),
 )
 OPTIONS = {
     "list": ("--excluded", "--format", *MACHINE, *WHERE),
@@ -54,7 +55,16 @@ OPTIONS = {
         *("--registry", "--apply", "--older-than", "--ledger", "--repository", "--ca"),
         *("--format", *WHERE),
     ),
-    "size": ("--image", "--html", "--top", "--base", "--wheels", "--format", *WHERE),
+    "size": (
+        "--image",
+        "--html",
+        "--top",
+        "--base",
+        "--wheels",
+        "--compression",
+        "--format",
+        *WHERE,
+    ),
     "template runpod": (*TEMPLATE, "--registry-auth", *WHERE),
     "template vast": (*TEMPLATE, "--prune-old", *WHERE),
     "template table": ("--into", "--check", "--ledger", "--matrix"),
@@ -126,6 +136,34 @@ def test_the_version() -> None:
 
 def test_an_option_that_does_not_exist_is_a_matter_of_usage(line: Any) -> None:
     assert line("build", "--nonsense") == errors.UsageError.exit_code == 2
+
+
+def test_every_command_takes_the_ledger_from_the_same_variable(
+    line: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IMAGEGEN_LEDGER", "/none/of/these.json")
+    for words in (("prune", "--registry", "--repository", "a.example/x"), ("template", "table")):
+        assert line(*words) == 2
+        assert "/none/of" in capsys.readouterr().err
+
+
+def test_prune_without_a_ledger_says_so(tmp_path: Path) -> None:
+    said: list[str] = []
+    workspace = replace(SETUP.workspace, folder=tmp_path)
+    assert delivery._used(replace(SETUP, workspace=workspace), None, said.append) == set()
+    assert said == [
+        f"no ledger at {tmp_path}/templates.json: no template is known to use any of these"
+    ]
+
+
+def test_a_check_of_the_table_needs_a_file(line: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert line("template", "table", "--check") == 2
+    assert "--into" in capsys.readouterr().err
+
+
+def test_the_help_says_where_vast_gets_a_login() -> None:
+    text = " ".join(invoke("template", "vast", "--help")[1].split())
+    assert "the image must be public, or the login be given on the instance" in text
 
 
 # --- errors ---------------------------------------------------------------------------------------

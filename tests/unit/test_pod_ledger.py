@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegen import templating
 from imagegen.errors import StaleFiles, UsageError
+from imagegen.pods import table as published
 from imagegen.pods.ledger import Entry, Ledger, locked
 
 from .values import ROOT
@@ -46,7 +46,7 @@ def test_what_was_put_is_read_again(tmp_path: Path) -> None:
     assert Ledger(file).entries == (ENTRY, VAST)
     ledger.put(replace(ENTRY, content="d"))
     assert Ledger(file).current("runpod", "a-target") == replace(ENTRY, content="d")
-    ledger.drop(VAST)
+    ledger.drop("vast", VAST.id)
     assert len(Ledger(file).entries) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["templates.json"]
 
@@ -73,6 +73,14 @@ def test_superseded_is_all_but_the_one_in_use(tmp_path: Path) -> None:
     ledger.supersede(ledger.of("vast", "a-target")[0], "2026-04-04")
     current = ledger.current("vast", "a-target")
     assert current and current.id == "1"
+
+
+def test_one_that_is_the_only_one_has_no_other_of_its_name(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "x.json")
+    for entry in (ENTRY, replace(ENTRY, id="tpl2"), VAST, replace(ENTRY, id="tpl3", name="b")):
+        ledger.put(entry)
+    ledger.only(replace(ENTRY, id="tpl4"))
+    assert {entry.id for entry in Ledger(ledger.path).entries} == {"7", "tpl3", "tpl4"}
 
 
 def test_nothing_is_written_where_nothing_changed(tmp_path: Path) -> None:
@@ -103,11 +111,23 @@ def test_the_lock_leaves_nothing_and_needs_its_folder(tmp_path: Path) -> None:
     with locked(tmp_path / "x.json", print) as ledger:
         assert ledger.entries == ()
     assert not list(tmp_path.iterdir())
-    with (
-        pytest.raises(UsageError, match="cannot be written"),
-        locked(tmp_path / "none" / "x.json", print),
-    ):
-        pass
+
+
+@pytest.mark.parametrize("place", ["none/x.json", "file/x.json"])
+def test_a_ledger_without_its_folder_is_told(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / place
+    for use in (lambda: Ledger(path), lambda: locked(path, print).__enter__()):
+        with pytest.raises(UsageError) as caught:
+            use()
+        assert str(path if place == "file/x.json" else path.parent) in str(caught.value)
+        assert "--ledger" in caught.value.hint
+
+
+def test_a_folder_is_no_ledger(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read: Is a directory") as caught:
+        Ledger(tmp_path)
+    assert "--ledger names the file" in caught.value.hint
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -115,15 +135,15 @@ def test_the_lock_leaves_nothing_and_needs_its_folder(tmp_path: Path) -> None:
 
 def test_the_table_has_a_row_for_each_image(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
-    assert templating.table(file) == templating.NONE
+    assert published.table(file) == published.NONE
     ledger = Ledger(file)
     ledger.put(replace(ENTRY, content=""))  # half-made: nobody should deploy it
-    assert templating.table(file) == templating.NONE
+    assert published.table(file) == published.NONE
     for entry in (ENTRY, VAST, replace(VAST, id="6", superseded="2026-11-01")):
         ledger.put(entry)
     other = "ghcr.io/me/x:tag@sha256:2"
     ledger.put(replace(ENTRY, id="tpl2", target="b", name="b", image=other))
-    assert templating.table(file).splitlines() == [
+    assert published.table(file).splitlines() == [
         "| target | image | to pull | unpacked | RunPod | vast.ai |",
         "|---|---|---|---|---|---|",
         "| a-target | `ghcr.io/me/x:tag@sha256:1` | 2.9 GB | 7.0 GB "
@@ -136,14 +156,14 @@ def test_a_readme_gets_the_table_between_its_markers(tmp_path: Path) -> None:
     file, readme = tmp_path / "x.json", tmp_path / "README.md"
     readme.write_text("# x\n\n<!-- published -->\n<!-- /published -->\n\nend\n")
     with pytest.raises(StaleFiles, match="No image is published yet") as caught:
-        templating.into(file, readme, check=True)
+        published.into(file, readme, check=True)
     assert caught.value.hint == f"imagegen template table --into {readme}"
-    assert templating.into(file, readme, check=False)
-    assert not templating.into(file, readme, check=True)
+    assert published.into(file, readme, check=False)
+    assert not published.into(file, readme, check=True)
     Ledger(file).put(ENTRY)
     with pytest.raises(StaleFiles, match=r"\+\| a-target \|"):
-        templating.into(file, readme, check=True)
-    assert templating.into(file, readme, check=False)
+        published.into(file, readme, check=True)
+    assert published.into(file, readme, check=False)
     text = readme.read_text()
     assert text.startswith("# x\n\n<!-- published -->\n| target |")
     assert text.endswith(" |\n<!-- /published -->\n\nend\n")
@@ -156,12 +176,43 @@ def test_a_readme_gets_the_table_between_its_markers(tmp_path: Path) -> None:
 def test_a_readme_without_markers_is_left_alone(tmp_path: Path, text: str) -> None:
     readme = tmp_path / "README.md"
     with pytest.raises(UsageError, match="No such file"):
-        templating.into(tmp_path / "x.json", readme, check=False)
+        published.into(tmp_path / "x.json", readme, check=False)
     readme.write_text(text)
     with pytest.raises(UsageError, match="once each"):
-        templating.into(tmp_path / "x.json", readme, check=False)
+        published.into(tmp_path / "x.json", readme, check=False)
     assert readme.read_text() == text
 
 
+def test_a_readme_that_is_no_text_is_left_alone(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_bytes(b"caf\xe9 <!-- published -->\n<!-- /published -->")
+    with pytest.raises(UsageError, match=r"is no UTF-8: .* at byte 3"):
+        published.into(tmp_path / "x.json", readme, check=False)
+    assert readme.read_bytes().startswith(b"caf\xe9")
+
+
+def test_a_readme_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, link = tmp_path / "real.md", tmp_path / "README.md"
+    real.write_text("<!-- published --><!-- /published -->" + "x" * 100)
+    real.chmod(0o640)
+    link.symlink_to(real)
+    before, write = real.read_text(), Path.write_text
+
+    def full(path: Path, text: str, **how: str) -> int:
+        write(path, text[:30], **how)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk, pytest.raises(OSError, match="No space"):
+        disk.setattr(Path, "write_text", full)
+        published.into(tmp_path / "x.json", link, check=False)
+    assert real.read_text() == before
+    assert published.into(tmp_path / "x.json", link, check=False)
+    assert published.NONE in real.read_text() and link.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert {path.name for path in tmp_path.iterdir()} == {"real.md", "README.md"}
+
+
 def test_the_readme_shows_what_the_ledger_says() -> None:
-    assert not templating.into(ROOT / "dockerfiles/templates.json", ROOT / "README.md", check=True)
+    assert not published.into(ROOT / "dockerfiles/templates.json", ROOT / "README.md", check=True)

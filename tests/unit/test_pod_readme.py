@@ -7,7 +7,7 @@ import re
 import pytest
 
 from imagegen import pods
-from imagegen.model import FlashAttn, Target, minor
+from imagegen.model import FlashAttn, FlashAttnPackage, Target, minor
 from imagegen.pods import readme
 
 from .values import DEMO, DIGEST, FACTS, KEY, RESOLUTION, pushed
@@ -40,11 +40,38 @@ def test_every_card_is_where_it_belongs(target: Target) -> None:
     assert listed
     cards = set(listed[1].split(", "))
     assert cards == {r.name for r in FACTS.gpu if r.host == "x86_64" and r.runs(target.archs)}
-    if isinstance(target.flash_attn, FlashAttn):
-        found = re.search(r"It does not run on (.*)\.\n", text)
-        slow = set(found[1].split(", ")) if found else set()
-        run = {r.name for r in FACTS.gpu if r.runs(target.flash_attn.archs)}
-        assert slow == cards - run
+
+    def said(pattern: str) -> set[str]:
+        found = re.search(pattern, text)
+        return set(found[1].split(", ")) if found else set()
+
+    held, without = target.flash_attn, said(r"It does not run on (.*?)\.\n")
+    if isinstance(held, FlashAttn):
+        assert without == cards - {r.name for r in FACTS.gpu if r.runs(held.archs)}
+    elif held:
+        majors = {r.name: r.capability // 10 for r in FACTS.gpu}
+        forward = said(r"no backward pass for (.*?): there it only infers\.")
+        trained = said(r"trains on compute capability (.*?)\.(?:\n| It)")
+        assert trained == {f"{major}.x" for major in held.trains_on}
+        for card in cards:
+            assert (card in without) == (majors[card] not in held.gpus)
+            assert (card in without | forward) == (majors[card] not in held.trains_on)
+        assert without | forward <= cards and not without & forward
+
+
+def test_what_another_generation_does_not_run_on_is_named() -> None:
+    (one, *_) = (t for t in RESOLUTION.targets if isinstance(t.flash_attn, FlashAttnPackage))
+    text = readme.text("vast", pushed(one), FACTS)
+    assert "trains on compute capability 9.x, 10.x, 11.x, 12.x. It has no backward pass for" in text
+    assert re.search(r"no backward pass for [^:]*\bA100, ", text)
+    assert re.search(r"does not run on [^.]*\bT4\b", text)
+
+
+def test_jupyter_on_vast_is_reached_through_ssh() -> None:
+    """From outside its port is a random one, and plain HTTP."""
+    text = readme.text("vast", pushed(), FACTS)
+    assert "`ssh -L 8888:localhost:8888 -p PORT root@ADDRESS`" in text
+    assert "http://localhost:8888" in text and "on port 8888" not in text
 
 
 def test_the_source_s_revision_is_told_where_the_image_has_it() -> None:

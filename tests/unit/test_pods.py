@@ -65,7 +65,10 @@ def test_the_keys_are_those_that_runpod_knows() -> None:
 @EVERY
 def test_vast_is_asked_for_a_gpu_and_a_driver_that_can(target: Target) -> None:
     vast = pods.vast(pushed(target))
-    filters: dict[str, object] = {"cuda_max_good": {"gte": float(minor(target.cuda))}}
+    filters: dict[str, object] = {
+        "cuda_max_good": {"gte": float(minor(target.cuda))},
+        "cpu_arch": {"eq": "amd64"},
+    }
     if isinstance(target.flash_attn, FlashAttn):
         archs = target.flash_attn.archs
         filters["compute_cap"] = {"gte": archs[0] * 10, "lt": (archs[-1] // 10 + 1) * 100}
