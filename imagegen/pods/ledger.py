@@ -53,7 +53,7 @@ class Ledger:
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))["templates"]
             self.entries = tuple(_entry(row) for row in rows)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             _folder(path)
         except OSError as error:
             raise UsageError(
