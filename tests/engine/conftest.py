@@ -15,7 +15,7 @@ from imagegen import bake, base, flow, plan, registry
 from imagegen.base import Base
 from imagegen.demo import demo_target
 from imagegen.engine import Docker
-from imagegen.model import CPU, Built, Check, Image, Report, Target, Tested
+from imagegen.model import CPU, Built, Check, Compression, Image, Report, Target, Tested
 
 from . import browser, small
 
@@ -165,7 +165,10 @@ def tiny(
     made: list[str] = []
 
     def make(
-        megabytes: int = 1, target: Target | None = None, labels: dict[str, str] | None = None
+        megabytes: int = 1,
+        target: Target | None = None,
+        labels: dict[str, str] | None = None,
+        compression: Compression = "zstd",
     ) -> Tested:
         target = target or setup.resolution.targets[0]
         key = secrets.token_hex(32)
@@ -177,6 +180,7 @@ def tiny(
             if labels is None
             else labels,
             key=key,
+            compression=compression,
         )
         (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY noise /\n")
         (tmp_path / "noise").write_bytes(os.urandom(megabytes * 1_000_000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import threading
@@ -71,6 +72,15 @@ def test_what_is_pushed_is_what_was_tested(
     assert pushed.compressed == sum(row["size"] for row in layers)
     assert pushed.sent
     assert not pushed.moved
+
+
+def test_layers_may_be_gzip(engine: Docker, open_registry: str, tiny: TinyImage, name: str) -> None:
+    tested = tiny(compression="gzip")
+    push(engine, tested, f"{open_registry}/{name}")
+    (layer,) = read(open_registry, name, tag_of(tested)).json()["layers"]
+    assert layer["mediaType"] == "application/vnd.oci.image.layer.v1.tar+gzip"
+    blob = requests.get(f"http://{open_registry}/v2/{name}/blobs/{layer['digest']}", timeout=10)
+    assert b"ustar" in gzip.decompress(blob.content)[:512]
 
 
 def test_what_is_attached_to_an_image_can_be_read_by_anybody(
