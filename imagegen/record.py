@@ -24,6 +24,7 @@ def of(report: Report) -> Record:
         engine=report.engine,
         unpacked=report.built.unpacked,
         version=__version__,
+        suite=report.suite,
     )
 
 
@@ -36,6 +37,7 @@ def document(record: Record, target: Mapping[str, object]) -> bytes:
         "target": dict(target),
         "at": moment(record.at),
         "engine": record.engine,
+        "suite": record.suite,
         "seconds": round(record.seconds, 1),
         "unpacked_bytes": record.unpacked,
         "levels": list(record.asked.levels),
@@ -63,6 +65,7 @@ def parse(body: bytes) -> Record:
             engine=str(row["engine"]),
             unpacked=int(row["unpacked_bytes"]),
             version=str(row["imagegen"]),
+            suite=str(row.get("suite", "")),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no report of a test: {error!r}") from error

@@ -45,6 +45,7 @@ def checked(
         asked=asked,
         at=time.time(),
         engine=engine.version,
+        suite=checks.version(ONSTART),
     )
     if report.passed:
         keep(folder, report)
@@ -89,7 +90,16 @@ def kept(folder: Path, built: Built, asked: Asked) -> Report | None:
         ran = sum(check.status != "skip" for check in found)  # skipped is not passed
         at = time.strftime("%Y-%m-%d %H:%M", time.localtime(old.at))
         why = f"already tested: {ran} checks of these bytes on {at} (--again repeats them)"
-        return Report.of(built, found, old.seconds, why, asked=asked, at=old.at, engine=old.engine)
+        return Report.of(
+            built,
+            found,
+            old.seconds,
+            why,
+            asked=asked,
+            at=old.at,
+            engine=old.engine,
+            suite=old.suite,
+        )
     return None
 
 

@@ -151,13 +151,15 @@ class Outcome:
 class Report(Outcome):
     """The outcome for an image that was built here.
 
-    ``at`` is when its checks ended, in seconds since 1970; ``engine`` the engine that ran them.
+    ``at`` is when its checks ended, in seconds since 1970; ``engine`` the engine that ran them, and
+    ``suite`` a hash of those of them that are not in the image.
     """
 
     built: Built
     asked: Asked = field(default_factory=Asked)
     at: float = 0.0
     engine: str = ""
+    suite: str = ""
 
     @classmethod
     def of(
@@ -170,6 +172,7 @@ class Report(Outcome):
         asked: Asked | None = None,
         at: float = 0.0,
         engine: str = "",
+        suite: str = "",
     ) -> Report:
         """Under the target's id and the digest of what was built."""
         return cls(
@@ -182,6 +185,7 @@ class Report(Outcome):
             asked=asked or Asked(),
             at=at,
             engine=engine,
+            suite=suite,
         )
 
 
@@ -190,7 +194,7 @@ class Record:
     """A report as it is kept: on the machine that ran it, and beside the image in a registry.
 
     ``key`` is the image's, ``unpacked`` in bytes, ``at`` in seconds since 1970, ``version``
-    imagegen's.
+    imagegen's, ``suite`` a hash of the checks.
     """
 
     digest: str
@@ -202,6 +206,7 @@ class Record:
     engine: str
     unpacked: int
     version: str
+    suite: str = ""
 
     def allows(self, digest: str) -> bool:
         """Whether these bytes may have a public name: they passed all that a push asks for."""

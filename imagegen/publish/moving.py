@@ -19,8 +19,8 @@ from imagegen.oci.repository import Manifest, Repository
 from imagegen.proc import Say
 from imagegen.publish.finding import see
 
-Age = tuple[Version, Version, Version]
-"""torch, CUDA and the distribution's release: what makes one image newer than another."""
+Age = tuple[Version, Version, str, Version]
+"""torch, CUDA, and the distribution with its release: what makes one image newer than another."""
 
 ATTEMPTS = 4
 """Times that a tag is written or judged anew when others write it at the same time."""
@@ -37,14 +37,22 @@ class Moved:
 
 def age(target: Target) -> Age:
     """How new a target is."""
-    return target.torch, target.cuda, target.os.version
+    return target.torch, target.cuda, target.os.distribution, target.os.version
+
+
+def newer(one: Age, other: Age) -> bool:
+    """Whether one is newer; releases of two distributions say nothing of one another."""
+    if one[:2] != other[:2]:
+        return one[:2] > other[:2]
+    return one[2] == other[2] and one[3] > other[3]
 
 
 def age_of(promise: Mapping[str, Any]) -> Age | None:
     """The same of what an image says of itself; None for an image that is not imagegen's."""
     try:
-        words = promise["torch"], promise["cuda"], promise["os"]["version"]
-        return Version(words[0]), Version(words[1]), Version(words[2])
+        os = promise["os"]
+        release = Version(os["version"])
+        return Version(promise["torch"]), Version(promise["cuda"]), str(os["id"]), release
     except (KeyError, TypeError, InvalidVersion):
         return None
 
@@ -102,7 +110,7 @@ def _why_stay(repository: Repository, tag: str, mine: Age, *, back: bool, wrote:
         return ""
     if theirs is None:
         return "it is an image that imagegen has not made (--move-back replaces it)"
-    if theirs > mine:
-        torch, cuda, _ = theirs
+    if newer(theirs, mine):
+        torch, cuda, *_ = theirs
         return f"it is torch {torch} with CUDA {cuda}, which is newer (--move-back replaces it)"
     return ""

@@ -251,6 +251,18 @@ def test_what_is_not_published_is_made(
             delivery.published(setup, [image.target.id], options, print)
 
 
+def test_other_checks_than_those_of_the_report_are_run(
+    repository: Repository, setup: flow.Setup, images: tuple[Image, ...]
+) -> None:
+    put(repository, images[0], suite="of another version")
+    options, ids = flow.Options(repositories=(repository.name,)), [images[0].target.id]
+    with pytest.raises(AssertionError, match="no engine is needed"):
+        delivery.test(setup, never, ids, options, print)
+    assert not delivery.push(setup, never, ids, options, print).failed, (
+        "it passed when it was pushed"
+    )
+
+
 @pytest.mark.parametrize("more", [{"again": True}, {"asked": Asked(required=frozenset({"gpu"}))}])
 def test_who_asks_for_more_than_was_tested_gets_it_tested(
     repository: Repository, setup: flow.Setup, images: tuple[Image, ...], more: dict[str, Any]
