@@ -64,7 +64,7 @@ def demo(it: flow.Setup, options: flow.Options, say: Say) -> Demo:
         for line in fixed.undo:
             say(f"to undo this: {line}")
         why.append("installed or started" if fixed.did else "an engine already runs")
-    from imagegen import publish, registry
+    from imagegen import papers, publish, registry
     from imagegen.engine import Docker
 
     with contextlib.closing(Docker.connect()) as engine:
@@ -83,7 +83,8 @@ def demo(it: flow.Setup, options: flow.Options, say: Say) -> Demo:
             why.append(report.cached)
         with step("push") as why:
             host = registry.start(engine, made, options.network, say)
-            parcel = publish.Parcel(tested=tested, repository=f"{host}/{REPOSITORY}")
+            bill = papers.bill(engine, built, flow.cache() / "papers")
+            parcel = publish.Parcel(tested=tested, repository=f"{host}/{REPOSITORY}", sbom=bill)
             done = publish.push(engine, [parcel], say, ca=options.network.ca)
             delivery.delivered(done)
             (pushed,) = done.pushed
