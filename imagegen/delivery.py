@@ -22,7 +22,7 @@ from imagegen.oci.repository import Refused, Repository
 from imagegen.pods import ONSTART
 from imagegen.proc import Say
 from imagegen.publish import Arrived, Parcel, Publication, pruning
-from imagegen.publish.pruning import Old
+from imagegen.publish.pruning import Old, Pruned
 
 if TYPE_CHECKING:
     from imagegen.engine import Docker
@@ -59,9 +59,8 @@ def test(
     them run here.
     """
     plain = options.asked == Asked() and not options.again
-    there = _published(it, select, options, say) if plain else {}
     suite = checks.version(ONSTART)
-    there = {id_: one for id_, one in there.items() if one.record.suite == suite}
+    there = _published(it, select, options, say, suite) if plain else {}
     if not (missing := _left(it, select, there)):
         return tuple(map(_outcome, there.values()))
     tested = flow.test(it, connect(), missing, options, say)
@@ -192,12 +191,12 @@ def prune(
     older: float,
     ledger: Path | None,
     apply: bool,
-) -> tuple[tuple[Old, ...], tuple[Old, ...]]:
+) -> Pruned:
     """What could be deleted in the repositories, and what was.
 
     Raises:
         UsageError: a repository names no registry, or the ledger is not there.
-        RegistryError: a registry does not answer, or does not delete.
+        RegistryError: a registry does not answer.
     """
     names = repositories or (it.workspace.matrix.publish.repository,)
     for name in names:
@@ -205,12 +204,28 @@ def prune(
     used = _used(it, ledger, say)
     found: list[Old] = []
     gone: list[Old] = []
+    failed: dict[str, RegistryError] = {}
     for name in names:
         repository = Repository(name, ca=ca, say=say)
         mine = pruning.plan(repository, now=time.time(), older=older, used=used, say=say)
         found += mine
-        gone += pruning.remove(repository, mine, say) if apply else ()
-    return tuple(found), tuple(gone)
+        if apply:
+            went, why = pruning.remove(repository, mine, say)
+            gone += went
+            failed |= why
+    return Pruned(found=tuple(found), gone=tuple(gone), failed=failed)
+
+
+def deleted(done: Pruned) -> None:
+    """All that was to go is gone.
+
+    Raises:
+        RegistryError: naming what could not be deleted.
+    """
+    if done.failed:
+        first = next(iter(done.failed.values()))
+        words = "\n".join(f"{name}: {error}" for name, error in done.failed.items())
+        raise RegistryError(f"not deleted:\n{words}", hint=first.hint)
 
 
 def _used(it: Setup, ledger: Path | None, say: Say) -> set[str]:
@@ -232,9 +247,11 @@ def _aliases(it: Setup, target_id: str) -> tuple[str, ...]:
     return tuple(sorted(tag for tag, id_ in it.aliases.items() if id_ == target_id))
 
 
-def _published(it: Setup, select: Sequence[str], options: Options, say: Say) -> dict[str, Pushed]:
-    """What every repository has, by target id; nothing where none names a registry, or one does not
-    answer: then it is made here.
+def _published(
+    it: Setup, select: Sequence[str], options: Options, say: Say, suite: str = ""
+) -> dict[str, Pushed]:
+    """What every repository has, by target id, with a report by the checks ``suite`` if that is
+    named; nothing where none names a registry, or one does not answer: then it is made here.
     """
     repositories = _repositories(it, options)
     if options.force or options.fresh_base or not all(map(publish.names_registry, repositories)):
@@ -248,7 +265,7 @@ def _published(it: Setup, select: Sequence[str], options: Options, say: Say) -> 
     there = {}
     for image in chosen:
         mine = [found.get((image.key, repository)) for repository in repositories]
-        if all(mine) and mine[0]:
+        if all(mine) and mine[0] and suite in ("", mine[0].pushed.record.suite):
             there[image.target.id] = mine[0].pushed
             say(f"{image.target.id}: {mine[0].pushed.cached}")
     return there

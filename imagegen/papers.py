@@ -52,18 +52,19 @@ def provenance(engine: Docker, built: Built, folder: Path, say: Say) -> bytes:
         if engine.local(attested) is None:
             return b""
         say(f"{name}: reading its provenance out of the engine")
-        return _public(engine.statement(attested, built.digest))
+        return engine.statement(attested, built.digest)
 
     try:
         found = _kept(folder / f"{built.digest.removeprefix('sha256:')}.intoto.json", made)
+        if not found:
+            say(f"{name}: no provenance: not built by this engine's own BuildKit, or long ago")
+        return _public(found)
     except EngineError as error:
         say(f"{name}: no provenance: {error}")
         return b""
-    if not found:
-        say(f"{name}: no provenance: it was not built by this engine's own BuildKit, or long ago")
-    with suppress(EngineError):  # it takes no space that the image does not
-        engine.remove(attested)
-    return found
+    finally:
+        with suppress(EngineError):  # it takes no space that the image does not
+            engine.remove(attested)
 
 
 def _public(statement: bytes) -> bytes:
@@ -73,10 +74,9 @@ def _public(statement: bytes) -> bytes:
         EngineError: it tells of this machine: buildx makes build arguments of the proxies in
             docker's configuration, logins and all, and BuildKit writes them down.
     """
-    row = json.loads(statement)
-    given = row.get("predicate", {}).get("invocation", {}).get("parameters", {}).get("args", {})
-    names = {name.removeprefix("build-arg:") for name in given if name.startswith("build-arg:")}
-    if private := names - OWN_ARGUMENTS:
+    # Wherever a version of the schema keeps them: SLSA 1 has another place than 0.2.
+    given = set(re.findall(r'"build-arg:([^"]+)"', statement.decode(errors="replace")))
+    if private := given - OWN_ARGUMENTS:
         raise EngineError(f"it would publish {', '.join(sorted(private))} of this machine")
     if re.search(rb"://[^/\s\"@]+:[^/\s\"@]+@", statement):
         raise EngineError("it would publish a login")

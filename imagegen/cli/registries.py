@@ -87,7 +87,8 @@ def prune(
     if not registry:
         raise UsageError("say where: --registry", hint="docker image prune is for the engine")
     it = setup(matrix, facts, allow_unknown)
-    found, gone = delivery.prune(
+    done = delivery.prune(
         it, repository or (), report.Progress(), ca=ca, older=older, ledger=ledger, apply=apply
     )
-    registries.prunable(found, gone, fmt.value, applied=apply)
+    registries.prunable(done, fmt.value, applied=apply)
+    delivery.deleted(done)

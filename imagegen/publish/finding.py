@@ -93,8 +93,15 @@ def see(repository: Repository, ref: str) -> Seen | None:
 
 
 def passing(repository: Repository, digest: str) -> Record | None:
-    """The newest report beside an image that lets it be published; None where there is none."""
-    return max(reports(repository, digest), key=lambda one: one.at, default=None)
+    """The report beside an image that lets it be published: the one of most, and then the newest;
+    None where there is none.
+    """
+    return max(reports(repository, digest), key=worth, default=None)
+
+
+def worth(one: Record) -> tuple[int, int, float]:
+    """Which of several reports of one image says most."""
+    return len(one.asked.levels), len(one.asked.required), one.at
 
 
 def reports(repository: Repository, digest: str) -> list[Record]:

@@ -12,7 +12,7 @@ from imagegen.errors import RegistryError, UsageError
 from imagegen.model import REPOSITORY, Record
 from imagegen.oci.repository import Descriptor, Repository
 from imagegen.proc import Say
-from imagegen.publish.finding import PROVENANCE, REPORT, SBOM, Seen, see
+from imagegen.publish.finding import PROVENANCE, REPORT, SBOM, Seen, see, worth
 
 KINDS = {"report": REPORT, "sbom": SBOM, "provenance": PROVENANCE}
 
@@ -72,7 +72,7 @@ def inspect(ref: str, say: Say, *, ca: str = "") -> Inspected:
             except ValueError:  # of another version of imagegen
                 continue
             passed += [found] * found.allows(digest)
-    newest = max(passed, key=lambda one: one.at, default=None)
+    newest = max(passed, key=worth, default=None)
     return Inspected(ref=ref, seen=seen, attached=attached, report=newest)
 
 

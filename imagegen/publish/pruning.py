@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -38,6 +38,15 @@ class Old:
     attached: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pruned:
+    """What could go and what not, what went, and what could not be deleted, by name."""
+
+    found: tuple[Old, ...]
+    gone: tuple[Old, ...]
+    failed: Mapping[str, RegistryError]
+
+
 def plan(
     repository: Repository, *, now: float, older: float, used: Collection[str], say: Say
 ) -> tuple[Old, ...]:
@@ -68,13 +77,16 @@ def plan(
     return (*found, *_orphans(repository, tags, used, signed))
 
 
-def remove(repository: Repository, old: Sequence[Old], say: Say) -> tuple[Old, ...]:
-    """Delete what could go, the image before what was attached to it; returns what is gone.
+def remove(
+    repository: Repository, old: Sequence[Old], say: Say
+) -> tuple[tuple[Old, ...], dict[str, RegistryError]]:
+    """Delete what could go, the image before what was attached to it; returns what is gone, and
+    why others could not be deleted, by tag.
 
-    A tag that came to point to one of them since the plan was made keeps it. One that cannot be
-    deleted does not keep the others; it is said, and stays.
+    A tag that came to point to one of them since the plan was made keeps it.
     """
-    gone = []
+    gone: list[Old] = []
+    failed: dict[str, RegistryError] = {}
     for one in old:
         if one.keeps:
             continue
@@ -82,8 +94,9 @@ def remove(repository: Repository, old: Sequence[Old], say: Say) -> tuple[Old, .
             if _removed(repository, one, say):
                 gone.append(one)
         except RegistryError as error:
+            failed[f"{repository.name}:{one.tag}"] = error
             say(f"{one.tag} stays: {error}")
-    return tuple(gone)
+    return tuple(gone), failed
 
 
 def _removed(repository: Repository, one: Old, say: Say) -> bool:
@@ -103,11 +116,15 @@ def _removed(repository: Repository, one: Old, say: Say) -> bool:
         say(f"{one.tag} stays: {other} points to it by now")
         return False
     repository.delete(one.digest)
-    for digest in one.attached:
-        repository.delete(digest)
-    if listed := repository.digest(one.digest.replace(":", "-")):
-        repository.delete(listed)
-    say(f"{one.tag} is gone")
+    try:
+        for digest in one.attached:
+            repository.delete(digest)
+        if listed := repository.digest(one.digest.replace(":", "-")):
+            repository.delete(listed)
+    except RegistryError as error:
+        say(f"{one.tag} is gone, but not all that was attached to it: {error}")
+    else:
+        say(f"{one.tag} is gone")
     return True
 
 

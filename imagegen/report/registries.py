@@ -12,7 +12,7 @@ from imagegen.report import Format, show, size, table
 
 if TYPE_CHECKING:
     from imagegen.publish.inspecting import Attached, Inspected
-    from imagegen.publish.pruning import Old
+    from imagegen.publish.pruning import Pruned
 
 
 def inspected(one: Inspected, fmt: Format) -> None:
@@ -30,8 +30,9 @@ def documents(bodies: Sequence[bytes]) -> None:
         sys.stdout.write(body.decode(errors="replace") + "\n")
 
 
-def prunable(found: Sequence[Old], gone: Sequence[Old], fmt: Format, *, applied: bool) -> None:
+def prunable(done: Pruned, fmt: Format, *, applied: bool) -> None:
     """What could go, or went, and why the rest stays."""
+    found = done.found
     if fmt == "json":
         show(
             [
@@ -41,21 +42,19 @@ def prunable(found: Sequence[Old], gone: Sequence[Old], fmt: Format, *, applied:
                     "bytes": one.size,
                     "age_days": round(one.age, 1),
                     "keeps": one.keeps,
-                    "deleted": one in gone,
+                    "deleted": one in done.gone,
                 }
                 for one in found
             ]
         )
         return
-    done = "deleted" if applied else "could go"
-    rows = [
-        (done if not one.keeps else "stays", one.tag, size(one.size), one.keeps) for one in found
-    ]
+    went = done.gone if applied else tuple(one for one in found if not one.keeps)
+    word = "deleted" if applied else "could go"
+    rows = [(word if one in went else "stays", one.tag, size(one.size), one.keeps) for one in found]
     print(table(("", "TAG", "SIZE", "WHY"), rows))
-    loose = [one for one in found if not one.keeps]
-    total = sum(one.size for one in loose)
-    print(f"{len(loose)} of {len(found)}, {size(total)} with layers that others may share")
-    if loose and not applied:
+    total = sum(one.size for one in went)
+    print(f"{len(went)} of {len(found)}, {size(total)} with layers that others may share")
+    if went and not applied:
         print("--apply deletes them; the registry's own garbage collection then frees the space")
 
 

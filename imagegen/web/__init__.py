@@ -47,8 +47,6 @@ TRANSIENT = frozenset({408, 429, 500, 502, 503, 504, *range(520, 528)})  # 52x: 
 TOLD = 200
 """Characters of a server's own words that are repeated."""
 
-UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\ud7ff]")
-
 SLOW = (60_000, 60.0)
 """A download that brings fewer bytes than this in as many seconds is given up."""
 
@@ -135,10 +133,9 @@ class Web:
             ImagegenError: of the server's kind: three tries brought none, or another status.
         """
         response = self._tried(method, url, headers or {}, body)
-        if response.status_code == 401:
+        if response.status_code == 401 and self._renew(response):
             response.close()
-            if self._renew(response):
-                response = self._tried(method, url, headers or {}, body)
+            response = self._tried(method, url, headers or {}, body)
         if response.status_code in ok:
             return response
         with response:
@@ -303,10 +300,11 @@ class Web:
 
     def _told(self, response: requests.Response) -> str:
         """What a registry says of its refusal, in the form that the specification gives errors."""
-        with suppress(Broken, ImagegenError, ValueError, LookupError, TypeError, AttributeError):
+        faults = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+        with suppress(Broken, ImagegenError, *faults):
             row = json.loads(self._small(response))["errors"][0]
             words = " ".join(str(row.get("message") or row["code"]).split())
-            return f" ({UNPRINTABLE.sub('?', words)[:TOLD]})"
+            return f" ({''.join(c if c.isprintable() else '?' for c in words[:TOLD])})"
         return ""
 
     def small(self, response: requests.Response) -> bytes:
@@ -329,7 +327,13 @@ class Web:
                     f"{self.location} sends more than {SMALL:,} bytes as a description"
                 )
         length = response.headers.get("Content-Length", "")
-        if length.isdecimal() and response.request.method != "HEAD" and len(body) < int(length):
+        chunked = "Transfer-Encoding" in response.headers
+        if (
+            length.isdecimal()
+            and not chunked
+            and response.request.method != "HEAD"
+            and len(body) < int(length)
+        ):
             raise Broken(f"it broke off after {len(body):,} of {int(length):,} bytes")
         return body
 

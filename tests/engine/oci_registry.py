@@ -38,6 +38,8 @@ class Registry:
     no_such_call: int = 404
     cut: int = 0
     lose_answers: int = 0
+    deletes: bool = True
+    refuses: str = ""
     manifests: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
     tags: dict[tuple[str, str], str] = field(default_factory=dict)
     blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
@@ -109,6 +111,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.held.asked.append(f"{self.command} {self.path}")
         time.sleep(self.held.latency)
         sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.held.refuses:
+            error = {"errors": [{"code": "DENIED", "message": self.held.refuses}]}
+            self._answer(401, json.dumps(error).encode())
+            return
         path = urlsplit(self.path).path.removeprefix("/v2/")
         found = re.fullmatch(r"(.+)/(manifests|blobs|referrers|tags)/(.*)", path)
         if found and found[1].endswith("/blobs"):  # of blobs/uploads/
@@ -141,6 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(201, **more)
         elif (name, digest) not in held.manifests:
             self._answer(404)
+        elif self.command == "DELETE" and not held.deletes:
+            self._answer(405)
         elif self.command == "DELETE":
             del held.manifests[name, digest]
             held.tags = {tag: at for tag, at in held.tags.items() if (tag[0], at) != (name, digest)}

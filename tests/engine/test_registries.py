@@ -147,6 +147,13 @@ def test_an_upload_whose_answer_is_lost_is_no_failure(
     assert repository.blob(digest_of(body)) == body
 
 
+def test_words_of_a_refused_login_are_told(registry: Registry, repository: Repository) -> None:
+    registry.refuses = "token of \u202e[2K nobody"
+    with pytest.raises(RegistryError, match=r"refused the login: HTTP 401 .*token of \?") as failed:
+        repository.manifest("x")
+    assert "\u202e" not in str(failed.value)
+
+
 def test_what_a_registry_says_of_its_refusal_is_told(
     registry: Registry, repository: Repository
 ) -> None:
@@ -367,7 +374,7 @@ def test_an_index_keeps_what_it_lists(repository: Repository, images: tuple[Imag
     index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [row]}).encode()
     old = pruning.plan(repository, now=MADE + 999 * DAY, older=30, used=(), say=print)
     repository.put("multi", index, INDEX)
-    assert not pruning.remove(repository, old, print), "it came after the plan"
+    assert not pruning.remove(repository, old, print)[0], "it came after the plan"
     assert plan(repository, days=999)[first] == "multi points to it"
 
 
@@ -412,14 +419,14 @@ def test_what_is_deleted_takes_what_was_attached_and_nothing_else(
     first, last = versions(repository, images[0], 2)
     other = put(repository, images[1])
     old = pruning.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
-    assert [one.digest for one in pruning.remove(repository, old, print)] == [first]
+    assert [one.digest for one in pruning.remove(repository, old, print)[0]] == [first]
     assert repository.manifest(first) is None
     assert repository.referrers(first) == ()
     for digest in (last, other):
         assert finding.passing(repository, digest)
     assert first.replace(":", "-") not in {tag for _, tag in registry.tags}
     again = pruning.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
-    assert not pruning.remove(repository, again, print)
+    assert not pruning.remove(repository, again, print)[0]
 
 
 def test_a_tag_that_came_meanwhile_keeps_its_image(
@@ -430,7 +437,7 @@ def test_a_tag_that_came_meanwhile_keeps_its_image(
     held = repository.manifest(first)
     assert held
     repository.put("release", held.body, held.media_type)
-    assert not pruning.remove(repository, old, print)
+    assert not pruning.remove(repository, old, print)[0]
     assert repository.manifest(first)
 
 
@@ -445,6 +452,20 @@ def test_what_an_interrupted_run_left_goes_the_next_time(
     if not registry.knows_referrers:  # else the registry's own collection takes them
         assert not any(repository.manifest(digest) for digest in left)
         assert first.replace(":", "-") not in {tag for _, tag in registry.tags}
+
+
+def test_a_registry_that_deletes_nothing_is_told(
+    registry: Registry, repository: Repository, images: tuple[Image, ...]
+) -> None:
+    first, _ = versions(repository, images[0], 2)
+    registry.deletes = False
+    words = ["prune", "--registry", "--repository", repository.name, "--older-than", "1"]
+    done = imagegen(*words, "--apply")
+    assert done.returncode == 8
+    assert "deletes nothing" in done.stderr
+    assert "0 of 2" in done.stdout
+    assert "deleted" not in done.stdout
+    assert repository.manifest(first)
 
 
 def test_prune_says_first_and_deletes_on_demand(

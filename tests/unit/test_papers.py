@@ -58,15 +58,20 @@ def test_provenance_is_read_once(tmp_path: Path) -> None:
         ({"build-arg:REGISTRY": "https://me:secret@registry.example"}, "a login"),
     ],
 )
+@pytest.mark.parametrize("version", ["0.2", "1"])
 def test_nothing_of_this_machine_is_published(
-    tmp_path: Path, args: dict[str, str], why: str
+    tmp_path: Path, args: dict[str, str], why: str, version: str
 ) -> None:
-    statement = {"predicate": {"invocation": {"parameters": {"args": args}}}}
-    heard: list[str] = []
-    assert provenance(Engine(STATEMENT | statement), tmp_path, heard) == b""
-    assert why in "".join(heard)
-    assert "secret" not in "".join(heard)
-    assert not list(tmp_path.iterdir())
+    place: dict[str, Any] = {"invocation": {"parameters": {"args": args}}}
+    if version == "1":
+        place = {"buildDefinition": {"externalParameters": {"request": {"args": args}}}}
+    engine = Engine(STATEMENT | {"predicate": place})
+    for _ in range(2):  # what was kept is looked at again
+        heard: list[str] = []
+        assert provenance(engine, tmp_path, heard) == b""
+        assert why in "".join(heard)
+        assert "secret" not in "".join(heard)
+    assert len(engine.removed) == 2
 
 
 def test_one_image_that_cannot_be_looked_into_keeps_no_other_from_being_sent(
