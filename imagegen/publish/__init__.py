@@ -164,7 +164,7 @@ def named(repository: str) -> None:
     """
     if not names_registry(repository):
         raise UsageError(
-            f"{repository} names no registry to push to",
+            f"{repository} names no registry",
             hint="--repository ghcr.io/me/finetune, or docker.io/me/finetune for Docker Hub",
         )
 

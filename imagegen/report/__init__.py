@@ -165,6 +165,7 @@ def _pushed(one: Pushed) -> dict[str, object]:
         "key": one.key,
         "repository": one.repository,
         "digest": one.digest,
+        "passed": one.record.allows(one.digest),
         "refs": list(one.refs),
         "aliases": list(one.aliases),
         "pinned": one.pinned,

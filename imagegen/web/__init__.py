@@ -9,7 +9,6 @@ import ipaddress
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -327,14 +326,10 @@ class Web:
                     f"{self.location} sends more than {SMALL:,} bytes as a description"
                 )
         length = response.headers.get("Content-Length", "")
-        chunked = "Transfer-Encoding" in response.headers
-        if (
-            length.isdecimal()
-            and not chunked
-            and response.request.method != "HEAD"
-            and len(body) < int(length)
-        ):
-            raise Broken(f"it broke off after {len(body):,} of {int(length):,} bytes")
+        if length.isdecimal() and "Transfer-Encoding" not in response.headers:
+            whole = int(length)
+            if len(body) < whole:
+                raise Broken(f"it broke off after {len(body):,} of {whole:,} bytes")
         return body
 
     def _arriving(self, response: requests.Response) -> Iterator[bytes]:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from imagegen import checks, flow, pods
+from imagegen import bake, checks, delivery, flow, pods
 from imagegen.engine import Docker
 from imagegen.errors import ChecksFailed
 from imagegen.model import Built, Report, Tested
+from imagegen.oci.repository import Repository
+from imagegen.publish import finding
 
 from .conftest import NETWORK, ROOT
 
@@ -77,13 +79,21 @@ def test_a_push_is_a_look_up_once_it_is_done(
 ) -> None:
     """The command's own way: build, test, push, and the template of what was pushed."""
     repository = f"{open_registry}/imagegen-test/way"
-    options = flow.Options(network=NETWORK, base="bootstrap", repository=repository)
-    (pushed,) = flow.push(setup, engine, [demo_id], options, print)
+    options = flow.Options(network=NETWORK, base="bootstrap", repositories=(repository,))
+    attested = engine.local(bake.attested(demo.image))  # none, if an earlier run has read it
+    (pushed,) = delivery.push(setup, lambda: engine, [demo_id], options, print).pushed
     assert pushed.sent
     assert pushed.digest == demo.digest == engine.local(demo.image.ref).digest  # type: ignore[union-attr]
-    (again,) = flow.push(setup, engine, [demo_id], options, print)
+    beside = {it.artifact_type for it in Repository(repository).referrers(pushed.digest)}
+    assert beside == {finding.REPORT, finding.SBOM, *[finding.PROVENANCE] * bool(attested)}
+
+    def never() -> Docker:
+        raise AssertionError("no engine is needed")
+
+    (again,) = delivery.push(setup, never, [demo_id], options, print).pushed
     assert not again.sent
-    (found,) = flow.already_pushed(setup, engine, [demo_id], options, print)
+    assert "already published" in again.cached
+    (found,) = delivery.published(setup, [demo_id], options, print)
     assert pods.runpod(found, setup.facts)["image"] == pushed.pinned
 
 

@@ -120,10 +120,11 @@ def test_a_builder_that_does_not_exist(engine: Docker) -> None:
     assert "nobody" in done.stderr
 
 
-def test_the_template_of_an_image_that_was_not_pushed(engine: Docker) -> None:
-    done = imagegen("template", "runpod", "ubuntu24.04-cuda13.0-torch2.13-py3.12-slim")
+def test_the_template_of_an_image_that_was_not_pushed(engine: Docker, open_registry: str) -> None:
+    name, repository = "ubuntu24.04-cuda13.0-torch2.13-py3.12-slim", f"{open_registry}/none/none"
+    done = imagegen("template", "runpod", name, "--repository", repository)
     assert done.returncode == 8
-    assert "imagegen push ubuntu24.04-cuda13.0-torch2.13-py3.12-slim" in done.stderr
+    assert f"imagegen push {name} --repository {repository}" in done.stderr
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
