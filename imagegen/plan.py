@@ -291,23 +291,13 @@ def image(
     ``base_override`` a local image to stand on instead of ``recipe.base``, with its digest;
     ``given`` the sha256 of a flash-attn wheel from a store; ``notes`` are for who watches a build.
     """
-    target = recipe.target
     digest = hashlib.sha256()
     for name, text in sorted(rendered.items()):
         digest.update(f"{name}\0{text}\0".encode())
     for name, blob in sorted(_copied(recipe, workspace).items()):
         digest.update(f"{name}\0".encode() + blob + b"\0")
     digest.update(base_digest.encode() + given.encode())
-    labels = {
-        "org.opencontainers.image.title": target.id,
-        "org.opencontainers.image.version": target.tag,
-        "org.opencontainers.image.base.name": base_override or recipe.base,
-        "org.opencontainers.image.base.digest": base_digest or recipe.from_digest,
-        "imagegen.locked": str(bool(recipe.lock)).lower(),
-        "imagegen.lock": _lock_label(recipe),
-        "imagegen.unverified": "; ".join(target.unverified),
-        "imagegen.target": json.dumps(target.promise, sort_keys=True),
-    }
+    labels = _labels(recipe, base_override or recipe.base, base_digest or recipe.from_digest)
     # Settings that change bytes; not the version and the revision, or every commit made every
     # image anew.
     settings = [labels, compression, COMPRESSION_LEVEL[compression]]
@@ -319,7 +309,7 @@ def image(
         "org.opencontainers.image.revision": revision,
     }
     return Image(
-        target=target,
+        target=recipe.target,
         base=recipe.base,
         base_override=base_override,
         compression=compression,
@@ -328,6 +318,21 @@ def image(
         given=given,
         notes=notes,
     )
+
+
+def _labels(recipe: Recipe, base: str, base_digest: str) -> dict[str, str]:
+    """What an image says of what is inside."""
+    target = recipe.target
+    return {
+        "org.opencontainers.image.title": target.id,
+        "org.opencontainers.image.version": target.tag,
+        "org.opencontainers.image.base.name": base,
+        "org.opencontainers.image.base.digest": base_digest,
+        "imagegen.locked": str(bool(recipe.lock)).lower(),
+        "imagegen.lock": _lock_label(recipe),
+        "imagegen.unverified": "; ".join(target.unverified),
+        "imagegen.target": json.dumps(target.promise, sort_keys=True),
+    }
 
 
 def _lock_label(recipe: Recipe) -> str:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagegen.jinja import environment
 from imagegen.model import FlashAttnPackage
 from imagegen.plan import PACKAGE, TOOLKIT_EXTRAS, Recipe
 
@@ -17,17 +18,7 @@ if TYPE_CHECKING:
 
 @cache
 def _template() -> jinja2.Template:
-    import jinja2  # a tenth of a second that only rendering needs to pay
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("imagegen"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - Dockerfiles, not HTML
-    )
-    return environment.get_template("Dockerfile.j2")
+    return environment(html=False).get_template("Dockerfile.j2")
 
 
 def files(recipe: Recipe) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from imagegen.facts import Facts
 from imagegen.facts.rows import GpuFact
+from imagegen.jinja import environment
 from imagegen.model import FlashAttn, FlashAttnPackage, Pushed, Target, driver_text, minor
 
 if TYPE_CHECKING:
@@ -17,17 +18,7 @@ if TYPE_CHECKING:
 
 @cache
 def _template() -> jinja2.Template:
-    import jinja2  # a tenth of a second that only rendering needs to pay
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("imagegen"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - Markdown, which the platforms render
-    )
-    return environment.get_template("pod_readme.md.j2")
+    return environment(html=False).get_template("pod_readme.md.j2")
 
 
 def text(platform: str, pushed: Pushed, facts: Facts) -> str:

@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from imagegen.inventory import Inventory, Node
+from imagegen.jinja import environment
 from imagegen.measuring import Measured, Measures
 from imagegen.report import known
 from imagegen.sizes import Sharing, made_by
@@ -32,18 +33,9 @@ ROWS = 10
 
 @cache
 def _template() -> jinja2.Template:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("imagegen"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=True,  # what an image holds has any name that it likes
-    )
-    environment.filters["size"] = known
-    return environment.get_template("size.html.j2")
+    made = environment(html=True)
+    made.filters["size"] = known
+    return made.get_template("size.html.j2")
 
 
 def page(found: Measures) -> str:
