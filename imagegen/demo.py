@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imagegen import base, delivery, doctor, flow, resolve
+from imagegen import bake, base, delivery, doctor, flow, resolve
 from imagegen.errors import UsageError
-from imagegen.model import Pushed, Tested
+from imagegen.model import Image, Pushed, Tested
 from imagegen.proc import Say
 
 REPOSITORY = "imagegen/finetune"
@@ -89,13 +89,21 @@ def demo(it: flow.Setup, options: flow.Options, say: Say) -> Demo:
             delivery.delivered(done)
             (pushed,) = done.pushed
             why.append("" if pushed.sent else "already pushed: the registry has this digest")
-    left = (
+    left = (*_left(built.image, registry.image(made), made.reference), *undo)
+    return Demo(steps=tuple(steps), pushed=pushed, ref=built.image.ref, undo=left)
+
+
+def _left(image: Image, *others: str) -> tuple[str, ...]:
+    """The lines that remove what the demo leaves in the engine and on the disk."""
+    from imagegen import registry
+
+    names = " ".join((image.ref, bake.attested(image), *others))
+    return (
         f"docker rm --force --volumes {registry.NAME}; docker volume rm {registry.NAME}",
-        f"docker rmi {built.image.ref} {registry.image(made)} {made.reference}",
+        f"docker rmi --force {names}",  # a push takes the second away
         "docker builder prune",
         f"rm -r {flow.cache()}",
     )
-    return Demo(steps=tuple(steps), pushed=pushed, ref=built.image.ref, undo=(*left, *undo))
 
 
 def remembered(file: Path, undo: tuple[str, ...]) -> tuple[str, ...]:

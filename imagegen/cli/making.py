@@ -182,14 +182,11 @@ def test(
     options = settings(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
         keep_going=keep_going, repository=repository or (), compression=compression, force=force,
-        again=again, wheels=wheels,
-        levels=level or ((Level.runpod, Level.vast) if image else ()), required=require or (),
-        no_source=no_source, jobs=jobs,
+        again=again, wheels=wheels, no_source=no_source, jobs=jobs, required=require or (),
+        levels=level or ((Level.runpod, Level.vast) if image else ()),
     )  # fmt: skip
-    found = delivery.tested(
-        lambda: setup(matrix, facts, allow_unknown),
-        Docker.connect, select or (), image or (), options, Progress(),
-    )  # fmt: skip
+    of, say = (lambda: setup(matrix, facts, allow_unknown)), Progress()
+    found = delivery.tested(of, Docker.connect, select or (), image or (), options, say)
     outcomes.show(found, fmt.value, files)
     flow.passed(found)
 

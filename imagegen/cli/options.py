@@ -341,9 +341,6 @@ def settings(
     from imagegen import bake, flow
     from imagegen.model import CPU, Asked
 
-    # what people set for every other build of an extension; some set it to a word
-    others = os.environ.get("MAX_JOBS", "")
-    jobs = jobs or (int(others) if others.isdecimal() else 0)
     network = bake.Network(
         ca=ca,
         pypi_index=pypi_index,
@@ -367,6 +364,12 @@ def settings(
         repositories=tuple(dict.fromkeys(repository)),
         compression=compression.value,
         wheels=wheels,
-        jobs=jobs,
+        jobs=jobs or _others_jobs(),
         no_source=no_source,
     )
+
+
+def _others_jobs() -> int:
+    """What people set for every other build of an extension; some set it to a word."""
+    others = os.environ.get("MAX_JOBS", "")
+    return int(others) if others.isdecimal() else 0

@@ -11,6 +11,7 @@ import json
 import ssl
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ class Asked:
         return found
 
 
-class Platform:
+class Platform(ABC):
     """Subclasses answer; ``log`` is every request that came, faults included."""
 
     def __init__(self) -> None:
@@ -95,8 +96,9 @@ class Platform:
         self.lock = threading.Lock()
         self.url = ""
 
+    @abstractmethod
     def answer(self, asked: Asked) -> Answer:
-        raise NotImplementedError
+        """What the platform says; the lock is held."""
 
     def fault(self, of: str, kind: Kind = "answer", **changes: Any) -> Fault:
         self.faults.append(Fault(of=of, kind=kind, **changes))
