@@ -341,15 +341,14 @@ def settings(
     from imagegen import bake, flow
     from imagegen.model import CPU, Asked
 
-    network = bake.Network(
-        ca=ca,
-        pypi_index=pypi_index,
-        torch_index=torch_index,
-        apt_mirror=apt_mirror,
-        registry=registry,
-    )
     return flow.Options(
-        network=network,
+        network=bake.Network(
+            ca=ca,
+            pypi_index=pypi_index,
+            torch_index=torch_index,
+            apt_mirror=apt_mirror,
+            registry=registry,
+        ),
         base=base.value,
         fresh_base=fresh_base,
         builder=builder,
