@@ -25,9 +25,9 @@ arch=$(python3 -c 'import torch; print("%d%d" % torch.cuda.get_device_capability
 nvidia-smi --query-gpu=name,driver_version,compute_cap --format=csv,noheader
 nvcc --version | tail -n 2
 cuda=$(nvcc --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p')
-pod=$here/imagegen/image/pod
+in_image=$here/imagegen/image/checks:$here/imagegen/image/pod  # one folder in an image
 # Of the checks that need no GPU only those of flash-attn: the others are about an image.
-names=$(PYTHONPATH=$pod python3 -c '
+names=$(PYTHONPATH=$in_image python3 -c '
 import smoke
 print(*(n for n, c in smoke.SUITE.items() if c.level == "gpu"), "flash_attn_loads", "flash_attn_kernels")')
 read -ra checks <<<"$names"
@@ -61,7 +61,7 @@ selection() { # NUMBER OPTION...: build, check, time
     promise "$out-wheel.json" > "$out-promise.json" || return 1
 
     local failed=0
-    CPATH="$headers" PYTHONPATH="$site:$path" python3 "$pod/smoke.py" --level gpu --require gpu \
+    CPATH="$headers" PYTHONPATH="$site:$in_image:$path" python3 "$here/imagegen/image/checks/smoke.py" --level gpu --require gpu \
         --promise "$out-promise.json" "${checks[@]/#/--only=}" | tee "$out-checks.jsonl" || failed=1
     if [[ $compare == first && $number != 1 ]]; then
         versus=(--compare "$work/site1")

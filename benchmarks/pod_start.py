@@ -16,9 +16,10 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from imagegen.checks.contract import JUPYTER, SSH, Settings, Trial
-from imagegen.engine import Docker
-from imagegen.engine.pods import Start
+from imagegen.checks.contract import Settings, Trial
+from imagegen.checks.pod import JUPYTER, SSH
+from imagegen.engine.container import Start
+from imagegen.engine.docker import Docker
 
 ROUNDS = 7
 

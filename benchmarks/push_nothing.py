@@ -17,9 +17,10 @@ import subprocess
 import sys
 import time
 
-from imagegen import flow
-from imagegen.matrix import FILE
-from imagegen.oci.repository import Repository
+from imagegen.build import images, options
+from imagegen.matrix import project
+from imagegen.matrix.config import FILE
+from imagegen.net.registry import Repository
 from tests.engine import oci_registry
 from tests.engine.published import put
 
@@ -34,13 +35,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--latency", type=float, default=0.0)
     asked = parser.parse_args()
-    setup = flow.setup(FILE)
+    setup = project.setup(FILE)
     ids = [c.id for c in setup.resolution.combinations if c.os.os.distribution == "ubuntu"]
     ids = ids[: asked.targets]
     seconds = []
     with oci_registry.served() as registry:
         repository = Repository(f"{registry.host}/me/finetune")
-        for image in flow.images(setup, None, ids, flow.Options(), lambda _: None):
+        for image in images.images(setup, None, ids, options.Options(), lambda _: None):
             put(repository, image, count=LAYERS)
         words = [sys.executable, "-m", "imagegen", "push", *ids, "--repository", repository.name]
         subprocess.run(words, env=os.environ, check=True, capture_output=True)  # moves the aliases

@@ -22,9 +22,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.push_faults.__main__ import registry_image
-from imagegen import flow, inventory
-from imagegen.engine import Docker
-from imagegen.inventory import sbom
+from imagegen.engine.docker import Docker
+from imagegen.inventory import contents, sbom
+from imagegen.matrix import project
 from tests.engine.registries import docker, registry
 
 Times = dict[str, list[float]]
@@ -71,8 +71,8 @@ def order(engine: Docker, image: str, folder: Path) -> dict[str, object]:
     local = engine.local(image)
     if local is None:
         raise SystemExit(f"{image} is not in the engine")
-    setup = flow.setup(Path(__file__).parents[1] / "dockerfiles/matrix.toml")
-    found, now = inventory.of(engine, image), datetime.now(UTC)
+    setup = project.setup(Path(__file__).parents[1] / "dockerfiles/matrix.toml")
+    found, now = contents.of(engine, image), datetime.now(UTC)
     document = sbom.spdx(found, name=image, digest=local.digest, created=now)
     (folder / "sbom.json").write_text(json.dumps(document))
     return {

@@ -9,7 +9,8 @@ import sys
 import time
 from math import prod
 
-from imagegen import facts, question, solve
+from imagegen.compat import query, solver
+from imagegen.compat.facts import load
 
 ROUNDS = 9
 # As people run it: with this set, Python compiles every module anew each time.
@@ -28,12 +29,12 @@ QUESTIONS = {
 
 def product() -> None:
     """Judge every combination of distribution, toolkit, torch, its CUDA, Python and image kind."""
-    known = facts.load()
+    known = load.load()
     newest = max(known.flash_attn, key=lambda row: row.version)
     one_each = {"host": ("x86_64",), "flash_attn": (newest,), "origin": ("source",)}
-    domains = question.everything(known) | one_each
+    domains = query.everything(known) | one_each
     start = time.perf_counter()
-    verdicts = solve.survey(domains)
+    verdicts = solver.survey(domains)
     seconds = time.perf_counter() - start
     assert sum(verdicts.values()) == prod(len(values) for values in domains.values())
     words = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())

@@ -21,7 +21,7 @@ def main() -> None:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
             signal.signal(number, _interrupt)
     try:
-        from imagegen.cli import app
+        from imagegen.cli.app import app
 
         app(standalone_mode=True)
     except ImagegenError as error:

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from imagegen.engine import Docker
+from imagegen.engine.docker import Docker
 from imagegen.errors import EngineError
 
 ENGINE_FIXTURES = frozenset({"engine", "registry", "base", "demo"})

@@ -16,19 +16,23 @@ from pathlib import Path
 
 from benchmarks.push_faults.runs import Row, play
 from benchmarks.push_faults.scenarios import EVERY
-from imagegen import bake, base, flow, registry
-from imagegen.engine import Docker
+from imagegen.build import base
+from imagegen.engine.docker import Docker
+from imagegen.matrix import project
+from imagegen.net import settings
+from imagegen.publish.local_registry import server
+from imagegen.util import files
 
 
 def registry_image() -> str:
     """The distribution's registry, on a base of this machine's distribution."""
-    setup = flow.setup(Path(__file__).parents[2] / "dockerfiles/matrix.toml")
+    setup = project.setup(Path(__file__).parents[2] / "dockerfiles/matrix.toml")
     here, _ = base.host_os(Path("/etc/os-release").read_text())
     os_ = next(row.os for row in setup.facts.os if row.os.name == here)
     engine = Docker.connect()
-    made = base.bootstrap(os_, flow.cache(), tell)
+    made = base.bootstrap(os_, files.cache(), tell)
     engine.load(made.archive, made.reference, made.digest)
-    return registry.build(engine, made, bake.Network(), tell)
+    return server.build(engine, made, settings.Network(), tell)
 
 
 def tell(line: str) -> None:

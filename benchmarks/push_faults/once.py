@@ -12,14 +12,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from imagegen import flow, publish, web
-from imagegen.engine import Docker
-from imagegen.model import CPU, Built, Check, Image, Report, Target, Tested
+from imagegen.engine.docker import Docker
+from imagegen.matrix import project
+from imagegen.model.image import Built, Image
+from imagegen.model.report import CPU, Check, Report, Tested
+from imagegen.model.target import Target
+from imagegen.net import http
+from imagegen.publish import push
 
 MATRIX = Path(__file__).parents[2] / "dockerfiles/matrix.toml"
 
 
-def parcel(row: dict[str, Any], target: Target) -> publish.Parcel:
+def parcel(row: dict[str, Any], target: Target) -> push.Parcel:
     """The image of one row, with a report that says that it passed."""
     image = Image(
         target=target,
@@ -30,7 +34,7 @@ def parcel(row: dict[str, Any], target: Target) -> publish.Parcel:
     )
     built = Built(image=image, digest=row["digest"], unpacked=2_000_000, seconds=0.0, cached="")
     checks = [Check(name="x", status="pass", detail="", seconds=0.0, level=level) for level in CPU]
-    return publish.Parcel(
+    return push.Parcel(
         tested=Tested(report=Report.of(built, tuple(checks), 0.0, at=row["at"])),
         repository=row["repository"],
         aliases=tuple(row["aliases"]),
@@ -47,9 +51,9 @@ def _bill(row: dict[str, Any]) -> bytes:
 def main() -> None:
     """Push, say what is done, and exit with 1 where something failed."""
     patience = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
-    for module in (publish, web):
+    for module in (push, http):
         setattr(module, "PAUSES", tuple(pause * patience for pause in module.PAUSES))  # noqa: B010
-    targets = {target.id: target for target in flow.setup(MATRIX).resolution.targets}
+    targets = {target.id: target for target in project.setup(MATRIX).resolution.targets}
     rows = json.loads(Path(sys.argv[1]).read_text())
     parcels = [parcel(row, targets[row["target"]]) for row in rows]
     engine = Docker.connect()
@@ -59,7 +63,7 @@ def main() -> None:
         print(f"{time.monotonic() - start:7.2f} {line}", flush=True)
 
     say("begun")
-    done = publish.push(engine, parcels, say)
+    done = push.push(engine, parcels, say)
     say(f"pushed {len(done.pushed)}")
     raise SystemExit(1 if done.failed else 0)
 

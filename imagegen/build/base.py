@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagegen import proc
+from imagegen.compat.query import CODENAMES
 from imagegen.errors import EngineError
-from imagegen.model import Os
-from imagegen.proc import Say
-from imagegen.question import CODENAMES
+from imagegen.model.target import Os
+from imagegen.util import process
+from imagegen.util.process import Say
 
 EPOCH = "1700000000"
 """SOURCE_DATE_EPOCH: every file's newest time. Any fixed instant gives the same digest twice."""
@@ -135,12 +135,12 @@ def reference(os: Os) -> str:
 
 
 def _mmdebstrap(codename: str, rootfs: Path, say: Say) -> None:
-    targets = proc.run("apt-get", "indextargets", "--format", INDEX_TARGETS, timeout=60)
+    targets = process.run("apt-get", "indextargets", "--format", INDEX_TARGETS, timeout=60)
     lines = sources(codename, targets)
     listing = rootfs.with_name("sources.list")
     listing.write_text("\n".join(lines) + "\n")
     excludes = [f"--dpkgopt=path-exclude={pattern}" for pattern in SLIM]
-    code, last = proc.stream(
+    code, last = process.stream(
         "mmdebstrap",
         "--variant=apt",
         f"--include={','.join(INCLUDE)}",

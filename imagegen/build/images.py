@@ -3,113 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from imagegen import aliases, bake, base, facts, matrix, plan, proc, render, resolve
+from imagegen.build import bake
+from imagegen.build.base import bootstrap, known_digest, reference
+from imagegen.build.options import Options
+from imagegen.compat.sources import Sourced
 from imagegen.errors import (
     BuildError,
     ChecksFailed,
     EngineError,
-    FactsError,
     StaleFiles,
     UsageError,
 )
-from imagegen.model import (
-    REPOSITORY,
-    Asked,
-    Built,
-    Compression,
-    Image,
-    Os,
-    Outcome,
-    Report,
-    Target,
-)
-from imagegen.proc import Say
-from imagegen.sourcing import Sourced
+from imagegen.matrix import resolve
+from imagegen.matrix.project import Setup
+from imagegen.model.image import Built, Image
+from imagegen.model.report import Outcome, Report
+from imagegen.model.target import Os, Target
+from imagegen.plan import dockerfile
+from imagegen.plan import image as image_
+from imagegen.plan import recipe as recipe_
+from imagegen.util import files, process
+from imagegen.util.files import cache
+from imagegen.util.process import Say
 
 if TYPE_CHECKING:
-    from imagegen.engine import Docker
+    from imagegen.engine.docker import Docker
     from imagegen.wheels.supply import Supply
 
-BaseFrom = Literal["pull", "bootstrap"]
-"""Where a base image comes from: a registry, or this machine's own packages."""
 
 DISK_FIRST, DISK_NEXT = 25 * 10**9, 14 * 10**9
 """Bytes that building takes: the layers, their unpacked copies, the build's own stages; a further
 target shares some. Measured for the demo target: see benchmarks/."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Setup:
-    """What every command starts from."""
-
-    facts: facts.Facts
-    workspace: matrix.Workspace
-    resolution: resolve.Resolution
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    """Moving tag -> the id that it points to."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """How to build: settings that do not decide what is in an image."""
-
-    network: bake.Network = field(default_factory=bake.Network)
-    base: BaseFrom = "pull"
-    fresh_base: bool = False
-    builder: str = ""
-    keep_going: bool = False
-    asked: Asked = field(default_factory=Asked)
-    again: bool = False
-    force: bool = False
-    repositories: tuple[str, ...] = ()
-    compression: Compression = "zstd"
-    move_back: bool = False
-    wheels: str = ""
-    jobs: int = 0
-    no_source: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse a repository that is none.
-
-        Raises:
-            UsageError: it has a tag, a digest, a scheme or capitals.
-        """
-        for repository in self.repositories:
-            if not re.fullmatch(REPOSITORY, repository):
-                raise UsageError(
-                    f"--repository: {repository} is not the name of a repository",
-                    hint="host/name in small letters, without tag: ghcr.io/me/finetune",
-                )
-
-
-def setup(file: Path, own: Path | None = None, *, allow_unknown: bool = False) -> Setup:
-    """Load the facts, a user's own among them, and the matrix, and resolve them.
-
-    Raises:
-        FactsError: with every fault: what the tables contradict, what the matrix names and nobody
-            knows, what can never be a target, what an alias cannot point to.
-    """
-    workspace = matrix.load(file, facts.load(own), allow_unknown=allow_unknown)
-    resolution = resolve.resolve(workspace.facts, workspace.matrix, allow_unknown=allow_unknown)
-    moving, faults = aliases.computed(workspace.matrix.alias, resolution.targets)
-    faults = [*resolve.faults(workspace.matrix, resolution), *faults]
-    if faults:
-        raise FactsError("\n".join(f"{file}: {fault}" for fault in faults))
-    return Setup(facts=workspace.facts, workspace=workspace, resolution=resolution, aliases=moving)
-
-
-def cache() -> Path:
-    """Where bases and reports are kept between runs."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "imagegen"
 
 
 # --- build, test, push ----------------------------------------------------------------------------
@@ -128,9 +57,9 @@ def images(
     bases: dict[Os, tuple[str, str]] = {}
     for combination in it.resolution.select(select):
         held, where = wheels.of(combination)
-        recipe = plan.recipe(combination, it.resolution, it.workspace)
-        rendered = render.files(recipe)
-        if stale := render.drift(it.workspace.folder, rendered):
+        recipe = recipe_.recipe(combination, it.resolution, it.workspace)
+        rendered = dockerfile.files(recipe)
+        if stale := dockerfile.drift(it.workspace.folder, rendered):
             raise StaleFiles(f"{stale[0]} is not what the matrix says", hint="imagegen render")
         override = digest = ""
         if options.base == "bootstrap":
@@ -138,7 +67,7 @@ def images(
             if combination.base or os_ not in bases:
                 bases[os_] = _bootstrapped(combination, engine, options, say)
             override, digest = bases[os_]
-        image = plan.image(
+        image = image_.image(
             recipe,
             rendered,
             it.workspace,
@@ -159,7 +88,7 @@ def source_revision(folder: Path) -> str:
     """The commit that a folder is at, with ``-dirty`` for changes; empty where there is no git."""
     argv = ("git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     with contextlib.suppress(EngineError):
-        return proc.run(*argv, timeout=30).strip()
+        return process.run(*argv, timeout=30).strip()
     return ""
 
 
@@ -181,8 +110,8 @@ def _bootstrapped(
         )
     os_ = combination.os.os
     if engine is None:
-        return base.reference(os_), base.known_digest(os_, cache())
-    made = base.bootstrap(os_, cache(), say, fresh=options.fresh_base)
+        return reference(os_), known_digest(os_, cache())
+    made = bootstrap(os_, cache(), say, fresh=options.fresh_base)
     engine.load(made.archive, made.reference, made.digest)
     return made.reference, made.digest
 
@@ -200,7 +129,7 @@ def document(
     return bake.document(
         chosen,
         it.workspace.folder.absolute(),
-        plan.context_image(),
+        files.context_image(),
         options.network,
         compiling or bake.Compiling(given=given, jobs=options.jobs),
         load=bool(options.builder),
@@ -294,13 +223,13 @@ def _fits(
     Raises:
         BuildError: it is not, and nothing else is to be built.
     """
-    from imagegen import stored
+    from imagegen.inventory import layers
 
     target = built.image.target
     budget = it.workspace.matrix.profile[target.profile].budget_gb
     try:
         if budget:
-            stored.within(engine, (built,), {target.profile: budget}, cache() / "sizes", say)
+            layers.within(engine, (built,), {target.profile: budget}, cache() / "sizes", say)
     except BuildError as error:
         if not options.keep_going:
             raise
@@ -367,11 +296,11 @@ def test(
 
 def checked(engine: Docker, built: Built, options: Options, say: Say) -> Report:
     """The report of a built image: the one that these bytes already have, or a new one."""
-    from imagegen import testing
+    from imagegen.commands import test as test_
 
     kept = cache() / "reports"
     again = options.again or options.force
-    return testing.checked(engine, built, options.asked, kept, say, again=again)
+    return test_.checked(engine, built, options.asked, kept, say, again=again)
 
 
 def passed(outcomes: Sequence[Outcome]) -> None:

@@ -21,15 +21,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagegen import proc
 from imagegen.checks.pod import JUPYTER, OPTIONS, SSH, Failed, Pod, Skip, need, same
 from imagegen.errors import EngineError, UsageError
-from imagegen.model import Check, Level, Status
-from imagegen.proc import Ran, Say
+from imagegen.model.report import Check, Level, Status
+from imagegen.util import process
+from imagegen.util.process import Ran, Say
 
 if TYPE_CHECKING:
-    from imagegen.engine import Docker
-    from imagegen.engine.pods import Start
+    from imagegen.engine.container import Start
+    from imagegen.engine.docker import Docker
 
 __all__ = [
     "JUPYTER",
@@ -155,7 +155,7 @@ class Trial:
         file, how = self._folder / kind, ("-q", "-t", kind, "-N", "", "-C", kind)
         with self._lock:
             if not file.exists():
-                proc.run("ssh-keygen", *how, "-f", file, timeout=60)
+                process.run("ssh-keygen", *how, "-f", file, timeout=60)
         return file
 
     def public(self, kind: str = "ed25519") -> str:
@@ -172,7 +172,7 @@ class Trial:
         timeout: float = 60,
     ) -> Ran:
         """Run a command in a new container of the image, through its own ENTRYPOINT or another."""
-        from imagegen.engine.pods import Start
+        from imagegen.engine.container import Start
 
         start = Start(
             command=argv, env=env or {}, entrypoint=entrypoint, network=network, gpus=gpus

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import requests
 
-from imagegen import proc
-from imagegen.proc import Ran
+from imagegen.util import process
+from imagegen.util.process import Ran
 
 if TYPE_CHECKING:
     from imagegen.checks.contract import Trial
-    from imagegen.engine.pods import Box
+    from imagegen.engine.container import Box
 
 SSH, JUPYTER = 22, 8888
 LOOPBACK = re.compile(r"(?:0{16}FFFF0000)?.{6}7F|0{24}01000000")
@@ -92,7 +92,7 @@ class Pod:
 
         def answered() -> bool:
             nonlocal done
-            done = proc.result(*argv, *where, *command, timeout=timeout, stdin=stdin)
+            done = process.result(*argv, *where, *command, timeout=timeout, stdin=stdin)
             early = ("Connection refused", "Connection reset", "Connection closed", "kex_exchange")
             return done.code != 255 or not any(words in done.err for words in early)
 
@@ -120,7 +120,7 @@ class Pod:
         words = [word for option in OPTIONS for word in ("-o", option)]
         key = str(self.trial.key())
         argv = (program, "-F", "/dev/null", "-P", port, "-i", key, *words)
-        done = proc.result(*argv, *last, timeout=60, stdin=batch if program == "sftp" else "")
+        done = process.result(*argv, *last, timeout=60, stdin=batch if program == "sftp" else "")
         need(done.code == 0, f"{program}: expected exit status 0, found {done.code}: {done.err}")
 
     def host_key(self, kind: str = "ed25519") -> str:
@@ -131,7 +131,7 @@ class Pod:
             nonlocal found
             port = str(self._port(SSH))
             argv = ("ssh-keyscan", "-T", "2", "-t", kind, "-p", port, self.box.host)
-            found = proc.result(*argv, timeout=20).out
+            found = process.result(*argv, timeout=20).out
             return bool(found.strip())
 
         self.until(scanned, f"sshd's {kind} host key")

@@ -10,7 +10,8 @@ from packaging.version import Version
 from imagegen.checks.pod import Failed, need, same
 
 if TYPE_CHECKING:
-    from imagegen.checks.contract import Pod, Trial
+    from imagegen.checks.contract import Trial
+    from imagegen.checks.pod import Pod
 
 
 def amd64(trial: Trial) -> str:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from imagegen.checks import contract
-from imagegen.checks.contract import LABEL
 from imagegen.errors import EngineError
-from imagegen.model import LEVELS, Asked, Check, Level, Status
-from imagegen.plan import context_image
-from imagegen.proc import Ran, Say
+from imagegen.model.report import Asked, Check, Level, Status
+from imagegen.util.files import context_image
+from imagegen.util.process import Ran, Say
 
 if TYPE_CHECKING:
-    from imagegen.engine import Docker
+    from imagegen.engine.docker import Docker
 
 PYTHON = "/opt/venv/bin/python"
 SMOKE = (PYTHON, "/opt/imagegen/smoke.py", "--promise", "-")
@@ -32,52 +28,6 @@ STATUS: dict[object, Status] = {"pass": "pass", "fail": "fail", "skip": "skip"}
 
 
 SMOKE_ONLY = Asked(levels=("smoke",))
-
-
-def examine(
-    engine: Docker,
-    ref: str,
-    asked: Asked,
-    say: Say,
-    *,
-    digest: str = "",
-    promise: Mapping[str, object] | None = None,
-    onstart: str = "",
-) -> tuple[Check, ...]:
-    """All checks of the levels on the local image ``ref``, or on its bytes ``digest``.
-
-    ``promise`` is what it is held to; without it, what it says of itself. ``onstart`` is the text
-    of the vast.ai template that goes with it, if one does.
-    """
-    gpus = "gpu" in asked.levels
-    found: list[Check] = []
-    labels = engine.config(digest or ref)["Config"].get("Labels") or {}
-    own = promise is not None or bool(labels.get(LABEL))  # others have no such program
-    if own and (gpus or "smoke" in asked.levels):
-        found += inside(engine, digest or ref, say, promise=promise, asked=asked)
-    elif "smoke" in asked.levels or asked.levels == ("gpu",):
-        detail = "imagegen has not made it: it holds no checks. runpod and vast try any image"
-        found.append(Check(name="smoke", status="fail", detail=detail, seconds=0.0))
-    settings = contract.Settings(gpus=gpus, claims=promise or {}, onstart=onstart, digest=digest)
-    suites = contracts()
-    for level in asked.levels:
-        if suite := suites.get(level):
-            found += contract.run(suite, engine, ref, settings, say)
-    return tuple(_required(check, asked.required) for check in found)
-
-
-def contracts() -> Mapping[Level, contract.Suite]:
-    """The platforms' suites by level."""
-    from imagegen.checks import runpod, vast
-
-    return {"runpod": runpod.SUITE, "vast": vast.SUITE}
-
-
-def _required(check: Check, required: frozenset[str]) -> Check:
-    """A check that was skipped for want of what is required has failed."""
-    if check.status != "skip" or check.needs not in required:
-        return check
-    return replace(check, status="fail", detail=f"skipped: {check.detail}; it is required")
 
 
 def inside(
@@ -157,16 +107,6 @@ class Listed:
     guards: str
 
 
-def listed() -> tuple[Listed, ...]:
-    """All checks of all levels, in the order in which they run."""
-    rows = [
-        Listed(suite.level, clause.name, clause.guards)
-        for suite in contracts().values()
-        for clause in suite.values()
-    ]
-    return (*sorted(_inside(MODULES), key=lambda row: LEVELS.index(row.level)), *rows)
-
-
 def names(modules: tuple[str, ...]) -> set[str]:
     """The names of the checks in the in-image ``modules``."""
     return {row.name for row in _inside(modules)}
@@ -175,7 +115,7 @@ def names(modules: tuple[str, ...]) -> set[str]:
 def _inside(modules: tuple[str, ...]) -> Iterator[Listed]:
     """The checks in ``modules`` of the image, read without running them."""
     for module in modules:
-        tree = ast.parse((context_image() / "pod" / f"{module}.py").read_text())
+        tree = ast.parse((context_image() / "checks" / f"{module}.py").read_text())
         for node in tree.body:
             if not isinstance(node, ast.FunctionDef):
                 continue
@@ -189,13 +129,3 @@ def _inside(modules: tuple[str, ...]) -> Iterator[Listed]:
 def _marks(decorator: ast.expr) -> TypeGuard[ast.Call]:
     call = isinstance(decorator, ast.Call) and decorator.func
     return isinstance(call, ast.Name) and call.id == "check"
-
-
-def version(onstart: str) -> str:
-    """Changes with what is asked from outside, by which pods; what is inside is in the image."""
-    digest = hashlib.sha256(onstart.encode())
-    here = Path(__file__).parent
-    for file in (*sorted(here.iterdir()), here.with_name("engine") / "pods.py"):
-        if file.is_file():
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:8]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from imagegen.cli import choosing, making, measuring, registries, using
+from imagegen.cli import files, images, machine, registry, size, targets
 from imagegen.cli.templates import template
 from imagegen.cli.wheels import wheel
 
@@ -44,16 +44,16 @@ def _root(
         logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 
-app.command("list")(choosing.list_)
-app.command()(choosing.why)
-app.command()(choosing.pick)
-app.command()(making.render)
-app.command()(making.lock)
-app.command()(making.build)
-app.command()(making.test)
-app.command()(making.push)
-app.command()(registries.inspect)
-app.command()(registries.prune)
-app.command()(measuring.size)
-app.command()(using.doctor)
-app.command()(using.demo)
+app.command("list")(targets.list_)
+app.command()(targets.why)
+app.command()(targets.pick)
+app.command()(files.render)
+app.command()(files.lock)
+app.command()(images.build)
+app.command()(images.test)
+app.command()(images.push)
+app.command()(registry.inspect)
+app.command()(registry.prune)
+app.command()(size.size)
+app.command()(machine.doctor)
+app.command()(machine.demo)

@@ -46,53 +46,6 @@ from imagegen.cli.options import (
 )
 
 
-def render(
-    select: Select = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit 10 when a file differs.")
-    ] = False,
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-    fmt: Fmt = Output.text,
-) -> None:
-    """Write the Dockerfiles of the selected targets beside the matrix."""
-    from imagegen import files, report
-
-    found = files.render_files(setup(matrix, facts, allow_unknown), select or (), check=check)
-    report.rendered(found, fmt.value, check=check)
-
-
-def lock(
-    select: Select = None,
-    check: Annotated[
-        bool,
-        typer.Option("--check", help="Ask nothing, write nothing; exit 10 when a lock is stale."),
-    ] = False,
-    ca: Ca = "",
-    pypi_index: PypiIndex = "",
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-    fmt: Fmt = Output.text,
-) -> None:
-    """Pin every Python package of the selected targets by hash. Asks the package index.
-
-    Base images and flash-attn's source are pinned by the facts. What this network cannot reach
-    stays visibly unlocked: see the column of `imagegen list`.
-    """
-    from imagegen import bake, files, report
-    from imagegen.report import asking
-
-    it = setup(matrix, facts, allow_unknown)
-    if check:
-        asking.locks(files.check_locks(it, select or ()), fmt.value)
-        return
-    network = bake.Network(ca=ca, pypi_index=pypi_index)
-    made = files.lock_files(it, select or (), network, report.Progress())
-    report.paths(made, fmt.value)
-
-
 def build(
     select: Select = None,
     print_: Annotated[
@@ -122,21 +75,24 @@ def build(
 
     imagegen build 'ubuntu24.04-cuda13.0-*-slim' --keep-going
     """
-    from imagegen import delivery, flow, report
+    from imagegen.build import images
+    from imagegen.commands import build as build_
+    from imagegen.output import console
+    from imagegen.output.images import built
 
     options = settings(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
         keep_going=keep_going, repository=repository or (), compression=compression, force=force,
         wheels=wheels, no_source=no_source, jobs=jobs,
     )  # fmt: skip
-    it, say = setup(matrix, facts, allow_unknown), report.Progress()
+    it, say = setup(matrix, facts, allow_unknown), console.Progress()
     if print_:
-        chosen = flow.images(it, None, select or (), options, say)
-        report.show(flow.document(it, chosen, options))
+        chosen = images.images(it, None, select or (), options, say)
+        console.show(images.document(it, chosen, options))
         return
-    from imagegen.engine import Docker
+    from imagegen.engine.docker import Docker
 
-    report.built(delivery.build(it, Docker.connect, select or (), options, say), fmt.value)
+    built(build_.build(it, Docker.connect, select or (), options, say), fmt.value)
 
 
 def test(
@@ -171,14 +127,16 @@ def test(
 
     imagegen test --image runpod/pytorch:1.0.3-cu1281-torch291-ubuntu2404 --level runpod
     """
-    from imagegen import checks, delivery, flow
-    from imagegen.engine import Docker
-    from imagegen.report import Progress, outcomes
+    from imagegen.build import images
+    from imagegen.commands.test import listed, tested
+    from imagegen.engine.docker import Docker
+    from imagegen.output import checks
+    from imagegen.output.console import Progress
 
     if list_:
-        outcomes.catalogue(checks.listed(), {one.value for one in level or ()}, fmt.value)
+        checks.catalogue(listed(), {one.value for one in level or ()}, fmt.value)
         return
-    files = outcomes.files(report_ or ())
+    files = checks.files(report_ or ())
     options = settings(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
         keep_going=keep_going, repository=repository or (), compression=compression, force=force,
@@ -186,9 +144,9 @@ def test(
         levels=level or ((Level.runpod, Level.vast) if image else ()),
     )  # fmt: skip
     of, say = (lambda: setup(matrix, facts, allow_unknown)), Progress()
-    found = delivery.tested(of, Docker.connect, select or (), image or (), options, say)
-    outcomes.show(found, fmt.value, files)
-    flow.passed(found)
+    found = tested(of, Docker.connect, select or (), image or (), options, say)
+    checks.show(found, fmt.value, files)
+    images.passed(found)
 
 
 def push(
@@ -223,8 +181,10 @@ def push(
     passed, is left alone. One that fails keeps no other from being published. Logins are those of
     docker login.
     """
-    from imagegen import delivery, report
-    from imagegen.engine import Docker
+    from imagegen.commands import push as push_
+    from imagegen.engine.docker import Docker
+    from imagegen.output import console
+    from imagegen.output.images import published
 
     options = settings(
         base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
@@ -232,6 +192,6 @@ def push(
         required=require or (), again=again, wheels=wheels, no_source=no_source, jobs=jobs,
     )  # fmt: skip
     it = setup(matrix, facts, allow_unknown)
-    done = delivery.push(it, Docker.connect, select or (), options, report.Progress())
-    report.published(done, fmt.value)
-    delivery.delivered(done)
+    done = push_.push(it, Docker.connect, select or (), options, console.Progress())
+    published(done, fmt.value)
+    push_.delivered(done)

@@ -35,15 +35,16 @@ def doctor(
     fmt: Fmt = Output.text,
 ) -> None:
     """Say what this machine lacks for building images, and install it if asked to."""
-    from imagegen import doctor as physician
-    from imagegen import report
+    from imagegen.doctor import fix as fix_
+    from imagegen.doctor import probe
     from imagegen.errors import EngineError
+    from imagegen.output import console, machine
 
     if fix:
-        report.fixed(physician.fix(report.Progress(), dry_run=dry_run), fmt.value)
+        machine.fixed(fix_.fix(console.Progress(), dry_run=dry_run), fmt.value)
         return
-    found = physician.examine()
-    report.findings(found, fmt.value)
+    found = probe.examine()
+    machine.findings(found, fmt.value)
     raise typer.Exit(0 if all(finding.ok for finding in found) else EngineError.exit_code)
 
 
@@ -64,11 +65,14 @@ def demo(
     it to a registry on this machine, and prints its RunPod and vast.ai templates. A second run
     finds everything done.
     """
-    from imagegen import demo as whole_way
-    from imagegen import pods, report
+    from imagegen import platforms
+    from imagegen.commands import demo as whole_way
+    from imagegen.output import console, machine
 
     options = settings(Base.bootstrap, fresh_base, ca, pypi_index, "", apt_mirror, registry, "")
     it = setup(matrix, facts, allow_unknown)
-    made = whole_way.demo(it, options, report.Progress())
-    templates = {name: pods.template(name, made.pushed, it.facts) for name in pods.PLATFORMS}
-    report.demo(made, templates, fmt.value)
+    made = whole_way.demo(it, options, console.Progress())
+    templates = {
+        name: platforms.template(name, made.pushed, it.facts) for name in platforms.PLATFORMS
+    }
+    machine.demo(made, templates, fmt.value)

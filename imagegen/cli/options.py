@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from imagegen.flow import Options, Setup
+    from imagegen.build.options import Options
+    from imagegen.matrix.project import Setup
 
 
 class Output(StrEnum):
@@ -310,9 +311,9 @@ MATRIX = Path("dockerfiles/matrix.toml")
 
 def setup(matrix: Path, facts: Path | None, allow_unknown: bool) -> Setup:
     """What every command about targets starts from."""
-    from imagegen import flow
+    from imagegen.matrix import project
 
-    return flow.setup(matrix, facts, allow_unknown=allow_unknown)
+    return project.setup(matrix, facts, allow_unknown=allow_unknown)
 
 
 def settings(
@@ -338,11 +339,12 @@ def settings(
     no_source: bool = False,
 ) -> Options:
     """The options of a build as one value."""
-    from imagegen import bake, flow
-    from imagegen.model import CPU, Asked
+    from imagegen.build import options
+    from imagegen.model.report import CPU, Asked
+    from imagegen.net.settings import Network
 
-    return flow.Options(
-        network=bake.Network(
+    return options.Options(
+        network=Network(
             ca=ca,
             pypi_index=pypi_index,
             torch_index=torch_index,

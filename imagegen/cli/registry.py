@@ -44,15 +44,15 @@ def inspect(
 
     Nothing is pulled, and no engine is needed.
     """
-    from imagegen import report
-    from imagegen.publish import inspecting
-    from imagegen.report import registries
+    from imagegen.output import console
+    from imagegen.output.registry import documents, inspected
+    from imagegen.publish import inspect as inspect_
 
-    found = inspecting.inspect(ref, report.Progress(), ca=ca)
+    found = inspect_.inspect(ref, console.Progress(), ca=ca)
     if show:
-        registries.documents(found.bodies(show.value))
+        documents(found.bodies(show.value))
     else:
-        registries.inspected(found, fmt.value)
+        inspected(found, fmt.value)
 
 
 def prune(
@@ -80,15 +80,16 @@ def prune(
     An image stays that a tag other than its own points to, that a template names, that somebody
     signed, or that is new. Deleting needs a registry that allows it.
     """
-    from imagegen import delivery, report
+    from imagegen.commands import prune as prune_
     from imagegen.errors import UsageError
-    from imagegen.report import registries
+    from imagegen.output import console
+    from imagegen.output.registry import prunable
 
     if not registry:
         raise UsageError("say where: --registry", hint="docker image prune is for the engine")
     it = setup(matrix, facts, allow_unknown)
-    done = delivery.prune(
-        it, repository or (), report.Progress(), ca=ca, older=older, ledger=ledger, apply=apply
+    done = prune_.prune(
+        it, repository or (), console.Progress(), ca=ca, older=older, ledger=ledger, apply=apply
     )
-    registries.prunable(done, fmt.value, applied=apply)
-    delivery.deleted(done)
+    prunable(done, fmt.value, applied=apply)
+    prune_.deleted(done)

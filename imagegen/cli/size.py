@@ -60,15 +60,17 @@ def size(
 
     imagegen size 'debian12-*' --image runpod/pytorch:1.0.3-cu1281-torch291 --html size.html
     """
-    from imagegen import flow, measuring
-    from imagegen.engine import Docker
-    from imagegen.report import Progress, sizes
+    from imagegen.build.options import Options
+    from imagegen.commands.size import complete, measure
+    from imagegen.engine.docker import Docker
+    from imagegen.output.console import Progress
+    from imagegen.output.size import show, writable
 
-    page = sizes.writable(html)
-    options = flow.Options(base=base.value, wheels=wheels, compression=compression.value)
-    found = measuring.measure(
+    page = writable(html)
+    options = Options(base=base.value, wheels=wheels, compression=compression.value)
+    found = measure(
         lambda: setup(matrix, facts, allow_unknown),
         Docker.connect, select or (), image or (), options, Progress(),
     )  # fmt: skip
-    sizes.show(found, fmt.value, top, page)
-    measuring.complete(found)
+    show(found, fmt.value, top, page)
+    complete(found)

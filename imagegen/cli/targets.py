@@ -23,8 +23,8 @@ from imagegen.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from imagegen.solve import Combination
-    from imagegen.sourcing import Step
+    from imagegen.compat.solver import Combination
+    from imagegen.compat.sources import Step
 
 
 def list_(
@@ -43,9 +43,9 @@ def list_(
 
     imagegen list '*cuda13.0*' 'debian*' --gpu "RTX 4090" --driver 570
     """
-    from imagegen import choose
+    from imagegen.commands import targets
     from imagegen.errors import UsageError
-    from imagegen.report import asking
+    from imagegen.output import targets as output
 
     if excluded and (gpu or driver or fmt == ListOutput.github):
         raise UsageError(
@@ -53,9 +53,9 @@ def list_(
         )
     it = setup(matrix, facts, allow_unknown)
     if excluded:
-        asking.left_out(choose.left_out(it, select or ()), fmt.value)
+        output.left_out(targets.left_out(it, select or ()), fmt.value)
     else:
-        asking.targets(choose.listed(it, select or (), gpu, driver), fmt.value)
+        output.targets(targets.listed(it, select or (), gpu, driver), fmt.value)
 
 
 Toolkit = Annotated[
@@ -102,10 +102,10 @@ def why(
 
     imagegen why --ubuntu 24.04 --cuda 13.0 --torch 2.8 --python 3.12
     """
+    from imagegen.compat.query import written
+    from imagegen.compat.why import asked
     from imagegen.errors import ImpossibleCombination
-    from imagegen.question import written
-    from imagegen.report import asking
-    from imagegen.why import asked
+    from imagegen.output import targets as output
 
     question = written(
         ubuntu=ubuntu, debian=debian, cuda=cuda, torch=torch, index=torch_index, python=python,
@@ -114,7 +114,7 @@ def why(
     )  # fmt: skip
     found, pieces = asked(question, facts, allow_unknown=allow_unknown)
     places = _places(found.found.combination, question.origin, wheels, ca)
-    asking.why(found, pieces, places, fmt.value)
+    output.why(found, pieces, places, fmt.value)
     if found.found.verdict == "impossible":
         raise typer.Exit(ImpossibleCombination.exit_code)
 
@@ -123,19 +123,19 @@ def _places(it: Combination, origin: str, wheels: str, ca: str) -> tuple[Step, .
     """Every place that flash-attn 2 with all its kernels could come from, or the one asked for; the
     store is asked.
     """
-    from imagegen import sourcing
+    from imagegen.compat import sources
 
-    kernels, held, place = sourcing.every_kernel(it), None, ""
+    kernels, held, place = sources.every_kernel(it), None, ""
     if kernels is None:
         return ()
     if wheels:
         from imagegen.wheels.store import open_store
 
         store = open_store(wheels, ca=ca)
-        held, place = bool(store.find(sourcing.own_name(it, kernels))), store.location
-    pins = sourcing.pins(MATRIX.parent / "locks")
-    policy = sourcing.Policy(third_party=origin == "third-party")
-    steps = sourcing.sourced(it, kernels, policy, pins, place, held=held).steps
+        held, place = bool(store.find(sources.own_name(it, kernels))), store.location
+    pins = sources.pins(MATRIX.parent / "locks")
+    policy = sources.Policy(third_party=origin == "third-party")
+    steps = sources.sourced(it, kernels, policy, pins, place, held=held).steps
     return tuple(step for step in steps if origin in ("", step.place))
 
 
@@ -157,11 +157,11 @@ def pick(
 
     imagegen pick --gpu "RTX 4090" --driver 570
     """
-    from imagegen import choose
-    from imagegen.report import asking
+    from imagegen.commands import targets
+    from imagegen.output import targets as output
 
     it = setup(matrix, facts, allow_unknown)
-    picked = choose.best(
+    picked = targets.best(
         it, select or (), gpu, driver, python=python, torch=torch, here=from_nvidia_smi
     )
-    asking.picked(picked, fmt.value)
+    output.picked(picked, fmt.value)

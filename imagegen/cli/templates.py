@@ -27,8 +27,9 @@ from imagegen.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from imagegen import flow
-    from imagegen.templating import Options
+    from imagegen.build import options as options_
+    from imagegen.matrix import project
+    from imagegen.platforms.apply import Options
 
 template = typer.Typer(
     no_args_is_help=True,
@@ -95,7 +96,7 @@ def runpod(
 
     Prints what would be sent, as JSON. --plan and --apply need RUNPOD_API_KEY in the environment.
     """
-    from imagegen.templating import Options
+    from imagegen.platforms.apply import Options
 
     options = Options(
         apply=apply, plan=plan, public=public, prefix=name_prefix, registry=registry_auth, ca=ca
@@ -130,7 +131,7 @@ def vast(
     template is never edited there, which would end its link: new content is a new template. It
     holds no registry login: the image must be public, or the login be given on the instance.
     """
-    from imagegen.templating import Options
+    from imagegen.platforms.apply import Options
 
     options = Options(
         apply=apply, plan=plan, prune=prune_old, public=public, prefix=name_prefix, ca=ca
@@ -149,8 +150,8 @@ def table(
 ) -> None:
     """The published images with their deploy links, as a Markdown table."""
     from imagegen.errors import UsageError
-    from imagegen.pods import table as published
-    from imagegen.report import templates as report
+    from imagegen.output import templates as report
+    from imagegen.platforms import table as published
 
     file = _ledger(ledger, matrix)
     if into:
@@ -167,12 +168,13 @@ def _ledger(given: Path | None, matrix: Path) -> Path:
 
 def _published(
     base: Base, repository: list[str] | None, wheels: str, compression: Compression, ca: str
-) -> flow.Options:
+) -> options_.Options:
     """What tells one image of a target from another, and where it is asked for."""
-    from imagegen import bake, flow
+    from imagegen.build import options as options_
+    from imagegen.net import settings
 
-    return flow.Options(
-        network=bake.Network(ca=ca),
+    return options_.Options(
+        network=settings.Network(ca=ca),
         base=base.value,
         repositories=tuple(dict.fromkeys(repository or ())),
         wheels=wheels,
@@ -184,20 +186,22 @@ def _template(
     platform: str,
     select: list[str] | None,
     options: Options,
-    how: flow.Options,
-    it: flow.Setup,
+    how: options_.Options,
+    it: project.Setup,
     ledger: Path,
     fmt: Output,
 ) -> None:
-    from imagegen import delivery, report, templating
-    from imagegen.report import templates
+    from imagegen.commands import templates
+    from imagegen.commands.published import published
+    from imagegen.output import console
+    from imagegen.output.templates import outcome
 
-    say = report.Progress()
-    pushed = delivery.published(it, select or (), how, say)
+    say = console.Progress()
+    pushed = published(it, select or (), how, say)
     if options.live:
-        found = templating.run(platform, pushed, it.facts, options, ledger, say)
-        templates.outcome(found, fmt.value)
-        templating.complete(found)
+        found = templates.run(platform, pushed, it.facts, options, ledger, say)
+        outcome(found, fmt.value)
+        templates.complete(found)
     else:
-        rows = templating.specs(platform, pushed, it.facts, options)
-        report.show([row.shown for row in rows])
+        rows = templates.specs(platform, pushed, it.facts, options)
+        console.show([row.shown for row in rows])

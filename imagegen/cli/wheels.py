@@ -44,7 +44,8 @@ from imagegen.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from imagegen.flow import Options, Setup
+    from imagegen.build.options import Options
+    from imagegen.matrix.project import Setup
 
 
 class Level(StrEnum):
@@ -90,15 +91,15 @@ def list_(
 
     imagegen wheel list 'debian12-*' --wheels ./wheels
     """
-    from imagegen import wheelhouse
-    from imagegen.report import wheels as report
+    from imagegen.commands import wheels as wheels_
+    from imagegen.output import wheels as report
 
     options = settings(Base.pull, False, ca, "", "", "", "", "", wheels=wheels)
     if held:
-        report.pushed(wheelhouse.held(options), fmt.value)
+        report.pushed(wheels_.held(options), fmt.value)
         return
     it = setup(matrix, facts, allow_unknown)
-    report.listed(wheelhouse.listed(it, select or (), options), fmt.value)
+    report.listed(wheels_.listed(it, select or (), options), fmt.value)
 
 
 @wheel.command("plan")
@@ -115,10 +116,10 @@ def plan(
     Build each with `wheel build TARGET --shard K/N --to FOLDER`, bring the folders together, and
     link them with `wheel join`. --format github is a matrix for a workflow.
     """
-    from imagegen import wheelhouse
-    from imagegen.report import wheels as report
+    from imagegen.commands.wheels import cut
+    from imagegen.output import wheels as report
 
-    found = wheelhouse.cut(setup(matrix, facts, allow_unknown), select or (), shards)
+    found = cut(setup(matrix, facts, allow_unknown), select or (), shards)
     report.shards(found, fmt.value)
 
 
@@ -218,18 +219,19 @@ def _build_here(
     fmt: Output,
 ) -> None:
     """With this machine's torch and nvcc; ``keep`` puts the wheel into the store, too."""
-    from imagegen import facts, wheelhouse
-    from imagegen.report import Progress
-    from imagegen.report import wheels as report
-    from imagegen.wheels import recipe
+    from imagegen.commands import wheels as wheels_
+    from imagegen.compat.facts import load as load_
+    from imagegen.output import wheels as report
+    from imagegen.output.console import Progress
+    from imagegen.wheels import compile
 
     say = Progress()
-    found = recipe.build_here(
-        recipe.Asked(*kernels), facts.load(own), sdist=sdist, python=python, work=work, to=to,
+    found = compile.build_here(
+        compile.Asked(*kernels), load_.load(own), sdist=sdist, python=python, work=work, to=to,
         jobs=options.jobs, shard=shard, given=given, say=say,
     )  # fmt: skip
     if keep and "wheel" in found:
-        wheelhouse.push([to / str(found["wheel"])], options, say, force=False)
+        wheels_.push([to / str(found["wheel"])], options, say, force=False)
     report.here(found, to, fmt.value)
 
 
@@ -243,17 +245,17 @@ def _build(
     fmt: Output,
 ) -> None:
     """In BuildKit, for targets."""
-    from imagegen import wheelhouse
-    from imagegen.engine import Docker
-    from imagegen.report import Progress
-    from imagegen.report import wheels as report
+    from imagegen.commands import wheels as wheels_
+    from imagegen.engine.docker import Docker
+    from imagegen.output import wheels as report
+    from imagegen.output.console import Progress
 
     engine, say = Docker.connect(), Progress()
     if shard:
-        objects = wheelhouse.build_shard(it, engine, select, options, say, shard, to)
+        objects = wheels_.build_shard(it, engine, select, options, say, shard, to)
         report.files(objects, fmt.value)
     else:
-        report.made(wheelhouse.build(it, engine, select, options, say, force=force), fmt.value)
+        report.made(wheels_.build(it, engine, select, options, say, force=force), fmt.value)
 
 
 @wheel.command("join")
@@ -281,17 +283,17 @@ def join(
 
     imagegen wheel join TARGET --from ./shards --wheels ./wheels
     """
-    from imagegen import wheelhouse
-    from imagegen.engine import Docker
-    from imagegen.report import Progress
-    from imagegen.report import wheels as report
+    from imagegen.commands import wheels as wheels_
+    from imagegen.engine.docker import Docker
+    from imagegen.output import wheels as report
+    from imagegen.output.console import Progress
 
     options = settings(
         base, False, ca, pypi_index, torch_index, apt_mirror, registry, builder, wheels=wheels
     )
     it, engine = setup(matrix, facts, allow_unknown), Docker.connect()
     report.made(
-        wheelhouse.build(it, engine, select or (), options, Progress(), given=given, force=force),
+        wheels_.build(it, engine, select or (), options, Progress(), given=given, force=force),
         fmt.value,
     )
 
@@ -320,16 +322,16 @@ def fetch(
 
     imagegen wheel fetch 'debian12-*' --wheels oci://ghcr.io/me/wheels --to ./wheels
     """
-    from imagegen import wheelhouse
-    from imagegen.report import Progress
-    from imagegen.report import wheels as report
+    from imagegen.commands import wheels as wheels_
+    from imagegen.output import wheels as report
+    from imagegen.output.console import Progress
 
     it = setup(matrix, facts, allow_unknown)
     options = settings(Base.pull, False, ca, "", "", "", "", "", wheels=wheels)
     if published:
-        found = wheelhouse.fetch_published(it, select or (), published, options, to, Progress())
+        found = wheels_.fetch_published(it, select or (), published, options, to, Progress())
     else:
-        found = wheelhouse.fetch(it, select or (), options, to, Progress())
+        found = wheels_.fetch(it, select or (), options, to, Progress())
     report.files(found, fmt.value)
 
 
@@ -347,12 +349,12 @@ def push(
 
     imagegen wheel push ./wheels/*.whl --wheels oci://ghcr.io/me/wheels
     """
-    from imagegen import wheelhouse
-    from imagegen.report import Progress
-    from imagegen.report import wheels as report
+    from imagegen.commands import wheels as wheels_
+    from imagegen.output import wheels as report
+    from imagegen.output.console import Progress
 
     options = settings(Base.pull, False, ca, "", "", "", "", "", wheels=wheels)
-    report.pushed(wheelhouse.push(files, options, Progress(), force=force), fmt.value)
+    report.pushed(wheels_.push(files, options, Progress(), force=force), fmt.value)
 
 
 @wheel.command("verify")
@@ -379,12 +381,12 @@ def verify(
 
     imagegen wheel verify ./wheels/*.whl --image imagegen/built:TAG
     """
-    from imagegen.report import Progress
-    from imagegen.report import wheels as report
-    from imagegen.wheels import recipe
+    from imagegen.output import wheels as report
+    from imagegen.output.console import Progress
+    from imagegen.wheels.verify import no_faults, verify_all
 
-    found, faults = recipe.verify_all(
+    found, faults = verify_all(
         files, Progress(), python=python, level=level.value, image=image, sha256=sha256
     )
     report.verified(found, faults, fmt.value)
-    recipe.no_faults(faults)
+    no_faults(faults)

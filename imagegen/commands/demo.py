@@ -8,10 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imagegen import bake, base, delivery, doctor, flow, resolve
+from imagegen.build import bake, base, images
+from imagegen.build.options import Options
+from imagegen.doctor import fix, probe
 from imagegen.errors import UsageError
-from imagegen.model import Image, Pushed, Tested
-from imagegen.proc import Say
+from imagegen.matrix import project, resolve
+from imagegen.model.image import Image
+from imagegen.model.pushed import Pushed
+from imagegen.model.report import Tested
+from imagegen.util import files
+from imagegen.util.process import Say
 
 REPOSITORY = "imagegen/finetune"
 """In the demo's own registry."""
@@ -27,7 +33,7 @@ class Demo:
     undo: tuple[str, ...]
 
 
-def demo_target(it: flow.Setup, os_release: str) -> resolve.Candidate:
+def demo_target(it: project.Setup, os_release: str) -> resolve.Candidate:
     """The demo target of this machine's distribution.
 
     Raises:
@@ -43,7 +49,7 @@ def demo_target(it: flow.Setup, os_release: str) -> resolve.Candidate:
     return demos[here]
 
 
-def demo(it: flow.Setup, options: flow.Options, say: Say) -> Demo:
+def demo(it: project.Setup, options: Options, say: Say) -> Demo:
     """From a bare machine to a tested image in a registry, every step said."""
     steps: list[tuple[str, float, str]] = []
 
@@ -57,52 +63,55 @@ def demo(it: flow.Setup, options: flow.Options, say: Say) -> Demo:
     target = demo_target(it, Path("/etc/os-release").read_text())
     os_ = target.os.os
     with step("engine") as why:
-        for finding in doctor.examine():
+        for finding in probe.examine():
             say(f"{'ok' if finding.ok else 'missing':8}{finding.name}: {finding.detail}")
-        fixed = doctor.fix(say)
-        undo = remembered(flow.cache() / "undo", fixed.undo)
+        fixed = fix.fix(say)
+        undo = remembered(files.cache() / "undo", fixed.undo)
         for line in fixed.undo:
             say(f"to undo this: {line}")
         why.append("installed or started" if fixed.did else "an engine already runs")
-    from imagegen import papers, publish, registry
-    from imagegen.engine import Docker
+    from imagegen.engine.docker import Docker
+    from imagegen.commands.push import delivered
+    from imagegen.publish import attestations
+    from imagegen.publish.local_registry import server
+    from imagegen.publish.push import Parcel, push
 
     with contextlib.closing(Docker.connect()) as engine:
         with step("base image") as why:
-            had = base.known_digest(os_, flow.cache())
-            made = base.bootstrap(os_, flow.cache(), say, fresh=options.fresh_base)
+            had = base.known_digest(os_, files.cache())
+            made = base.bootstrap(os_, files.cache(), say, fresh=options.fresh_base)
             engine.load(made.archive, made.reference, made.digest)
             why.append("the same as before" if had == made.digest else "new")
         with step("build") as why:
             options = replace(options, base="bootstrap", fresh_base=False)
-            (built,) = flow.build(it, engine, [target.id], options, say)
+            (built,) = images.build(it, engine, [target.id], options, say)
             why.append(built.cached)
         with step("test") as why:
-            report = flow.checked(engine, built, options, say)
+            report = images.checked(engine, built, options, say)
             tested = Tested(report=report)
             why.append(report.cached)
         with step("push") as why:
-            host = registry.start(engine, made, options.network, say)
-            bill = papers.bill(engine, built, flow.cache() / "papers")
-            parcel = publish.Parcel(tested=tested, repository=f"{host}/{REPOSITORY}", sbom=bill)
-            done = publish.push(engine, [parcel], say, ca=options.network.ca)
-            delivery.delivered(done)
+            host = server.start(engine, made, options.network, say)
+            bill = attestations.bill(engine, built, files.cache() / "papers")
+            parcel = Parcel(tested=tested, repository=f"{host}/{REPOSITORY}", sbom=bill)
+            done = push(engine, [parcel], say, ca=options.network.ca)
+            delivered(done)
             (pushed,) = done.pushed
             why.append("" if pushed.sent else "already pushed: the registry has this digest")
-    left = (*_left(built.image, registry.image(made), made.reference), *undo)
+    left = (*_left(built.image, server.image(made), made.reference), *undo)
     return Demo(steps=tuple(steps), pushed=pushed, ref=built.image.ref, undo=left)
 
 
 def _left(image: Image, *others: str) -> tuple[str, ...]:
     """The lines that remove what the demo leaves in the engine and on the disk."""
-    from imagegen import registry
+    from imagegen.publish.local_registry import server
 
     names = " ".join((image.ref, bake.attested(image), *others))
     return (
-        f"docker rm --force --volumes {registry.NAME}; docker volume rm {registry.NAME}",
+        f"docker rm --force --volumes {server.NAME}; docker volume rm {server.NAME}",
         f"docker rmi --force {names}",  # a push takes the second away
         "docker builder prune",
-        f"rm -r {flow.cache()}",
+        f"rm -r {files.cache()}",
     )
 
 

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagegen import bake, lock, plan, render, resolve
 from imagegen.errors import StaleFiles
-from imagegen.flow import Setup
-from imagegen.proc import Say
+from imagegen.matrix import resolve
+from imagegen.matrix.project import Setup
+from imagegen.net import settings
+from imagegen.plan import dockerfile, lock, pins, recipe
+from imagegen.util.process import Say
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,10 +32,10 @@ def render_files(it: Setup, select: Sequence[str], *, check: bool) -> Rendered:
     chosen = it.resolution.select(select)
     rendered: dict[str, str] = {}
     for combination in chosen:
-        rendered |= render.files(plan.recipe(combination, it.resolution, it.workspace))
+        rendered |= dockerfile.files(recipe.recipe(combination, it.resolution, it.workspace))
     folder = it.workspace.folder
-    strays = render.strays(folder, (t.id for t in it.resolution.targets))
-    changed = render.drift(folder, rendered) if check else render.write(folder, rendered)
+    strays = dockerfile.strays(folder, (t.id for t in it.resolution.targets))
+    changed = dockerfile.drift(folder, rendered) if check else dockerfile.write(folder, rendered)
     if check and (changed or strays):
         lines = [f"  {path} differs" for path in changed]
         lines += [f"  {path} has no target in the matrix" for path in strays]
@@ -43,14 +45,14 @@ def render_files(it: Setup, select: Sequence[str], *, check: bool) -> Rendered:
 
 
 def lock_files(
-    it: Setup, select: Sequence[str], network: bake.Network, say: Say
+    it: Setup, select: Sequence[str], network: settings.Network, say: Say
 ) -> tuple[Path, ...]:
     """Write the locks of the selected targets, one for each torch, CUDA and Python."""
     folders: dict[Path, resolve.Candidate] = {}
-    packages = plan.packages(it.resolution)  # of every target: what is not selected stays locked
+    packages = pins.packages(it.resolution)  # of every target: what is not selected stays locked
     for combination in it.resolution.select(select):
-        name = plan.lock_of(combination)
-        if plan.lockable(combination):
+        name = pins.lock_of(combination)
+        if resolve.lockable(combination):
             folders.setdefault(it.workspace.locks / name, combination)
         else:
             say(f"{name}: not on PyPI, so not locked here")
@@ -70,10 +72,10 @@ def check_locks(it: Setup, select: Sequence[str]) -> tuple[Path, ...]:
     """
     asked: dict[Path, tuple[str, ...]] = {}
     for one in it.resolution.select(select):
-        if plan.lockable(one):
-            folder = it.workspace.locks / plan.lock_of(one)
-            asked[folder] = plan.asked(one.target(it.resolution.packages))
-    packages = plan.packages(it.resolution)
+        if resolve.lockable(one):
+            folder = it.workspace.locks / pins.lock_of(one)
+            asked[folder] = pins.asked(one.target(it.resolution.packages))
+    packages = pins.packages(it.resolution)
     faults = [
         fault
         for folder, rows in asked.items()

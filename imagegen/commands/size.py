@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagegen import flow, inventory, sizes, stored
+from imagegen.build.images import images
+from imagegen.build.options import Options
 from imagegen.errors import EngineError, UsageError
-from imagegen.inventory import Inventory
-from imagegen.proc import Say
-from imagegen.sizes import Sharing, Sized
+from imagegen.inventory import contents, layers, sizes
+from imagegen.inventory.contents import Inventory
+from imagegen.inventory.sizes import Sharing, Sized
+from imagegen.matrix import project
+from imagegen.util import files
+from imagegen.util.process import Say
 
 if TYPE_CHECKING:
-    from imagegen.engine import Docker
+    from imagegen.engine.docker import Docker
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,11 +40,11 @@ class Measures:
 
 
 def measure(
-    it: Callable[[], flow.Setup],
+    it: Callable[[], project.Setup],
     connect: Callable[[], Docker],
     select: Sequence[str],
     refs: Sequence[str],
-    options: flow.Options,
+    options: Options,
     say: Say,
 ) -> Measures:
     """Measure the selected targets, and images by reference; without either, every target here.
@@ -60,7 +64,7 @@ def measure(
         here.append((ref, ref))
     if not here:
         raise absent(missing)
-    folder = flow.cache() / "sizes"
+    folder = files.cache() / "sizes"
     images = tuple(_measured(engine, name, ref, folder, say) for name, ref in here)
     return Measures(
         images=images,
@@ -71,13 +75,13 @@ def measure(
 
 
 def _built(
-    it: flow.Setup, engine: Docker, select: Sequence[str], options: flow.Options, say: Say
+    it: project.Setup, engine: Docker, select: Sequence[str], options: Options, say: Say
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """Name and reference of the selected targets that are built here, and the names of the rest."""
     here, missing = [], []
     for name in [one.id for one in it.resolution.select(select)]:
         try:
-            (image,) = flow.images(it, None, [name], options, say)
+            (image,) = images(it, None, [name], options, say)
         except UsageError:  # it cannot stand on that base, so nobody built it so
             if select:
                 raise
@@ -91,10 +95,10 @@ def _built(
 
 
 def _measured(engine: Docker, name: str, ref: str, folder: Path, say: Say) -> Measured:
-    sized = stored.sized(engine, name, ref, folder, say)
+    sized = layers.sized(engine, name, ref, folder, say)
     say(f"{name}: looking inside")
     try:
-        return Measured(sized=sized, inventory=inventory.of(engine, ref))
+        return Measured(sized=sized, inventory=contents.of(engine, ref))
     except EngineError as error:  # an image without Python has a size all the same
         return Measured(sized=sized, inventory=None, unseen=str(error))
 

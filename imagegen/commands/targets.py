@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 from packaging.version import InvalidVersion, Version
 
-from imagegen import facts, machine, pick, plan, question
+from imagegen.compat import query
+from imagegen.compat.facts import tables
+from imagegen.compat.rules.reason import Reason
 from imagegen.errors import ImpossibleCombination, NothingSelected, UsageError
-from imagegen.flow import Setup
-from imagegen.model import Python, Target
-from imagegen.pick import Machine, Picked
-from imagegen.resolve import Candidate, LeftOut
-from imagegen.rules import Reason
+from imagegen.matrix import nvidia_smi, pick
+from imagegen.matrix.pick import Machine, Picked
+from imagegen.matrix.project import Setup
+from imagegen.matrix.resolve import Candidate, LeftOut
+from imagegen.model.target import Python, Target
+from imagegen.plan import pins
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +50,7 @@ def best(
         raise UsageError(
             "pick needs a machine", hint="--gpu and --driver, or --from-nvidia-smi on it"
         )
-    where = machine.read(it.facts) if here else described(it.facts, gpu, driver)
+    where = nvidia_smi.read(it.facts) if here else described(it.facts, gpu, driver)
     try:
         wanted = Python.parse(python) if python else None
     except ValueError as error:
@@ -60,10 +63,10 @@ def best(
     )
 
 
-def described(known: facts.Facts, gpu: str, driver: str) -> Machine:
+def described(known: tables.Facts, gpu: str, driver: str) -> Machine:
     """The machine that the options describe."""
-    cards = (question.card(known, gpu),) if gpu else ()
-    return Machine(gpus=cards, driver=question.driver(driver) if driver else None)
+    cards = (query.card(known, gpu),) if gpu else ()
+    return Machine(gpus=cards, driver=query.driver(driver) if driver else None)
 
 
 def listed(it: Setup, select: Sequence[str], gpu: str, driver: str) -> tuple[Listed, ...]:
@@ -88,7 +91,7 @@ def _listed(it: Setup, one: Candidate, reasons: tuple[Reason, ...]) -> Listed:
     return Listed(
         target=one.target(it.resolution.packages),
         reasons=reasons,
-        unlocked=plan.unlocked(one, it.workspace),
+        unlocked=pins.unlocked(one, it.workspace),
         aliases=tuple(name for name, id_ in it.aliases.items() if id_ == one.id),
     )
 

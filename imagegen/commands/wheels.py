@@ -8,20 +8,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imagegen import bake, flow, pieces, sourcing
-from imagegen.engine import Docker
+from imagegen.build import bake
+from imagegen.build.images import baked, images, supply
+from imagegen.build.options import Options
+from imagegen.compat import sources
+from imagegen.compat.sources import Pinned, Sourced
+from imagegen.engine.docker import Docker
 from imagegen.errors import BuildError, UsageError, WheelError
-from imagegen.flow import Options, Setup
 from imagegen.image.wheel.flash_attn_wheel.selection import shards, weight
-from imagegen.model import FlashAttn, Image
-from imagegen.proc import Say
-from imagegen.resolve import Candidate
-from imagegen.sourcing import Pinned, Sourced
-from imagegen.web import Web
-from imagegen.wheels.failures import STORE
-from imagegen.wheels.recipe import described, verify
-from imagegen.wheels.store import Entry, Store, open_store
+from imagegen.matrix.project import Setup
+from imagegen.matrix.resolve import Candidate
+from imagegen.model.image import Image
+from imagegen.model.target import FlashAttn
+from imagegen.net.http import Web
+from imagegen.util.process import Say
+from imagegen.wheels.download import STORE
+from imagegen.wheels.entry import Entry
+from imagegen.wheels.store import Store, open_store
 from imagegen.wheels.supply import expected
+from imagegen.wheels.verify import described, verify
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,12 +61,12 @@ class Shard:
 
 def listed(it: Setup, select: Sequence[str], options: Options) -> tuple[Listed, ...]:
     """The wheel of every selected target that has flash-attn 2, and where it would come from."""
-    supply = flow.supply(it, options)
+    supply = supply(it, options)
     found = []
     for candidate in chosen(it, select):
         held, where = supply.looked(candidate)
         assert where  # it has flash-attn 2
-        name = sourcing.own_name(candidate, kernels(candidate))
+        name = sources.own_name(candidate, kernels(candidate))
         found.append(Listed(id=candidate.id, name=name, sourced=where, held=held))
     return tuple(found)
 
@@ -94,7 +99,7 @@ def cut(it: Setup, select: Sequence[str], count: int) -> tuple[Shard, ...]:
     """
     found = []
     for candidate in chosen(it, select):
-        selection = sourcing.selection(kernels(candidate))
+        selection = sources.selection(kernels(candidate))
         try:
             parts = shards(selection, count)
         except ValueError as error:
@@ -134,8 +139,8 @@ def build(
     # what the store has is not to be used for making it
     candidates = _compiled(it, select)
     ids = [candidate.id for candidate in candidates]
-    images = flow.images(it, engine, ids, replace(options, wheels=""), say)
-    names = {c.id: sourcing.own_name(c, kernels(c)) for c in candidates}
+    images = images(it, engine, ids, replace(options, wheels=""), say)
+    names = {c.id: sources.own_name(c, kernels(c)) for c in candidates}
     made = []
     there = {} if force else {name: store.find(name) for name in dict.fromkeys(names.values())}
     _announce([image for image in images if not there.get(names[image.target.id])], say)
@@ -162,7 +167,7 @@ def build(
 def _announce(images: Sequence[Image], say: Say) -> None:
     """What several compilations cost together, before the first one begins."""
     kernels_ = [i.target.flash_attn for i in images if isinstance(i.target.flash_attn, FlashAttn)]
-    hours = sum(map(sourcing.cpu_hours, kernels_))
+    hours = sum(map(sources.cpu_hours, kernels_))
     if len(images) > 1:
         say(
             f"{len(images)} wheels to build, at most {hours:.0f} CPU-hours: kernels that several "
@@ -191,7 +196,7 @@ def build_shard(
     parts = cut(it, [candidate.id], int(count)) if count.isdecimal() else ()
     if f"{number}/{count}" not in {part.name for part in parts}:
         raise UsageError(f"--shard {name}: give it as 2/4, the second of four parts")
-    images = flow.images(it, engine, [candidate.id], replace(options, wheels=""), say)
+    images = images(it, engine, [candidate.id], replace(options, wheels=""), say)
     to.mkdir(parents=True, exist_ok=True)
     _export(it, engine, images[0], options, say, to, shard=name)
     return tuple(sorted(to.glob("objects/*/*.o")))
@@ -203,7 +208,7 @@ def _compiled(it: Setup, select: Sequence[str]) -> tuple[Candidate, ...]:
     Raises:
         WheelError: one takes a published wheel instead, or nothing.
     """
-    supply = flow.supply(it, Options())
+    supply = supply(it, Options())
     for candidate in (found := chosen(it, select)):
         _, where = supply.looked(candidate)
         assert where  # it has flash-attn 2
@@ -236,7 +241,7 @@ def _export(
         shard="join" if given else shard,
         anew=anew,
     )
-    return flow.baked(it, engine, [image], options, say, compiling)
+    return baked(it, engine, [image], options, say, compiling)
 
 
 def fetch(it: Setup, select: Sequence[str], options: Options, to: Path, say: Say) -> list[Path]:
@@ -248,7 +253,7 @@ def fetch(it: Setup, select: Sequence[str], options: Options, to: Path, say: Say
     store = _needed(options)
     found = []
     for candidate in chosen(it, select):
-        name = sourcing.own_name(candidate, kernels(candidate))
+        name = sources.own_name(candidate, kernels(candidate))
         entry = store.find(name)
         if entry is None:
             raise WheelError(
@@ -271,22 +276,22 @@ def fetch_published(
         UsageError: there is no such origin. WheelError: a target has no such wheel, or a recorded
             hash differs.
     """
-    if origin not in sourcing.PUBLISHED:
-        raise UsageError(f"--from {origin}: {' or '.join(sourcing.PUBLISHED)}")
+    if origin not in sources.PUBLISHED:
+        raise UsageError(f"--from {origin}: {' or '.join(sources.PUBLISHED)}")
     found, pins = [], dict(it.workspace.pins)
     for candidate in chosen(it, select):
-        name, url = pieces.published(it.facts, candidate, origin)
+        name, url = sources.published(it.facts, candidate, origin)
         if not name:
             raise WheelError(f"{candidate.id}: no {origin} wheel fits it that the facts know")
         assert candidate.selection  # where its kernels come from
-        if why := sourcing.unfit(candidate, kernels(candidate), origin, candidate.selection.policy):
+        if why := sources.unfit(candidate, kernels(candidate), origin, candidate.selection.policy):
             raise WheelError(f"{candidate.id}: no build would take it: {why}")
         wheel = _downloaded(url, to / name, pins.get(name), options.network.ca, say)
         verify(wheel, say, level="contents")
         pins[name] = Pinned(name=name, url=url, sha256=Entry.of(wheel).sha256)
         found.append(wheel)
         it.workspace.record(pins.values())
-    say(f"recorded in {it.workspace.locks / sourcing.PINS}; imagegen render writes it into targets")
+    say(f"recorded in {it.workspace.locks / sources.PINS}; imagegen render writes it into targets")
     return found
 
 
@@ -306,7 +311,7 @@ def _downloaded(url: str, file: Path, held: Pinned | None, ca: str, say: Say) ->
     if held and hashlib.sha256(part.read_bytes()).hexdigest() != held.sha256:
         part.unlink()
         raise WheelError(
-            f"{url} is another file than before: its sha256 is not the one in {sourcing.PINS}",
+            f"{url} is another file than before: its sha256 is not the one in {sources.PINS}",
             hint="somebody replaced it there; remove its record only if you know why",
         )
     return part.replace(file)

@@ -11,10 +11,12 @@ from typing import Any, get_args
 
 from packaging.version import InvalidVersion, Version
 
+from imagegen.compat.facts.reading import nearest
+from imagegen.compat.facts.rows import GpuFact
+from imagegen.compat.facts.tables import Facts
+from imagegen.compat.solver import Domains
 from imagegen.errors import FactsError, UsageError
-from imagegen.facts import Facts, GpuFact, nearest
-from imagegen.model import Host, Origin, Python, cuda_word, minor
-from imagegen.solve import Domains
+from imagegen.model.target import Host, Origin, Python, cuda_word, minor
 
 CHANGES = (
     "origin", "index", "python", "cuda", "torch", "flash_attn", "os", "memory", "driver", "host",

@@ -14,27 +14,21 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from packaging.version import Version
 
-from imagegen.facts import (
+from imagegen.compat.facts.rows import (
     BaseFact,
     CudaFact,
     FlashAttnFact,
     FlashAttnRelease,
     GpuFact,
     OsFact,
+    ThirdPartyWheel,
     TorchFact,
+    Wheel,
 )
-from imagegen.facts.rows import ThirdPartyWheel, Wheel
-from imagegen.model import Host, Kind, Origin, Python, cuda_word, driver_text
-from imagegen.rules import (
-    RULES,
-    Reason,
-    Rule,
-    archs_in,
-    axes_of,
-    best_wheel,
-    from_wheels,
-    wheels_of,
-)
+from imagegen.compat.rules.flash_attn import archs_in, best_wheel, wheels_of
+from imagegen.compat.rules.judged import RULES, axes_of
+from imagegen.compat.rules.reason import Reason, Rule, from_wheels
+from imagegen.model.target import Host, Kind, Origin, Python, cuda_word, driver_text
 
 Verdict = Literal["ok", "warn", "unverified", "impossible"]
 COST = {"impossible": 1_000_000, "unverified": 1_000, "warn": 2}

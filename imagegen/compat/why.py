@@ -13,16 +13,15 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from imagegen.facts import Facts, GpuFact, load
-from imagegen.pieces import Piece, pieces
-from imagegen.question import Question, assuming, everything, narrowed, option
-from imagegen.rules import (
-    GIGABYTES_PER_NVCC,
-    RULES,
-    the_base_image_starts,
-    the_driver_came_with_the_cuda,
-)
-from imagegen.solve import Domains, Found, best, first_fine
+from imagegen.compat.facts.load import load
+from imagegen.compat.facts.rows import GpuFact
+from imagegen.compat.facts.tables import Facts
+from imagegen.compat.query import Question, assuming, everything, narrowed, option
+from imagegen.compat.rules.flash_attn import GIGABYTES_PER_NVCC
+from imagegen.compat.rules.judged import RULES
+from imagegen.compat.rules.machine import the_base_image_starts, the_driver_came_with_the_cuda
+from imagegen.compat.solver import Domains, Found, best, first_fine
+from imagegen.compat.sources import Piece, pieces
 
 MOST = 3
 """How many nearest targets an answer names."""

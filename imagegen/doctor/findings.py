@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from packaging.version import Version
 
-from imagegen.doctor.steps import Write, paste
-from imagegen.doctor.values import (
+from imagegen.doctor.model import (
     DATA,
     DEFAULT,
     MIN_BUILDX,
@@ -17,6 +16,8 @@ from imagegen.doctor.values import (
     OTHERS_CONFIG,
     Facts,
     Finding,
+    Write,
+    paste,
 )
 
 

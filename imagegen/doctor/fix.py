@@ -7,12 +7,11 @@ import re
 import shutil
 import time
 
-from imagegen.doctor.looking import answering, ask, look
-from imagegen.doctor.planning import accept, plan
-from imagegen.doctor.steps import Command, Daemon, Install, Step, Write, commands, paste
-from imagegen.doctor.values import LOG, Fixed
+from imagegen.doctor.model import LOG, Command, Daemon, Fixed, Install, Step, Write, commands, paste
+from imagegen.doctor.plan import accept, plan
+from imagegen.doctor.probe import answering, ask, look
 from imagegen.errors import EngineError
-from imagegen.proc import Say, run, start, stream
+from imagegen.util.process import Say, run, start, stream
 
 ANSWER = 60.0
 """Seconds that a started engine gets to answer; it needs about 2, more on a first start."""

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from imagegen.doctor.judging import findings
-from imagegen.doctor.values import (
+from imagegen.doctor.findings import findings
+from imagegen.doctor.model import (
     CONFIG,
     DATA,
     DEFAULT,
@@ -26,7 +26,7 @@ from imagegen.doctor.values import (
     version,
 )
 from imagegen.errors import EngineError
-from imagegen.proc import run
+from imagegen.util.process import run
 
 ASK = 5.0
 """Seconds that one question may take: a client set to a dead host would wait for minutes."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import IO, Any, cast
 
 from imagegen.errors import EngineError
-from imagegen.model import Layer
+from imagegen.model.image import Layer
 
 SMALL = 4_000_000
 """Bytes up to which a blob may be a manifest or a configuration: what registries take of those."""

@@ -16,9 +16,9 @@ import docker
 import docker.errors
 import docker.models.containers
 
-from imagegen.engine.failures import FOREIGN, translated
+from imagegen.engine.errors import FOREIGN, translated
 from imagegen.errors import EngineError
-from imagegen.proc import Ran
+from imagegen.util.process import Ran
 
 Volume = Literal["none", "empty", "read-only"]
 """What a platform mounts at /workspace: nothing, a fresh volume, or one that refuses writes."""

@@ -20,12 +20,15 @@ import docker.errors
 import docker.models.containers
 import docker.models.networks
 
-from imagegen import bake, proc
-from imagegen.engine import archive, finding, pods, remote
-from imagegen.engine.failures import FOREIGN, build_error, reason, registry_errors, translated
+from imagegen.build.bake import digests, secret_variable
+from imagegen.engine import container as container_
+from imagegen.engine import endpoint, progress
+from imagegen.engine.archive import layers, statement
+from imagegen.engine.errors import FOREIGN, build_error, reason, registry_errors, translated
 from imagegen.errors import EngineError, RegistryError
-from imagegen.model import Layer
-from imagegen.proc import Ran, Say
+from imagegen.model.image import Layer
+from imagegen.util import process
+from imagegen.util.process import Ran, Say
 
 OWN = "imagegen.run"
 """Label of every container, network and volume made here, so that strays can be found."""
@@ -59,7 +62,7 @@ class Docker:
         Raises:
             EngineError: none answers, it is too old, or it lacks the containerd image store.
         """
-        where = finding.endpoint()
+        where = endpoint.endpoint()
         try:
             if "DOCKER_HOST" in os.environ:  # and the TLS settings that go with it
                 client = docker.from_env(timeout=10)
@@ -72,7 +75,7 @@ class Docker:
                 hint="imagegen doctor says what is wrong and what to do about it",
             ) from error
         try:
-            finding.usable(info, version)
+            endpoint.usable(info, version)
         except EngineError:
             client.close()
             raise
@@ -107,7 +110,7 @@ class Docker:
         held = self.local(ref)
         if held is None:
             with registry_errors(ref):
-                remote.follow(self._client.api.pull(ref, stream=True, decode=True), say)
+                progress.follow(self._client.api.pull(ref, stream=True, decode=True), say)
             held = self.local(ref)
         if held is None:
             raise RegistryError(f"{ref} was pulled and is not here")
@@ -145,13 +148,13 @@ class Docker:
         with tempfile.TemporaryDirectory() as work:
             definition, metadata = Path(work) / "bake.json", Path(work) / "metadata.json"
             definition.write_text(json.dumps(document))
-            code, last = proc.stream(
+            code, last = process.stream(
                 *("docker", "buildx", "bake", "--progress=plain"),
                 *(("--builder", builder) if builder else ()),
                 *("--file", definition, "--metadata-file", metadata),
                 say=say,
                 doing="building",
-                env={bake.secret_variable(name): value for name, value in texts.items()}
+                env={secret_variable(name): value for name, value in texts.items()}
                 | {
                     "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
                     # The definition is ours, and its files lie wherever imagegen and the CA do.
@@ -160,7 +163,7 @@ class Docker:
             )
             if code:
                 raise build_error(last)
-            return dict(bake.digests(json.loads(metadata.read_text())).digests)
+            return dict(digests(json.loads(metadata.read_text())).digests)
 
     def remove(self, ref: str) -> None:
         """Remove the local name ``ref``, and the image when it was its last."""
@@ -200,7 +203,7 @@ class Docker:
         """
         with translated(f"reading the layers of {ref}"):
             chunks = self._client.images.get(ref).save(chunk_size=1 << 20)
-            return archive.layers(chunks, self.layers(ref)[::-1])
+            return layers(chunks, self.layers(ref)[::-1])
 
     def statement(self, ref: str, digest: str) -> bytes:
         """The in-toto statement about the image ``digest`` in the local index ``ref``.
@@ -212,7 +215,7 @@ class Docker:
         """
         with translated(f"reading the provenance of {digest}"):
             chunks = self._client.images.get(ref).save(chunk_size=1 << 20)
-            return archive.statement(chunks, digest)
+            return statement(chunks, digest)
 
     # --- containers -------------------------------------------------------------------------------
 
@@ -289,9 +292,11 @@ class Docker:
             with contextlib.suppress(*FOREIGN):
                 self._client.api.remove_container(name, force=True, v=True)
 
-    def pod(self, ref: str, start: pods.Start) -> contextlib.AbstractContextManager[pods.Box]:
+    def pod(
+        self, ref: str, start: container_.Start
+    ) -> contextlib.AbstractContextManager[container_.Box]:
         """``ref`` as a platform starts it; gone when the block ends, however it ends."""
-        return pods.pod(self._client, ref, start, OWN)
+        return container_.pod(self._client, ref, start, OWN)
 
     def config(self, ref: str) -> Mapping[str, Any]:
         """What the engine says of the local image ``ref``: docker's ``image inspect``.
@@ -350,7 +355,9 @@ class Docker:
             self._client.api.reload_config()  # a login may have been renewed since we began
             self._client.images.get(digest).tag(repository, tag)
             try:
-                remote.follow(self._client.api.push(repository, tag, stream=True, decode=True), say)
+                progress.follow(
+                    self._client.api.push(repository, tag, stream=True, decode=True), say
+                )
             finally:
                 if not held:
                     with contextlib.suppress(*FOREIGN):

@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from imagegen import doctor, proc
+from imagegen.doctor import model
 from imagegen.errors import EngineError
+from imagegen.util import process
 
 
 def endpoint() -> str:
@@ -17,7 +18,7 @@ def endpoint() -> str:
         return host
     with contextlib.suppress(EngineError):
         template = "{{.Endpoints.docker.Host}}"
-        return proc.run("docker", "context", "inspect", "--format", template, timeout=10).strip()
+        return process.run("docker", "context", "inspect", "--format", template, timeout=10).strip()
     return "unix:///var/run/docker.sock"
 
 
@@ -27,9 +28,9 @@ def usable(info: Mapping[str, Any], version: str) -> None:
     Raises:
         EngineError: it is too old, or lacks the containerd image store.
     """
-    if (doctor.version(version) or doctor.MIN_ENGINE) < doctor.MIN_ENGINE:
+    if (model.version(version) or model.MIN_ENGINE) < model.MIN_ENGINE:
         raise EngineError(
-            f"Docker Engine {version} is too old: {doctor.MIN_ENGINE} or later is needed",
+            f"Docker Engine {version} is too old: {model.MIN_ENGINE} or later is needed",
             hint="imagegen doctor shows the commands that bring a newer one",
         )
     if ["driver-type", "io.containerd.snapshotter.v1"] not in (info.get("DriverStatus") or []):

@@ -8,7 +8,7 @@ from typing import Any
 
 import docker.errors
 
-from imagegen.proc import Say
+from imagegen.util.process import Say
 
 
 def follow(events: Iterator[Mapping[str, Any]], say: Say) -> None:

@@ -10,14 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagegen import sizes
 from imagegen.errors import BuildError, EngineError
-from imagegen.model import Built, Layer
-from imagegen.proc import Say
-from imagegen.sizes import Sized
+from imagegen.inventory import sizes
+from imagegen.inventory.sizes import Sized
+from imagegen.model.image import Built, Layer
+from imagegen.util.process import Say
 
 if TYPE_CHECKING:
-    from imagegen.engine import Docker
+    from imagegen.engine.docker import Docker
 
 
 def sized(engine: Docker, name: str, ref: str, folder: Path, say: Say) -> Sized:

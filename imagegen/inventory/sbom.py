@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 from imagegen import __version__
-from imagegen.inventory import Dpkg, Inventory, PythonPackage, Release
+from imagegen.inventory.contents import Dpkg, Inventory, PythonPackage, Release
 
 ROOT = "SPDXRef-Image"
 NONE = "NOASSERTION"

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from imagegen.model import Layer
+from imagegen.model.image import Layer
 
 GB = 10**9
 

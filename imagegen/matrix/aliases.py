@@ -6,8 +6,8 @@ import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from imagegen.matrix import Alias
-from imagegen.model import Target, minor
+from imagegen.matrix.config import Alias
+from imagegen.model.target import Target, minor
 
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 

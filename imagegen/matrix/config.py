@@ -14,12 +14,14 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import Version
 from pydantic import Field, model_validator
 
-from imagegen import sourcing
+from imagegen.compat import sources
+from imagegen.compat.facts.reading import checked, nearest, parse_toml
+from imagegen.compat.facts.rows import Strict, Ver
+from imagegen.compat.facts.tables import Facts
+from imagegen.compat.sources import PINS, Pinned, Policy
 from imagegen.errors import FactsError
-from imagegen.facts import Facts, Strict, Ver, checked, nearest, parse_toml
 from imagegen.image.wheel.flash_attn_wheel.selection import PRESETS
-from imagegen.model import REPOSITORY, Kind, minor
-from imagegen.sourcing import PINS, Pinned, Policy
+from imagegen.model.target import REPOSITORY, Kind, minor
 
 FILE = Path("dockerfiles/matrix.toml")
 PROFILE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -158,7 +160,7 @@ class Workspace:
         Raises:
             FactsError: the file of them cannot be read.
         """
-        return sourcing.pins(self.locks)
+        return sources.pins(self.locks)
 
     def record(self, pins: Iterable[Pinned]) -> None:
         """Write the file of the published wheels anew."""

@@ -7,10 +7,11 @@ from datetime import date
 
 from packaging.version import InvalidVersion, Version
 
-from imagegen import proc
+from imagegen.compat.facts.rows import GpuFact
+from imagegen.compat.facts.tables import Facts
 from imagegen.errors import EngineError, UsageError
-from imagegen.facts import Facts, GpuFact
-from imagegen.pick import Machine
+from imagegen.matrix.pick import Machine
+from imagegen.util import process
 
 QUERY = "name,driver_version,compute_cap,memory.total"
 
@@ -22,7 +23,7 @@ def read(facts: Facts) -> Machine:
         UsageError: there is no nvidia-smi, no card, or an answer that cannot be read.
     """
     try:
-        text = proc.run(
+        text = process.run(
             "nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader,nounits", timeout=30
         )
     except EngineError as error:

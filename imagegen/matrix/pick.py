@@ -8,15 +8,13 @@ from dataclasses import dataclass
 
 from packaging.version import Version
 
+from imagegen.compat.facts.rows import GpuFact, exact
+from imagegen.compat.rules.reason import Reason
+from imagegen.compat.solver import COST, Found
 from imagegen.errors import ImpossibleCombination
-from imagegen.facts import GpuFact
-from imagegen.facts.rows import exact
-from imagegen.matrix import Kernels
-from imagegen.model import Python, driver_text
-from imagegen.plan import lockable
-from imagegen.resolve import Candidate, for_machine
-from imagegen.rules import Reason
-from imagegen.solve import COST, Found
+from imagegen.matrix.config import Kernels
+from imagegen.matrix.resolve import Candidate, for_machine, lockable
+from imagegen.model.target import Python, driver_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,13 +11,14 @@ from itertools import product
 
 from packaging.version import Version
 
+from imagegen.compat.facts.rows import BaseFact, CudaFact, FlashAttnPackageFact, OsFact, exact
+from imagegen.compat.facts.tables import Facts
+from imagegen.compat.rules.judged import RULES
+from imagegen.compat.rules.reason import Reason, Rule
+from imagegen.compat.solver import Combination, Found, best, judged
 from imagegen.errors import FactsError, NothingSelected
-from imagegen.facts import BaseFact, CudaFact, Facts, FlashAttnPackageFact, OsFact
-from imagegen.facts.rows import exact
-from imagegen.matrix import Axes, Exclude, Kernels, Matrix
-from imagegen.model import FlashAttn, FlashAttnPackage, Kind, Target, minor
-from imagegen.rules import RULES, Reason, Rule
-from imagegen.solve import Combination, Found, best, judged
+from imagegen.matrix.config import Axes, Exclude, Kernels, Matrix
+from imagegen.model.target import FlashAttn, FlashAttnPackage, Kind, Target, minor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,3 +289,8 @@ def _near(pattern: str, ids: Iterable[str], left_out: Iterable[LeftOut]) -> str:
     near = fnmatch.filter(ids, f"*{pattern.strip('*')}*")
     near = near or difflib.get_close_matches(pattern, ids, n=3, cutoff=0.5)
     return f"near: {', '.join(near[:3])}" if near else "imagegen list shows every id"
+
+
+def lockable(it: Candidate) -> bool:
+    """Whether the plain PyPI wheel is the right CUDA build, so that PyPI alone can lock it."""
+    return it.torch.pypi_cuda == it.index and it.host in it.torch.pypi_hosts

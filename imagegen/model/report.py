@@ -8,70 +8,18 @@ way to become ``Pushed``, and only a ``Pushed`` image has templates.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, get_args
 
+from imagegen import __version__
 from imagegen.errors import ChecksFailed
-from imagegen.model.target import Target
+from imagegen.model.image import Built
 
 Status = Literal["pass", "fail", "skip"]
-
-Compression = Literal["zstd", "gzip"]
-"""How layers are stored and sent; gzip for hosts that cannot read zstd."""
-
-COMPRESSION_LEVEL: Mapping[Compression, int] = {"zstd": 3, "gzip": 6}
-"""zstd: level 15 takes five to ten times as long for 5 to 10 % fewer bytes. gzip: its default."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Image:
-    """A target and everything that decides its bytes.
-
-    ``base`` is the exact text of the FROM line after its arguments are filled in; ``key`` is a
-    sha256 over the rendered files, the files that are copied in, the base in use, ``compression``,
-    the labels that say what is inside, and ``given``, the sha256 of a flash-attn wheel from a
-    store. ``notes`` say where flash-attn comes from.
-    """
-
-    target: Target
-    base: str
-    base_override: str
-    labels: Mapping[str, str]
-    key: str
-    compression: Compression = "zstd"
-    given: str = ""
-    notes: tuple[str, ...] = ()
-
-    @property
-    def ref(self) -> str:
-        """The local name, wherever it is pushed: with the key, so that no two images share one."""
-        return f"imagegen/built:{self.target.tag}-{self.key[:12]}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Layer:
-    """One layer: bytes as stored and sent, the instruction that made it, and the bytes that it
-    unpacks to where they are known.
-    """
-
-    digest: str
-    compressed: int
-    created_by: str
-    unpacked: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Built:
-    """An image in the engine's store, under ``image.ref``; ``unpacked`` in bytes."""
-
-    image: Image
-    digest: str
-    unpacked: int
-    seconds: float
-    cached: str
-    """Why nothing was built, or empty when it was."""
 
 
 Level = Literal["smoke", "gpu", "runpod", "vast"]
@@ -243,53 +191,72 @@ class Tested:
             )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pushed:
-    """A tested image in a registry, as that registry tells of it.
+def of(report: Report) -> Record:
+    """What is kept of a report."""
+    return Record(
+        digest=report.digest,
+        key=report.built.image.key,
+        checks=report.checks,
+        asked=report.asked,
+        seconds=report.seconds,
+        at=report.at,
+        engine=report.engine,
+        unpacked=report.built.unpacked,
+        version=__version__,
+        suite=report.suite,
+    )
 
-    ``refs`` are the names it can be pulled by: the one that never means anything else, then the
-    target's own; ``aliases`` other names that point to it. ``moved`` are the tags that pointed
-    elsewhere before, ``kept`` why a tag was left where it is. ``sent`` is false when the registry
-    already had all of it; ``cached`` then says why nothing was done.
+
+def document(record: Record, target: Mapping[str, object]) -> bytes:
+    """The record as JSON, with what the image promises; the same bytes for the same record."""
+    row = {
+        "imagegen": record.version,
+        "digest": record.digest,
+        "key": record.key,
+        "target": dict(target),
+        "at": moment(record.at),
+        "engine": record.engine,
+        "suite": record.suite,
+        "seconds": round(record.seconds, 1),
+        "unpacked_bytes": record.unpacked,
+        "levels": list(record.asked.levels),
+        "required": sorted(record.asked.required),
+        "checks": [asdict(check) for check in record.checks],
+    }
+    return json.dumps(row, indent=1, sort_keys=True).encode()
+
+
+def parse(body: bytes) -> Record:
+    """The record of a document.
+
+    Raises:
+        ValueError: it is none, or of another version of imagegen.
     """
+    try:
+        row = json.loads(body)
+        return Record(
+            digest=str(row["digest"]),
+            key=str(row["key"]),
+            checks=tuple(_check(check) for check in row["checks"]),
+            asked=Asked(levels=tuple(row["levels"]), required=frozenset(row["required"])),
+            seconds=float(row["seconds"]),
+            at=datetime.fromisoformat(row["at"]).timestamp(),
+            engine=str(row["engine"]),
+            unpacked=int(row["unpacked_bytes"]),
+            version=str(row["imagegen"]),
+            suite=str(row.get("suite", "")),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no report of a test: {error!r}") from error
 
-    target: Target
-    key: str
-    repository: str
-    digest: str
-    refs: tuple[str, ...]
-    layers: tuple[Layer, ...]
-    record: Record
-    revision: str = ""
-    aliases: tuple[str, ...] = ()
-    moved: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
-    sent: bool = False
-    seconds: float = 0.0
-    cached: str = ""
 
-    def __post_init__(self) -> None:
-        """Refuse what no passing report is beside.
+def moment(seconds: float) -> str:
+    """``2026-11-22T11:40:00Z`` of seconds since 1970."""
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
 
-        Raises:
-            ChecksFailed: the report is not of these bytes, or did not pass.
-        """
-        if not self.record.allows(self.digest):
-            raise ChecksFailed(
-                f"{self.refs[0]} has no report that passed", hint=f"imagegen push {self.target.id}"
-            )
 
-    @property
-    def unpacked(self) -> int:
-        """Bytes of its file system, the sum over the layers."""
-        return self.record.unpacked
-
-    @property
-    def compressed(self) -> int:
-        """Bytes to pull on a host that has none of the layers."""
-        return sum(layer.compressed for layer in self.layers)
-
-    @property
-    def pinned(self) -> str:
-        """``repository:tag@sha256:…``: what a template should name."""
-        return f"{self.refs[0]}@{self.digest}"
+def _check(row: Mapping[str, Any]) -> Check:
+    check = Check(**row)
+    if check.status not in ("pass", "fail", "skip"):  # a word that is none of them is no pass
+        raise ValueError(f"a check that ended as {check.status!r}")
+    return check

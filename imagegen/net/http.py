@@ -22,8 +22,8 @@ import urllib3.exceptions
 from requests.auth import AuthBase
 
 from imagegen.errors import ImagegenError, UsageError
-from imagegen.proc import Say
-from imagegen.web.words import reason, retry_after, status
+from imagegen.net.http_errors import reason, retry_after, status
+from imagegen.util.process import Say
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from urllib.parse import urlencode, urljoin, urlsplit
 import requests
 
 from imagegen.errors import Lost, RegistryError
-from imagegen.oci.login import Login
-from imagegen.proc import Say
-from imagegen.web import Body, Kind, Web, is_here
+from imagegen.net.http import Body, Kind, Web, is_here
+from imagegen.net.registry_login import Login
+from imagegen.util.process import Say
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"

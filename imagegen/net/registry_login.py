@@ -10,7 +10,7 @@ import requests
 from requests.auth import AuthBase
 from requests.utils import parse_dict_header
 
-from imagegen.web import Kind, Web
+from imagegen.net.http import Kind, Web
 
 
 class Login(AuthBase):

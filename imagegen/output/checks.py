@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from imagegen.errors import UsageError
-from imagegen.model import Check, Outcome, Report
-from imagegen.report import built_row, table
+from imagegen.model.report import Check, Outcome, Report
+from imagegen.output.console import check_row, table
+from imagegen.output.images import built_row
 
 if TYPE_CHECKING:
-    from imagegen.checks import Listed
+    from imagegen.checks.smoke import Listed
 
 
 def files(asked: Sequence[str]) -> tuple[tuple[str, Path], ...]:
@@ -67,18 +68,6 @@ def row(one: Outcome) -> dict[str, object]:
         "tested": one.cached,
         "check_seconds": round(one.seconds, 1),
         "checks": list(map(check_row, one.checks)),
-    }
-
-
-def check_row(check: Check) -> dict[str, object]:
-    """A check's outcome as JSON values."""
-    return {
-        "level": check.level,
-        "name": check.name,
-        "status": check.status,
-        "detail": check.detail,
-        "seconds": check.seconds,
-        "guards": check.guards,
     }
 
 

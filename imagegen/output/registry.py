@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from imagegen.record import moment
-from imagegen.report import Format, show, size, table
+from imagegen.model.report import moment
+from imagegen.output.console import Format, show, size, table
 
 if TYPE_CHECKING:
-    from imagegen.publish.inspecting import Attached, Inspected
-    from imagegen.publish.pruning import Pruned
+    from imagegen.publish.inspect import Attached, Inspected
+    from imagegen.publish.prune import Pruned
 
 
 def inspected(one: Inspected, fmt: Format) -> None:
@@ -122,7 +122,7 @@ def _tested(one: Inspected) -> str:
 
 
 def _kind(it: Attached) -> str:
-    from imagegen.publish.inspecting import KINDS
+    from imagegen.publish.inspect import KINDS
 
     names = {kind: name for name, kind in KINDS.items()}
     return names.get(it.referrer.artifact_type, it.referrer.artifact_type or "attached")

@@ -9,14 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagegen import report
 from imagegen.errors import UsageError
-from imagegen.inventory import Inventory
-from imagegen.report import Format, known, table
-from imagegen.sizes import Sharing, made_by
+from imagegen.inventory.contents import Inventory
+from imagegen.inventory.sizes import Sharing, made_by
+from imagegen.output import console
+from imagegen.output.console import Format, known, table
 
 if TYPE_CHECKING:
-    from imagegen.measuring import Measured, Measures
+    from imagegen.commands.size import Measured, Measures
 
 
 def writable(html: Path | None) -> Path | None:
@@ -38,11 +38,11 @@ def writable(html: Path | None) -> Path | None:
 def show(found: Measures, fmt: Format, top: int, html: Path | None = None) -> None:
     """Print it, ``top`` rows of each table, and write the page."""
     if html:
-        from imagegen.report.page import page
+        from imagegen.output.size_page import page
 
         html.write_text(page(found), encoding="utf-8")
     if fmt == "json":
-        report.show(
+        console.show(
             {
                 "images": [_row(one) for one in found.images],
                 "sharing": asdict(found.sharing),
@@ -72,13 +72,13 @@ def _row(one: Measured) -> dict[str, object]:
 
 def _image(one: Measured, top: int) -> Iterator[str]:
     unpacked = known(one.sized.unpacked)
-    compressed = report.size(one.sized.compressed)
+    compressed = console.size(one.sized.compressed)
     yield (
         f"{one.sized.name}: {compressed} compressed, {unpacked} unpacked, "
         f"{len(one.sized.layers)} layers\n  {one.sized.digest}"
     )
     layers = [
-        (report.size(row.compressed), known(row.unpacked), made_by(row)[:80])
+        (console.size(row.compressed), known(row.unpacked), made_by(row)[:80])
         for row in one.sized.largest(top)
     ]
     yield _indented(table(("COMPRESSED", "UNPACKED", "LAYER MADE BY"), layers))
@@ -92,37 +92,37 @@ def _inside(it: Inventory, top: int) -> Iterator[str]:
     packages = [(one.bytes, one.name, one.version, "apt") for one in it.dpkg]
     packages += [(one.bytes or 0, one.name, one.version, "Python") for one in it.python]
     rows = [
-        (report.size(size), f"{name} {version}", kind)
+        (console.size(size), f"{name} {version}", kind)
         for size, name, version, kind in sorted(packages, reverse=True)[:top]
     ]
     yield _indented(table(("SIZE", f"PACKAGE, OF {len(packages)}", "FROM"), rows))
     if it.copies:
-        spare = report.size(sum(one.spare for one in it.copies))
+        spare = console.size(sum(one.spare for one in it.copies))
         lines = [f"{spare} would be spared by one copy of each file over 1 MB"]
         for one in it.copies[:top]:
-            lines += [f"{report.size(one.spare):>9}  {path}" for path in one.paths[:1]]
+            lines += [f"{console.size(one.spare):>9}  {path}" for path in one.paths[:1]]
             lines += [f"{'':9}  {path}" for path in one.paths[1:]]
         yield _indented("\n".join(lines))
     if it.versions:
         lines = ["libraries of one name whose bytes differ"]
         for several in it.versions[:top]:
-            lines += [f"{report.size(at.bytes):>9}  {at.path}" for at in several.places]
+            lines += [f"{console.size(at.bytes):>9}  {at.path}" for at in several.places]
         yield _indented("\n".join(lines))
 
 
 def _shared(it: Sharing, top: int) -> Iterator[str]:
     lines = [
-        f"{pair.want} costs {report.size(pair.cost)} if you have {pair.have}, "
-        f"{report.size(pair.cost + pair.shared)} else"
+        f"{pair.want} costs {console.size(pair.cost)} if you have {pair.have}, "
+        f"{console.size(pair.cost + pair.shared)} else"
         for pair in it.pairs
         if pair.shared
     ]
     yield "\n".join(lines[:top]) or "no two of them share a layer"
     yield (
-        f"together {report.size(it.total)}, and {report.size(it.once)} where each layer is kept "
+        f"together {console.size(it.total)}, and {console.size(it.once)} where each layer is kept "
         "once; one after another, what is least first:"
     )
-    yield _indented(table(("COSTS", "IMAGE"), [(report.size(size), n) for n, size in it.order]))
+    yield _indented(table(("COSTS", "IMAGE"), [(console.size(size), n) for n, size in it.order]))
 
 
 def _indented(lines: str) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from imagegen.inventory import Inventory, Node
-from imagegen.jinja import environment
-from imagegen.measuring import Measured, Measures
-from imagegen.report import known
-from imagegen.sizes import Sharing, made_by
+from imagegen.commands.size import Measured, Measures
+from imagegen.inventory.contents import Inventory, Node
+from imagegen.inventory.sizes import Sharing, made_by
+from imagegen.output.console import known
+from imagegen.util.jinja import environment
 
 if TYPE_CHECKING:
     import jinja2
@@ -33,7 +33,7 @@ ROWS = 10
 
 @cache
 def _template() -> jinja2.Template:
-    made = environment(html=True)
+    made = environment("imagegen.output", html=True)
     made.filters["size"] = known
     return made.get_template("size.html.j2")
 

@@ -6,21 +6,19 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagegen.model import FlashAttn, FlashAttnPackage
-from imagegen.report import Format, show, table
+from imagegen.model.target import FlashAttn, FlashAttnPackage
+from imagegen.output.console import Format, show, table
 
 if TYPE_CHECKING:
-    from imagegen.choose import Listed
-    from imagegen.pick import Picked
-    from imagegen.pieces import Piece
-    from imagegen.resolve import LeftOut
-    from imagegen.rules import Reason
-    from imagegen.solve import Combination
-    from imagegen.sourcing import Step
-    from imagegen.why import Answer, Near
+    from imagegen.commands.targets import Listed
+    from imagegen.compat.rules.reason import Reason
+    from imagegen.compat.solver import Combination
+    from imagegen.compat.sources import Piece, Step
+    from imagegen.compat.why import Answer, Near
+    from imagegen.matrix.pick import Picked
+    from imagegen.matrix.resolve import LeftOut
 
 
 def targets(rows: Sequence[Listed], fmt: str) -> None:
@@ -92,7 +90,7 @@ def why(found: Answer, where: Mapping[str, Piece], places: Sequence[Step], fmt: 
 
     ``places`` are those that flash-attn 2 could come from, in the order of a build.
     """
-    from imagegen.question import option
+    from imagegen.compat.query import option
 
     if fmt == "json":
         show(
@@ -166,7 +164,7 @@ def _combination(it: Combination) -> str:
 
 def picked(found: Picked, fmt: Format) -> None:
     """The best target for a machine, and why it is better than the next."""
-    from imagegen.model import driver_text
+    from imagegen.model.target import driver_text
 
     best, second = found.best, found.next
     if fmt == "json":
@@ -199,14 +197,6 @@ def picked(found: Picked, fmt: Format) -> None:
     if second:
         print(_folded(f"before {second.candidate.id}, because {found.because}", "  "))
     print(f"  {found.fitting} target{'s work' if found.fitting != 1 else ' works'} there")
-
-
-def locks(found: Sequence[Path], fmt: Format) -> None:
-    """Locks that were found good."""
-    if fmt == "json":
-        show(list(map(str, found)))
-    else:
-        print(f"{len(found)} locks: whole, hashed, and made for this matrix")
 
 
 def _reason(reason: Reason) -> dict[str, str]:

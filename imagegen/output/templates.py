@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagegen.report import show
+from imagegen.output.console import show
 
 if TYPE_CHECKING:
-    from imagegen.report import Format
-    from imagegen.templating import Done, Outcome, Pruned
+    from imagegen.output.console import Format
+    from imagegen.platforms.apply import Done, Outcome, Pruned
 
 WORDS = {
     "create": ("created", "would be created"),

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagegen.report import Format, show, size, table
+from imagegen.output.console import Format, show, size, table
 
 if TYPE_CHECKING:
-    from imagegen.sourcing import Sourced
-    from imagegen.wheelhouse import Listed, Made, Shard
+    from imagegen.commands.wheels import Listed, Made, Shard
+    from imagegen.compat.sources import Sourced
     from imagegen.wheels.entry import Entry
 
 

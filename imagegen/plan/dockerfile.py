@@ -8,9 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagegen.jinja import environment
-from imagegen.model import FlashAttnPackage
-from imagegen.plan import PACKAGE, TOOLKIT_EXTRAS, Recipe
+from imagegen.model.target import FlashAttnPackage
+from imagegen.plan.pins import PACKAGE, TOOLKIT_EXTRAS
+from imagegen.plan.recipe import Recipe
+from imagegen.util.jinja import environment
 
 if TYPE_CHECKING:
     import jinja2
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @cache
 def _template() -> jinja2.Template:
-    return environment(html=False).get_template("Dockerfile.j2")
+    return environment("imagegen.plan", html=False).get_template("Dockerfile.j2")
 
 
 def files(recipe: Recipe) -> dict[str, str]:

@@ -12,12 +12,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from imagegen import proc
-from imagegen.bake import Network
 from imagegen.errors import EngineError, UsageError
-from imagegen.model import Target, minor
-from imagegen.plan import ASKED, PACKAGE, PARTS, TOOLKIT_EXTRAS, asked, for_the_torch
-from imagegen.proc import Say
+from imagegen.model.target import Target, minor
+from imagegen.net.settings import Network
+from imagegen.plan.pins import ASKED, PACKAGE, PARTS, TOOLKIT_EXTRAS, asked, for_the_torch
+from imagegen.util import process
+from imagegen.util.process import Say
 
 TOOLS = ("pip", "uv")
 BUILD = ("ninja", "packaging", "psutil", "setuptools", "wheel")
@@ -174,7 +174,7 @@ def _compile(
     env = {"UV_DEFAULT_INDEX": network.pypi_index} if network.pypi_index else {}
     env |= {"SSL_CERT_FILE": network.ca} if network.ca else {}
     try:
-        return proc.run(
+        return process.run(
             "uv",
             *("pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes"),
             *("--python-version", minor(target.python), "--python-platform"),

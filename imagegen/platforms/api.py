@@ -22,9 +22,9 @@ from requests.auth import AuthBase
 
 from imagegen import __version__
 from imagegen.errors import PlatformError, UsageError
-from imagegen.proc import Say
-from imagegen.web import bundle, is_here
-from imagegen.web.words import reason, retry_after, status
+from imagegen.net.http import bundle, is_here
+from imagegen.net.http_errors import reason, retry_after, status
+from imagegen.util.process import Say
 
 log = logging.getLogger(__name__)
 
@@ -44,31 +44,6 @@ class Platform:
     variable: str
     key_variable: str
     hints: Mapping[int, str]
-
-
-RUNPOD = Platform(
-    name="RunPod",
-    address="https://api.runpod.io",
-    variable="RUNPOD_API_URL",
-    key_variable="RUNPOD_API_KEY",
-    hints={
-        401: "RUNPOD_API_KEY is not a key that it knows: the console's settings have a new one",
-        403: "the key may not write templates: give it that permission, or take another key",
-        404: "it was deleted meanwhile, or is another account's: run the command again",
-        422: "the platform's schema has changed, or a field is wrong: it names which",
-    },
-)
-VAST = Platform(
-    name="vast.ai",
-    address="https://console.vast.ai",
-    variable="VAST_API_URL",
-    key_variable="VAST_API_KEY",
-    hints={
-        401: "VAST_API_KEY is not a key that it knows, or the account has two-factor login and "
-        "wants `vastai tfa login` first",
-        403: "the key lacks a permission: templates need user_read and user_write",
-    },
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

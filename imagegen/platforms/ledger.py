@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from imagegen.errors import UsageError
-from imagegen.proc import Say
+from imagegen.util.process import Say
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

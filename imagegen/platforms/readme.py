@@ -7,10 +7,11 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from imagegen.facts import Facts
-from imagegen.facts.rows import GpuFact
-from imagegen.jinja import environment
-from imagegen.model import FlashAttn, FlashAttnPackage, Pushed, Target, driver_text, minor
+from imagegen.compat.facts.rows import GpuFact
+from imagegen.compat.facts.tables import Facts
+from imagegen.model.pushed import Pushed
+from imagegen.model.target import FlashAttn, FlashAttnPackage, Target, driver_text, minor
+from imagegen.util.jinja import environment
 
 if TYPE_CHECKING:
     import jinja2
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @cache
 def _template() -> jinja2.Template:
-    return environment(html=False).get_template("pod_readme.md.j2")
+    return environment("imagegen.platforms", html=False).get_template("readme.md.j2")
 
 
 def text(platform: str, pushed: Pushed, facts: Facts) -> str:

@@ -6,8 +6,9 @@ import difflib
 from pathlib import Path
 
 from imagegen.errors import StaleFiles, UsageError
-from imagegen.pods import GB, PLATFORMS
-from imagegen.pods.ledger import Entry, Ledger
+from imagegen.platforms import PLATFORMS
+from imagegen.platforms.ledger import Entry, Ledger
+from imagegen.platforms.spec import GB
 
 BEGIN, END = "<!-- published -->", "<!-- /published -->"
 NONE = "No image is published yet."

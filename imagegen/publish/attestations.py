@@ -14,14 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagegen import bake, inventory
+from imagegen.build import bake
 from imagegen.errors import EngineError
-from imagegen.inventory import sbom
-from imagegen.model import Built
-from imagegen.proc import Say
+from imagegen.inventory import contents, sbom
+from imagegen.model.image import Built
+from imagegen.util.process import Say
 
 if TYPE_CHECKING:
-    from imagegen.engine import Docker
+    from imagegen.engine.docker import Docker
 
 
 OWN_ARGUMENTS = frozenset({"REGISTRY", "FLASH_ATTN_SHARD"})
@@ -36,7 +36,7 @@ def bill(engine: Docker, built: Built, folder: Path) -> bytes:
     """
 
     def made() -> bytes:
-        found = inventory.of(engine, built.digest)
+        found = contents.of(engine, built.digest)
         target, now = built.image.target, datetime.now(UTC)
         document = sbom.spdx(found, name=target.tag, digest=built.digest, created=now)
         return json.dumps(document, indent=1).encode()

@@ -7,12 +7,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from imagegen import record
 from imagegen.errors import RegistryError, UsageError
-from imagegen.model import REPOSITORY, Record
-from imagegen.oci.repository import Descriptor, Repository
-from imagegen.proc import Say
-from imagegen.publish.finding import PROVENANCE, REPORT, SBOM, Seen, see, worth
+from imagegen.model.report import Record, parse
+from imagegen.model.target import REPOSITORY
+from imagegen.net.registry import Descriptor, Repository
+from imagegen.publish.remote import PROVENANCE, REPORT, SBOM, Seen, see, worth
+from imagegen.util.process import Say
 
 KINDS = {"report": REPORT, "sbom": SBOM, "provenance": PROVENANCE}
 
@@ -68,7 +68,7 @@ def inspect(ref: str, say: Say, *, ca: str = "") -> Inspected:
     for one in attached:
         if one.referrer.artifact_type == REPORT:
             try:
-                found = record.parse(one.body)
+                found = parse(one.body)
             except ValueError:  # of another version of imagegen
                 continue
             passed += [found] * found.allows(digest)

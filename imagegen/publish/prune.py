@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from imagegen.errors import RegistryError
-from imagegen.oci.repository import DOCKER_LIST, FALLBACK, INDEX, Descriptor, Repository
-from imagegen.proc import Say
-from imagegen.publish.finding import PROVENANCE, REPORT, SBOM, see
+from imagegen.net.registry import DOCKER_LIST, FALLBACK, INDEX, Descriptor, Repository
+from imagegen.publish.remote import PROVENANCE, REPORT, SBOM, see
+from imagegen.util.process import Say
 
 OWN = re.compile(r"(?P<target>.+)-(?P<digest>[0-9a-f]{12})")
 """The tag that never means anything else."""

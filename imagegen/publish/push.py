@@ -8,17 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from imagegen import parallel, record
 from imagegen.errors import ImagegenError, Lost, RegistryError, UsageError
-from imagegen.model import Image, Pushed, Record, Tested
-from imagegen.oci.repository import Descriptor, Refused, Repository
-from imagegen.proc import Say
-from imagegen.publish import finding
-from imagegen.publish.finding import PROVENANCE, REPORT, SBOM, Seen
-from imagegen.publish.moving import age, move
+from imagegen.model.image import Image
+from imagegen.model.pushed import Pushed
+from imagegen.model.report import Record, Tested, document, moment, of
+from imagegen.net.registry import Descriptor, Refused, Repository
+from imagegen.publish import remote
+from imagegen.publish.remote import PROVENANCE, REPORT, SBOM, Seen
+from imagegen.publish.tags import age, move
+from imagegen.util import parallel
+from imagegen.util.process import Say
 
 if TYPE_CHECKING:
-    from imagegen.engine import Docker
+    from imagegen.engine.docker import Docker
 
 AT_ONCE = 3
 """Images that are sent at the same time: an engine sends several layers of each."""
@@ -135,7 +137,7 @@ def found(repository: Repository, image: Image, aliases: Sequence[str]) -> Arriv
         RegistryError: the registry does not answer properly.
     """
     try:
-        seen = finding.see(repository, image.target.tag)
+        seen = remote.see(repository, image.target.tag)
     except Lost:
         return None
     if seen is None or seen.labels.get("imagegen.key") != image.key:
@@ -144,13 +146,13 @@ def found(repository: Repository, image: Image, aliases: Sequence[str]) -> Arriv
         return None
     if not all(repository.has(layer.digest) for layer in seen.layers):
         return None
-    kept = finding.passing(repository, seen.manifest.digest)
+    kept = remote.passing(repository, seen.manifest.digest)
     if kept is None:
         return None
     at = time.strftime("%Y-%m-%d %H:%M", time.localtime(kept.at))
-    ref = f"{repository.name}:{finding.tags(image.target, kept.digest)[0]}"
+    ref = f"{repository.name}:{remote.tags(image.target, kept.digest)[0]}"
     why = f"already published: {ref}, tested {at} (--force makes it anew)"
-    pushed = replace(finding.of(repository, image.target, seen, kept), cached=why)
+    pushed = replace(remote.of(repository, image.target, seen, kept), cached=why)
     return Arrived(
         repository=repository, pushed=pushed, seen=seen, aliases=tuple(aliases), named=True
     )
@@ -185,7 +187,7 @@ def deliver(engine: Docker, parcel: Parcel, say: Say, *, ca: str = "") -> Arrive
     report = parcel.tested.report
     target, digest = report.built.image.target, report.digest
     repository = Repository(parcel.repository, ca=ca, say=say)
-    own = finding.tags(target, digest)[0]
+    own = remote.tags(target, digest)[0]
     ref = f"{parcel.repository}:{own}"
     try:
         sent = repository.digest(own) != digest
@@ -202,12 +204,12 @@ def deliver(engine: Docker, parcel: Parcel, say: Say, *, ca: str = "") -> Arrive
         _sent(engine, digest, parcel.repository, own, say)
         seen = _read_back(repository, own, digest)
     _attach(repository, parcel, seen.descriptor)
-    held = finding.passing(repository, digest)
+    held = remote.passing(repository, digest)
     if held is None:
         raise RegistryError(f"{ref}: the registry lost its report; no other tag was moved")
     say(f"{ref}: {digest}, as built and tested")
     pushed = replace(
-        finding.of(repository, target, seen, held), sent=sent, seconds=time.monotonic() - start
+        remote.of(repository, target, seen, held), sent=sent, seconds=time.monotonic() - start
     )
     return Arrived(repository=repository, pushed=pushed, seen=seen, aliases=parcel.aliases)
 
@@ -218,9 +220,9 @@ def _attach(repository: Repository, parcel: Parcel, subject: Descriptor) -> None
     Raises:
         Lost: the registry takes them and does not keep them.
     """
-    kept = record.of(parcel.tested.report)
-    report = record.document(kept, parcel.tested.report.built.image.target.promise)
-    about = {"org.opencontainers.image.created": record.moment(kept.at)}
+    kept = of(parcel.tested.report)
+    report = document(kept, parcel.tested.report.built.image.target.promise)
+    about = {"org.opencontainers.image.created": moment(kept.at)}
     none: dict[str, str] = {}
     documents = (
         (REPORT, report, about),
@@ -246,7 +248,7 @@ def _attached(repository: Repository, mine: Record) -> set[str]:
     """
     rows = repository.referrers(mine.digest)
     kinds = {row.artifact_type for row in rows if repository.whole(row)}
-    covered = any(one.covers(mine.asked) for one in finding.reports(repository, mine.digest))
+    covered = any(one.covers(mine.asked) for one in remote.reports(repository, mine.digest))
     return kinds if covered else kinds - {REPORT}
 
 
@@ -272,7 +274,7 @@ def _read_back(repository: Repository, tag: str, digest: str) -> Seen:
         RegistryError: it has something else.
     """
     name = f"{repository.name}:{tag}"
-    seen = finding.see(repository, tag)
+    seen = remote.see(repository, tag)
     if seen is not None and seen.top.digest != digest:
         raise RegistryError(
             f"{name}: pushed {digest}, but the registry holds {seen.top.digest}",

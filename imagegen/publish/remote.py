@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from imagegen import record
 from imagegen.errors import Lost, RegistryError
-from imagegen.model import Layer, Pushed, Record, Target
-from imagegen.oci.repository import DOCKER_LIST, INDEX, Descriptor, Manifest, Repository
+from imagegen.model.image import Layer
+from imagegen.model.pushed import Pushed
+from imagegen.model.report import Record, parse
+from imagegen.model.target import Target
+from imagegen.net.registry import DOCKER_LIST, INDEX, Descriptor, Manifest, Repository
 
 REPORT = "application/vnd.imagegen.report.v1+json"
 """A report's media type; imagegen's own, as there is none for the outcome of tests."""
@@ -111,7 +113,7 @@ def reports(repository: Repository, digest: str) -> list[Record]:
         if referrer.artifact_type != REPORT:
             continue
         try:
-            one = record.parse(repository.attached(referrer))
+            one = parse(repository.attached(referrer))
         except (ValueError, Lost):  # of another version of imagegen, or gone
             continue
         if one.allows(digest):

@@ -14,10 +14,10 @@ from typing import Any, Literal
 from packaging.version import InvalidVersion, Version
 
 from imagegen.errors import Lost, RegistryError
-from imagegen.model import Target
-from imagegen.oci.repository import Manifest, Repository
-from imagegen.proc import Say
-from imagegen.publish.finding import see
+from imagegen.model.target import Target
+from imagegen.net.registry import Manifest, Repository
+from imagegen.publish.remote import see
+from imagegen.util.process import Say
 
 Age = tuple[Version, Version, str, Version]
 """torch, CUDA, and the distribution with its release: what makes one image newer than another."""

@@ -1,4 +1,4 @@
-"""How the files in templates/ are filled in."""
+"""How the templates of text are filled in; each lies beside the module that fills it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ if TYPE_CHECKING:
 
 
 @cache
-def environment(*, html: bool) -> jinja2.Environment:
-    """For HTML every value is escaped; Dockerfiles and Markdown take them as they are."""
+def environment(package: str, *, html: bool) -> jinja2.Environment:
+    """The templates of a package. For HTML every value is escaped; Dockerfiles and Markdown take
+    them as they are.
+    """
     import jinja2  # a tenth of a second that only who renders needs to pay
 
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("imagegen"),
+        loader=jinja2.PackageLoader(package, ""),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -7,10 +7,10 @@ from io import BufferedRandom
 from pathlib import Path
 
 from imagegen.errors import WheelError
-from imagegen.proc import Say
-from imagegen.web import restart
+from imagegen.net.http import restart
+from imagegen.util.process import Say
+from imagegen.wheels.download import check, disk, land, locked
 from imagegen.wheels.entry import Entry, checked, other_bytes, read, side
-from imagegen.wheels.landing import check, disk, land, locked
 
 LOCK = ".lock"
 """Held while something is put; it stays, empty."""

@@ -13,8 +13,8 @@ from io import BufferedRandom
 from pathlib import Path
 
 from imagegen.errors import WheelError
-from imagegen.proc import Say
-from imagegen.web import restart
+from imagegen.net.http import Kind, restart
+from imagegen.util.process import Say
 from imagegen.wheels.entry import Entry
 
 Fill = Callable[[BufferedRandom], None]
@@ -132,3 +132,16 @@ def _filled(file: BufferedRandom, entry: Entry, fill: Fill) -> None:
         restart(file)
         fill(file)
         check(file, entry)
+
+
+class BadRequest(WheelError):
+    """The server calls what was sent wrong."""
+
+
+STORE = Kind(
+    name="the wheel store",
+    error=WheelError,
+    login="netrc or user:password@ in its address; for a registry, docker login",
+    read_only="put wheels where it gets its files from, or give a login that may write",
+    bad_request=BadRequest,
+)

@@ -8,11 +8,10 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from imagegen.errors import UsageError, WheelError
-from imagegen.proc import Say
-from imagegen.web import Upload, Web, is_here
+from imagegen.net.http import Upload, Web, is_here
+from imagegen.util.process import Say
+from imagegen.wheels.download import STORE, land
 from imagegen.wheels.entry import Entry, checked, other_bytes, read, side
-from imagegen.wheels.failures import STORE
-from imagegen.wheels.landing import land
 
 WRITTEN = frozenset({200, 201, 204})
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from imagegen.errors import UsageError, WheelError
-from imagegen.oci.repository import EMPTY, MANIFEST, NOTHING, Repository, digest_of
-from imagegen.proc import Say
-from imagegen.web import Upload
+from imagegen.net.http import Upload
+from imagegen.net.registry import EMPTY, MANIFEST, NOTHING, Repository, digest_of
+from imagegen.util.process import Say
+from imagegen.wheels.download import STORE, BadRequest, land
 from imagegen.wheels.entry import Entry, checked, other_bytes
-from imagegen.wheels.failures import STORE, BadRequest
-from imagegen.wheels.landing import land
 
 ARTIFACT = "application/vnd.imagegen.wheel.v1"
 LAYER = "application/vnd.pypa.wheel"

@@ -7,11 +7,11 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from imagegen.errors import UsageError
-from imagegen.proc import Say
+from imagegen.util.process import Say
 from imagegen.wheels.directory import DirectoryStore
+from imagegen.wheels.download import disk
 from imagegen.wheels.entry import Entry
 from imagegen.wheels.http import HttpStore
-from imagegen.wheels.landing import disk
 from imagegen.wheels.oci import OciStore
 
 __all__ = ["Entry", "Store", "open_store"]

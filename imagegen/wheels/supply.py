@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagegen import sourcing
+from imagegen.compat import sources
+from imagegen.compat.sources import Pinned, Sourced
 from imagegen.errors import WheelError
 from imagegen.image.wheel.flash_attn_wheel.selection import Selection, foretold
 from imagegen.image.wheel.flash_attn_wheel.sizing import cores, memory, slots
-from imagegen.model import FlashAttn, FlashAttnPackage, Target
-from imagegen.proc import Say
-from imagegen.resolve import Candidate
-from imagegen.sourcing import Pinned, Sourced
-from imagegen.wheels.store import Entry, Store
+from imagegen.matrix.resolve import Candidate
+from imagegen.model.target import FlashAttn, FlashAttnPackage, Target
+from imagegen.util.process import Say
+from imagegen.wheels.entry import Entry
+from imagegen.wheels.store import Store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,8 +52,8 @@ class Supply:
         policy, held = it.selection.policy, None
         asked = self.store if policy.source != "required" else None
         if asked:
-            held = asked.find(sourcing.own_name(it, kernels))
-        where = sourcing.sourced(
+            held = asked.find(sources.own_name(it, kernels))
+        where = sources.sourced(
             it,
             kernels,
             policy,
@@ -84,7 +85,7 @@ def expected(target: Target, jobs: int = 0, shards: int = 1) -> str:
         return "nothing to compile: it has no flash-attn"
     if isinstance(kernels, FlashAttnPackage):
         return f"nothing to compile: {kernels.package} {kernels.version} is installed as a wheel"
-    text = cost(sourcing.selection(kernels), jobs, shards)
+    text = cost(sources.selection(kernels), jobs, shards)
     return f"flash-attn {kernels.version} from source, {text}, unless the build cache has them"
 
 

@@ -11,28 +11,35 @@ from pathlib import Path
 import pytest
 import requests
 
-from imagegen import bake, base, flow, plan, registry
-from imagegen.base import Base
-from imagegen.demo import demo_target
-from imagegen.engine import Docker
-from imagegen.model import CPU, Built, Check, Compression, Image, Report, Target, Tested
+from imagegen.build import bake, base, images
+from imagegen.build.base import Base
+from imagegen.build.options import Options
+from imagegen.commands.demo import demo_target
+from imagegen.engine.docker import Docker
+from imagegen.matrix import project
+from imagegen.model.image import Built, Compression, Image
+from imagegen.model.report import CPU, Check, Report, Tested
+from imagegen.model.target import Target
+from imagegen.net import settings
+from imagegen.publish.local_registry import server
+from imagegen.util import files
 
 from . import browser, small
 
 ROOT = Path(__file__).parents[2]
 MATRIX = ROOT / "dockerfiles/matrix.toml"
-NETWORK = bake.Network(ca=os.environ.get("SSL_CERT_FILE", ""))
+NETWORK = settings.Network(ca=os.environ.get("SSL_CERT_FILE", ""))
 
 
 @pytest.fixture(scope="session")
-def setup() -> flow.Setup:
-    return flow.setup(MATRIX)
+def setup() -> project.Setup:
+    return project.setup(MATRIX)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No report of an earlier session: what is tested is tested now. Bases stay where they are."""
-    home = flow.cache()
+    home = files.cache()
     folder = tmp_path_factory.mktemp("cache") / "imagegen"
     folder.mkdir()
     (home / "base").mkdir(parents=True, exist_ok=True)
@@ -43,27 +50,27 @@ def own_reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def local_base(engine: Docker, setup: flow.Setup) -> Base:
+def local_base(engine: Docker, setup: project.Setup) -> Base:
     """The base of this machine's distribution, bootstrapped or from the cache, and loaded."""
     here, _ = base.host_os(Path("/etc/os-release").read_text())
     os_ = next((row.os for row in setup.facts.os if row.os.name == here), None)
     if os_ is None:
         pytest.skip(f"{here} is not a distribution that imagegen bootstraps")
-    made = base.bootstrap(os_, flow.cache(), print)
+    made = base.bootstrap(os_, files.cache(), print)
     engine.load(made.archive, made.reference, made.digest)
     return made
 
 
 @pytest.fixture(scope="session")
-def demo_id(setup: flow.Setup) -> str:
+def demo_id(setup: project.Setup) -> str:
     return demo_target(setup, Path("/etc/os-release").read_text()).id
 
 
 @pytest.fixture(scope="session")
-def demo(engine: Docker, local_base: Base, setup: flow.Setup, demo_id: str) -> Built:
+def demo(engine: Docker, local_base: Base, setup: project.Setup, demo_id: str) -> Built:
     """The demo target, really built; in seconds where the engine's build cache has it."""
-    options = flow.Options(network=NETWORK, base="bootstrap")
-    (built,) = flow.build(setup, engine, [demo_id], options, print)
+    options = Options(network=NETWORK, base="bootstrap")
+    (built,) = images.build(setup, engine, [demo_id], options, print)
     return built
 
 
@@ -79,7 +86,7 @@ def docker_compose_project_name() -> str:
 
 @pytest.fixture(scope="session")
 def docker_setup(engine: Docker, local_base: Base) -> list[str]:
-    os.environ["IMAGEGEN_TEST_REGISTRY"] = registry.build(engine, local_base, NETWORK, print)
+    os.environ["IMAGEGEN_TEST_REGISTRY"] = server.build(engine, local_base, NETWORK, print)
     return ["up --detach --wait"]
 
 
@@ -129,7 +136,7 @@ def chromium(engine: Docker, local_base: Base) -> Iterator[str]:
         "context": browser.__path__[0],
         "contexts": {
             "base": f"docker-image://{local_base.reference}",
-            "image": str(plan.context_image()),
+            "image": str(files.context_image()),
         },
         "secret": bake.secrets(NETWORK),
         "output": [f"type=image,name={name},unpack=true"],
@@ -159,7 +166,7 @@ TinyImage = Callable[..., Tested]
 
 @pytest.fixture
 def tiny(
-    engine: Docker, local_base: Base, setup: flow.Setup, tmp_path: Path
+    engine: Docker, local_base: Base, setup: project.Setup, tmp_path: Path
 ) -> Iterator[TinyImage]:
     """Makes images of a few megabytes with a report that passed: to push, not to run."""
     made: list[str] = []

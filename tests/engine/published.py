@@ -7,11 +7,13 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from imagegen import checks, record
-from imagegen.model import CPU, Built, Check, Image, Report
-from imagegen.oci.repository import MANIFEST, Descriptor, Repository, digest_of
-from imagegen.pods import ONSTART
-from imagegen.publish import finding
+from imagegen.commands import test
+from imagegen.model.image import Built, Image
+from imagegen.model import report as report_
+from imagegen.model.report import CPU, Check, Report, of
+from imagegen.net.registry import MANIFEST, Descriptor, Repository, digest_of
+from imagegen.platforms.vast.template import ONSTART
+from imagegen.publish import remote
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
@@ -24,7 +26,7 @@ def put(
     *,
     created: str = "2026-01-02T03:04:05Z",
     tested: bool = True,
-    suite: str = checks.version(ONSTART),
+    suite: str = test.version(ONSTART),
     count: int = 1,
 ) -> str:
     """Publish an image of ``count`` layers under its own tags and ``tags``; returns its digest."""
@@ -53,7 +55,7 @@ def put(
         }
     ).encode()
     digest = digest_of(document)
-    for tag in (*finding.tags(image.target, digest), *tags):
+    for tag in (*remote.tags(image.target, digest), *tags):
         repository.put(tag, document, MANIFEST)
     if tested:
         built = Built(image=image, digest=digest, unpacked=7, seconds=1.0, cached="")
@@ -62,6 +64,6 @@ def put(
         )
         report = Report.of(built, rows, 1.0, at=time.time(), engine="Docker Engine 0", suite=suite)
         subject = Descriptor(digest=digest, size=len(document), media_type=MANIFEST)
-        body = record.document(record.of(report), image.target.promise)
-        repository.attach(subject, finding.REPORT, body, {})
+        body = report_.document(of(report), image.target.promise)
+        repository.attach(subject, remote.REPORT, body, {})
     return digest

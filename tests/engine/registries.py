@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import requests
 
-from imagegen import proc
-from imagegen.registry import PORT, free_port
+from imagegen.publish.local_registry.server import PORT, free_port
+from imagegen.util import process
 
 DATA = "/var/lib/registry"
 BLOBS = f"{DATA}/docker/registry/v2/blobs/sha256"
@@ -107,4 +107,4 @@ def registry(image: str, *, disk: int = 0) -> Iterator[Registry]:
 
 def docker(*words: str) -> str:
     """The command that people type, of the first engine."""
-    return proc.run("docker", *words, timeout=60).strip()
+    return process.run("docker", *words, timeout=60).strip()

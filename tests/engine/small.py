@@ -10,8 +10,11 @@ import json
 import tempfile
 from pathlib import Path
 
-from imagegen import bake, plan
-from imagegen.engine import Docker
+from imagegen.build import bake
+from imagegen.engine.docker import Docker
+from imagegen.net import settings
+from imagegen.plan import recipe
+from imagegen.util.files import context_image
 
 PROMISE = {
     "id": "debian12-cuda13.0-torch2.11-py3.11-slim",
@@ -80,14 +83,14 @@ CMD ["sleep", "infinity"]
 HEAVY = {"build-essential", "ninja-build", "python3-dev"}
 
 
-def build(engine: Docker, base: str, network: bake.Network) -> str:
+def build(engine: Docker, base: str, network: settings.Network) -> str:
     """The image that keeps every clause; returns its name."""
-    apt = " ".join(sorted({*plan.APT, "gcc", "libc6-dev"} - HEAVY))
+    apt = " ".join(sorted({*recipe.APT, "gcc", "libc6-dev"} - HEAVY))
     text = DOCKERFILE.format(base=base, apt=apt, promise=json.dumps(PROMISE))
     return _baked(engine, f"{NAME}:{TAG}", text, FILES, network)
 
 
-def broken(engine: Docker, small: str, what: str, lines: str, network: bake.Network) -> str:
+def broken(engine: Docker, small: str, what: str, lines: str, network: settings.Network) -> str:
     """``small`` with one thing changed by the lines of a Dockerfile; returns its name.
 
     The tag stays what it was: only ``what``, part of the repository, differs.
@@ -96,7 +99,12 @@ def broken(engine: Docker, small: str, what: str, lines: str, network: bake.Netw
 
 
 def build_from(
-    engine: Docker, small: str, name: str, lines: str, files: dict[str, str], network: bake.Network
+    engine: Docker,
+    small: str,
+    name: str,
+    lines: str,
+    files: dict[str, str],
+    network: settings.Network,
 ) -> str:
     """``small``, changed by the lines of a Dockerfile that may copy ``files``, as ``name``."""
     text = f'FROM {small}\nSHELL ["/bin/bash", "-euo", "pipefail", "-c"]\n{lines}\n'
@@ -104,7 +112,7 @@ def build_from(
 
 
 def _baked(
-    engine: Docker, name: str, dockerfile: str, files: dict[str, str], network: bake.Network
+    engine: Docker, name: str, dockerfile: str, files: dict[str, str], network: settings.Network
 ) -> str:
     with tempfile.TemporaryDirectory() as folder:
         for path, text in {**files, "Dockerfile": dockerfile}.items():
@@ -114,7 +122,7 @@ def _baked(
             file.chmod(0o755 if path.startswith("bin/") or path.endswith(".sh") else 0o644)
         target = {
             "context": folder,
-            "contexts": {"image": str(plan.context_image())},
+            "contexts": {"image": str(context_image())},
             "secret": bake.secrets(network),
             "output": [f"type=image,name={name},unpack=true"],
             "attest": ["type=provenance,disabled=true"],

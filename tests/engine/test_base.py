@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imagegen import base
-from imagegen.base import Base
-from imagegen.engine import Docker
-from imagegen.model import Os
+from imagegen.build import base
+from imagegen.build.base import Base
+from imagegen.engine.docker import Docker
+from imagegen.model.target import Os
 
 
 def test_the_same_packages_give_the_same_digest(

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import trustme
 
-from imagegen.proc import run
+from imagegen.util.process import run
 
 from . import browser
 from .browser import ENTER, SHIFT, Browser, container, eventually

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from imagegen.checks import runpod, runpod_image
 from imagegen.checks.contract import Settings, Suite, run
-from imagegen.engine import Docker
-from imagegen.model import Check
+from imagegen.engine.docker import Docker
+from imagegen.model.report import Check
+from imagegen.platforms.runpod import contract, contract_image
 
 from .small import PROMISE
 
@@ -42,9 +42,9 @@ def start(pattern: str, replacement: str) -> str:
 
 
 def test_the_small_image_keeps_every_clause(engine: Docker, small_image: str) -> None:
-    found = run(runpod.SUITE, engine, small_image, SETTINGS, print)
+    found = run(contract.SUITE, engine, small_image, SETTINGS, print)
     names = [check.name for check in found]
-    assert names == list(runpod.SUITE)
+    assert names == list(contract.SUITE)
     assert sorted(int(name.partition("_")[0][1:]) for name in names) == list(range(1, 21))
     assert {check.name: check.detail for check in found if check.status == "fail"} == {}
     skipped = {c.name.partition("_")[0]: c.detail for c in found if c.status == "skip"}
@@ -102,15 +102,17 @@ IN_ITSELF: Mapping[str, tuple[str, set[str]]] = {
 """What no pod shows: only the clauses about the image itself are tried."""
 
 OF_THE_IMAGE = tuple(
-    name for name, clause in runpod.SUITE.items() if clause.body.__module__ == runpod_image.__name__
+    name
+    for name, clause in contract.SUITE.items()
+    if clause.body.__module__ == contract_image.__name__
 )
 
 
 SLOW = {"R8", "R11", "R20"}
 QUICK = Suite("runpod")
 """Without what asks most pods and restarts of all: for images that are broken in nothing of it."""
-QUICK.update({name: clause for name, clause in runpod.SUITE.items() if number(name) not in SLOW})
-QUICK.early = [runpod.full, runpod.second, runpod.bare, runpod.null]
+QUICK.update({name: clause for name, clause in contract.SUITE.items() if number(name) not in SLOW})
+QUICK.early = [contract.full, contract.second, contract.bare, contract.null]
 
 
 @pytest.mark.parametrize("what", BROKEN | IN_ITSELF)
@@ -120,9 +122,9 @@ def test_what_is_broken_is_found(
     broken_image: Callable[[str, str], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(runpod, "STOP", 3)
+    monkeypatch.setattr(contract, "STOP", 3)
     lines, wanted = (BROKEN | IN_ITSELF)[what]
-    suite = runpod.SUITE if wanted & SLOW else QUICK
+    suite = contract.SUITE if wanted & SLOW else QUICK
     image = broken_image(what, lines)
     found = run(suite, engine, image, SETTINGS, print, OF_THE_IMAGE * (what in IN_ITSELF))
     assert reds(found) == wanted, {c.name: c.detail for c in found if c.status == "fail"}
@@ -142,10 +144,10 @@ class Liar(Docker):
 def test_what_no_small_image_can_be_is_found(
     engine: Docker, small_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runpod_image, "LAYER", 1e6)
+    monkeypatch.setattr(contract_image, "LAYER", 1e6)
     only = ("R1_architecture_is_amd64", "R17_size_is_known")
     liar = Liar(engine, Architecture="arm64")
-    found = run(runpod.SUITE, liar, small_image, SETTINGS, print, only)
+    found = run(contract.SUITE, liar, small_image, SETTINGS, print, only)
     assert [check.status for check in found] == ["fail", "fail"]
     assert "expected 'linux/amd64', found 'linux/arm64'" in found[0].detail
     assert "expected at most 0.001 GB, found about 0." in found[1].detail
@@ -154,7 +156,7 @@ def test_what_no_small_image_can_be_is_found(
 def test_every_check_that_runs_is_shown_to_fail() -> None:
     every = (BROKEN | IN_ITSELF).values()
     shown = set[str]().union({"R1", "R17"}, *(wanted for _, wanted in every))
-    assert shown == {name.partition("_")[0] for name in runpod.SUITE} - SKIPPED.keys()
+    assert shown == {name.partition("_")[0] for name in contract.SUITE} - SKIPPED.keys()
 
 
 def test_an_image_that_nobody_speaks_for_is_skipped_where_there_is_nothing_to_compare(
@@ -163,11 +165,11 @@ def test_an_image_that_nobody_speaks_for_is_skipped_where_there_is_nothing_to_co
     liar = Liar(engine, Config={**engine.config(small_image)["Config"], "Labels": None})
     only = ("R13_tag_and_label_tell_the_truth", "R15_kernels_cover_the_gpus")
     digest = str(engine.config(small_image)["Id"])
-    found = run(runpod.SUITE, liar, digest, SETTINGS, print, only)
+    found = run(contract.SUITE, liar, digest, SETTINGS, print, only)
     assert [check.status for check in found] == ["skip", "skip"]
-    (by_tag,) = run(runpod.SUITE, liar, small_image, SETTINGS, print, only[:1])
+    (by_tag,) = run(contract.SUITE, liar, small_image, SETTINGS, print, only[:1])
     assert by_tag.status == "pass"
     assert by_tag.detail.startswith("tag hold")
     other = Settings(settle=2, patience=8, claims={**PROMISE, "torch": "2.12.0"})
-    (given,) = run(runpod.SUITE, engine, small_image, other, print, only[:1])
+    (given,) = run(contract.SUITE, engine, small_image, other, print, only[:1])
     assert given.detail == "label: torch: expected 2.12.0, found 2.11.0"

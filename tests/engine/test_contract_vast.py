@@ -6,21 +6,22 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
-from imagegen import pods
-from imagegen.checks import contract, vast, vast_image, vast_pods
-from imagegen.engine import Docker
+from imagegen.checks import contract
+from imagegen.engine.docker import Docker
+from imagegen.platforms.vast import contract_image, contract_pods, template
+from imagegen.platforms.vast.contract import SUITE
 
 from . import small
 
-SETTINGS = contract.Settings(settle=1, patience=15, onstart=pods.ONSTART)
+SETTINGS = contract.Settings(settle=1, patience=15, onstart=template.ONSTART)
 GPU = "V19_the_gpu_works_over_ssh"
 PACKAGES = "V10_installing_jupyter_changes_nothing"
 START = "/opt/imagegen/start"
 
 QUICK = contract.Suite("vast")
 """Without what takes as long as all else and looks at the Python packages only."""
-QUICK.update({name: clause for name, clause in vast.SUITE.items() if name != PACKAGES})
-QUICK.early = vast.SUITE.early
+QUICK.update({name: clause for name, clause in SUITE.items() if name != PACKAGES})
+QUICK.early = SUITE.early
 
 
 def statuses(
@@ -40,26 +41,26 @@ def red(found: dict[str, str]) -> set[str]:
 
 
 def named(numbers: Iterable[str]) -> tuple[str, ...]:
-    return tuple(name for name in vast.SUITE if name.partition("_")[0] in set(numbers))
+    return tuple(name for name in SUITE if name.partition("_")[0] in set(numbers))
 
 
 # --- the good image -------------------------------------------------------------------------------
 
 
 def test_there_are_nineteen_clauses() -> None:
-    numbers = [int(name.partition("_")[0].removeprefix("V")) for name in vast.SUITE]
+    numbers = [int(name.partition("_")[0].removeprefix("V")) for name in SUITE]
     assert sorted(numbers) == list(range(1, 20))
 
 
 def test_the_good_image_keeps_every_clause(engine: Docker, small_image: str) -> None:
-    found = statuses(vast.SUITE, engine, small_image)
-    assert found == dict.fromkeys(vast.SUITE, "pass") | {GPU: "skip"}
+    found = statuses(SUITE, engine, small_image)
+    assert found == dict.fromkeys(SUITE, "pass") | {GPU: "skip"}
 
 
 def test_an_image_whose_onstart_nobody_knows_has_not_passed(
     engine: Docker, small_image: str
 ) -> None:
-    found = statuses(vast.SUITE, engine, small_image, contract.Settings(), named(["V6"]))
+    found = statuses(SUITE, engine, small_image, contract.Settings(), named(["V6"]))
     assert list(found.values()) == ["skip"]
 
 
@@ -132,7 +133,7 @@ def test_what_is_wrong_with_an_image_turns_its_clause_red(
     suite.update(
         {
             name: clause
-            for name, clause in vast_image.IMAGE.items()
+            for name, clause in contract_image.IMAGE.items()
             if name != PACKAGES or expected == "V10"
         }
     )
@@ -142,8 +143,8 @@ def test_what_is_wrong_with_an_image_turns_its_clause_red(
 def test_an_image_that_is_too_big_turns_its_clause_red(
     engine: Docker, small_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vast_image, "PULL", 0.1)
-    found = statuses(vast.SUITE, engine, small_image, only=named(["V16", "V17"]))
+    monkeypatch.setattr(contract_image, "PULL", 0.1)
+    found = statuses(SUITE, engine, small_image, only=named(["V16", "V17"]))
     assert red(found) == {"V16"}
 
 
@@ -165,13 +166,13 @@ def arm_image(engine: Docker) -> Iterator[str]:
 def test_an_image_for_another_processor_turns_its_clause_red(
     engine: Docker, arm_image: str
 ) -> None:
-    assert red(statuses(vast.SUITE, engine, arm_image, only=named(["V17"]))) == {"V17"}
+    assert red(statuses(SUITE, engine, arm_image, only=named(["V17"]))) == {"V17"}
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        pods.ONSTART + "#" * 4096,
+        template.ONSTART + "#" * 4096,
         "cd /opt && imagegen/start\n",
         "sleep 60\n",
         "sleep 60 &\n",
@@ -184,16 +185,16 @@ def test_an_image_for_another_processor_turns_its_clause_red(
 def test_an_onstart_that_does_not_do_turns_its_clause_red(
     text: str, engine: Docker, small_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vast_pods, "LIMIT", 2)
+    monkeypatch.setattr(contract_pods, "LIMIT", 2)
     settings = contract.Settings(settle=1, patience=8, onstart=text)
-    assert red(statuses(vast.SUITE, engine, small_image, settings, named(["V6"]))) == {"V6"}
+    assert red(statuses(SUITE, engine, small_image, settings, named(["V6"]))) == {"V6"}
 
 
 # --- its parts ------------------------------------------------------------------------------------
 
 
 def test_only_the_launch_script_of_jupyter_mode_has_the_word() -> None:
-    ssh, both = (vast_pods.launch(jupyter=mode) for mode in (False, True))
+    ssh, both = (contract_pods.launch(jupyter=mode) for mode in (False, True))
     assert "jupyter" not in ssh.lower()
     assert "jupyter" in both
     assert set(ssh.splitlines()) < set(both.splitlines())
@@ -217,4 +218,4 @@ def test_only_the_launch_script_of_jupyter_mode_has_the_word() -> None:
     ],
 )
 def test_a_secret_is_known_by_name_or_form(text: str, secret: bool) -> None:
-    assert bool(vast_image.SECRET.search(text)) == secret
+    assert bool(contract_image.SECRET.search(text)) == secret

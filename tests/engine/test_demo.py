@@ -13,12 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from imagegen import bake, checks, delivery, flow, pods
-from imagegen.engine import Docker
+from imagegen.build import bake
+from imagegen.build.options import Options
+from imagegen.checks import smoke
+from imagegen.commands import published, push, test
+from imagegen.engine.docker import Docker
 from imagegen.errors import ChecksFailed
-from imagegen.model import Built, Report, Tested
-from imagegen.oci.repository import Repository
-from imagegen.publish import finding
+from imagegen.matrix import project
+from imagegen.model.image import Built
+from imagegen.model.report import Report, Tested
+from imagegen.net.registry import Repository
+from imagegen.platforms.runpod import template
+from imagegen.publish import remote
 
 from .conftest import NETWORK, ROOT
 
@@ -44,8 +50,8 @@ def test_the_demo_pushes_what_it_tested(
     assert first["digest"] == demo.digest
     assert engine.remote_digest(str(first["pinned"])) == demo.digest
     ran = [check["name"] for check in first["checks"]]  # type: ignore[attr-defined]
-    contracts = (name for suite in checks.contracts().values() for name in suite)
-    assert sorted(ran) == sorted([*checks.names(checks.MODULES), *contracts])
+    contracts = (name for suite in test.contracts().values() for name in suite)
+    assert sorted(ran) == sorted([*smoke.names(smoke.MODULES), *contracts])
 
 
 def test_the_templates_name_the_pushed_digest(first: dict[str, object], demo: Built) -> None:
@@ -75,26 +81,26 @@ def test_a_second_demo_is_done_in_seconds_and_says_why(first: dict[str, object])
 
 
 def test_a_push_is_a_look_up_once_it_is_done(
-    engine: Docker, demo: Built, open_registry: str, setup: flow.Setup, demo_id: str
+    engine: Docker, demo: Built, open_registry: str, setup: project.Setup, demo_id: str
 ) -> None:
     """The command's own way: build, test, push, and the template of what was pushed."""
     repository = f"{open_registry}/imagegen-test/way"
-    options = flow.Options(network=NETWORK, base="bootstrap", repositories=(repository,))
+    options = Options(network=NETWORK, base="bootstrap", repositories=(repository,))
     attested = engine.local(bake.attested(demo.image))  # none, if an earlier run has read it
-    (pushed,) = delivery.push(setup, lambda: engine, [demo_id], options, print).pushed
+    (pushed,) = push.push(setup, lambda: engine, [demo_id], options, print).pushed
     assert pushed.sent
     assert pushed.digest == demo.digest == engine.local(demo.image.ref).digest  # type: ignore[union-attr]
     beside = {it.artifact_type for it in Repository(repository).referrers(pushed.digest)}
-    assert beside == {finding.REPORT, finding.SBOM, *[finding.PROVENANCE] * bool(attested)}
+    assert beside == {remote.REPORT, remote.SBOM, *[remote.PROVENANCE] * bool(attested)}
 
     def never() -> Docker:
         raise AssertionError("no engine is needed")
 
-    (again,) = delivery.push(setup, never, [demo_id], options, print).pushed
+    (again,) = push.push(setup, never, [demo_id], options, print).pushed
     assert not again.sent
     assert "already published" in again.cached
-    (found,) = delivery.published(setup, [demo_id], options, print)
-    assert pods.runpod(found, setup.facts)["image"] == pushed.pinned
+    (found,) = published.published(setup, [demo_id], options, print)
+    assert template.runpod(found, setup.facts)["image"] == pushed.pinned
 
 
 def test_what_a_user_types_first(engine: Docker, demo: Built) -> None:
@@ -165,7 +171,7 @@ def test_a_broken_image_does_not_pass(
     engine: Docker, broken: Broken, step: str, named: str
 ) -> None:
     built = broken(step)
-    found = checks.inside(engine, built.digest, print, promise=built.image.target.promise)
+    found = smoke.inside(engine, built.digest, print, promise=built.image.target.promise)
     failed = {check.name: check.detail for check in found if check.status == "fail"}
     assert any(named in name for name in failed), failed
     with pytest.raises(ChecksFailed):
@@ -173,11 +179,11 @@ def test_a_broken_image_does_not_pass(
 
 
 def test_an_image_that_is_not_what_the_target_promises_does_not_pass(
-    engine: Docker, demo: Built, setup: flow.Setup
+    engine: Docker, demo: Built, setup: project.Setup
 ) -> None:
     other = next(
         t for t in setup.resolution.targets if (t.os.name, t.profile) == ("ubuntu24.04", "slim")
     )
-    found = checks.inside(engine, demo.digest, print, promise=other.promise)
+    found = smoke.inside(engine, demo.digest, print, promise=other.promise)
     failed = [check for check in found if check.status == "fail"]
     assert len(failed) >= 3, failed

@@ -20,7 +20,7 @@ import pytest
 
 import imagegen
 from imagegen.errors import EngineError
-from imagegen.proc import run
+from imagegen.util.process import run
 
 pytestmark = pytest.mark.engine
 

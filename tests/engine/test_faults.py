@@ -17,11 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from imagegen import flow, proc
-from imagegen.base import Base
-from imagegen.engine import Docker
+from imagegen.build.base import Base
+from imagegen.engine.docker import Docker
 from imagegen.errors import EngineError
-from imagegen.model import Built
+from imagegen.matrix import project
+from imagegen.model.image import Built
+from imagegen.util import process
 
 from .conftest import MATRIX, ROOT
 
@@ -41,7 +42,7 @@ def imagegen(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
 def tags() -> set[str]:
     """Every name and every image in the engine's store."""
     form = "{{.Repository}}:{{.Tag}} {{.ID}}"
-    listed = proc.run("docker", "images", "--all", "--no-trunc", "--format", form, timeout=60)
+    listed = process.run("docker", "images", "--all", "--no-trunc", "--format", form, timeout=60)
     return set(listed.splitlines())
 
 
@@ -131,7 +132,7 @@ def test_the_template_of_an_image_that_was_not_pushed(engine: Docker, open_regis
 def test_an_interrupted_build_leaves_nothing(
     engine: Docker,
     demo: Built,
-    setup: flow.Setup,
+    setup: project.Setup,
     demo_id: str,
     tmp_path: Path,
     stop: signal.Signals,

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from imagegen import registry as packaged
-from imagegen.base import Base
-from imagegen.engine import Docker
+from imagegen.build.base import Base
+from imagegen.engine.docker import Docker
+from imagegen.publish.local_registry import server as packaged
 
 from .conftest import NETWORK
 from .engines import second_engine

@@ -16,11 +16,17 @@ from pathlib import Path
 import pytest
 import trustme
 
-from imagegen import bake, base, flow, plan, proc, render
-from imagegen.base import Base
-from imagegen.engine import Docker
+from imagegen.build import bake, base
+from imagegen.build.base import Base
+from imagegen.engine.docker import Docker
 from imagegen.errors import BuildError
-from imagegen.model import Built, Image
+from imagegen.matrix import project
+from imagegen.model.image import Built, Image
+from imagegen.net import settings
+from imagegen.plan import dockerfile, pins
+from imagegen.plan.image import image
+from imagegen.plan.recipe import recipe
+from imagegen.util import files, process
 
 from .conftest import NETWORK, ROOT
 from .servers import Answer, index, mirror, served
@@ -36,15 +42,15 @@ SLIM_12 = "ubuntu24.04-cuda12.9-torch2.9-py3.12-slim"
 @pytest.fixture(scope="module")
 def gateway(engine: Docker) -> str:
     """This machine's address as build steps see it."""
-    (row,) = json.loads(proc.run("docker", "network", "inspect", "bridge", timeout=30))
+    (row,) = json.loads(process.run("docker", "network", "inspect", "bridge", timeout=30))
     return str(row["IPAM"]["Config"][0]["Gateway"])
 
 
 @pytest.fixture(scope="module")
-def tools(setup: flow.Setup, demo_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tools(setup: project.Setup, demo_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheels of a lock's tools.txt, fetched by hash with this machine's own settings."""
     (it,) = setup.resolution.select([demo_id])
-    lock = plan.lock_name(it.torch.version, it.cuda.version, it.python.version)
+    lock = pins.lock_name(it.torch.version, it.cuda.version, it.python.version)
     wheels = tmp_path_factory.mktemp("wheels")
     subprocess.run(
         [
@@ -69,25 +75,25 @@ def tls(authority: trustme.CA, gateway: str) -> ssl.SSLContext:
     return context
 
 
-def an_image(setup: flow.Setup, id_: str, override: str = "") -> Image:
+def an_image(setup: project.Setup, id_: str, override: str = "") -> Image:
     (it,) = setup.resolution.select([id_])
-    recipe = plan.recipe(it, setup.resolution, setup.workspace)
-    rendered = render.files(recipe)
-    assert not render.drift(setup.workspace.folder, rendered)
-    return plan.image(recipe, rendered, setup.workspace, base_override=override)
+    recipe = recipe(it, setup.resolution, setup.workspace)
+    rendered = dockerfile.files(recipe)
+    assert not dockerfile.drift(setup.workspace.folder, rendered)
+    return image(recipe, rendered, setup.workspace, base_override=override)
 
 
 def bake_stage(
     engine: Docker,
     image: Image,
-    network: bake.Network,
+    network: settings.Network,
     stage: str,
     name: str,
     *,
     anew: tuple[str, ...] = (),
 ) -> None:
     """Build the committed Dockerfile up to ``stage`` and keep it as ``name``."""
-    document = bake.document([image], ROOT / "dockerfiles", plan.context_image(), network)
+    document = bake.document([image], ROOT / "dockerfiles", files.context_image(), network)
     target = document["target"][bake.name(image.target)]  # type: ignore[index]
     target |= {
         "target": stage,
@@ -99,7 +105,7 @@ def bake_stage(
 
 def archives() -> dict[str, str]:
     """The distribution's archives that this machine uses: first part of the path -> URL."""
-    rows = proc.run("apt-get", "indextargets", "--format", base.INDEX_TARGETS, timeout=60)
+    rows = process.run("apt-get", "indextargets", "--format", base.INDEX_TARGETS, timeout=60)
     urls = {row.split("|")[0] for row in rows.splitlines()}
     return {url.rstrip("/").rpartition("/")[2]: url for url in urls}
 
@@ -115,7 +121,7 @@ def test_every_setting_reaches_the_build_and_none_stays_in_it(
     engine: Docker,
     local_base: Base,
     open_registry: str,
-    setup: flow.Setup,
+    setup: project.Setup,
     gateway: str,
     tools: Path,
     authority: trustme.CA,
@@ -134,7 +140,7 @@ def test_every_setting_reaches_the_build_and_none_stays_in_it(
         served(gateway, mirror(archives()), tls) as apt,
         served(gateway, index(tools), tls) as pypi,
     ):
-        network = bake.Network(
+        network = settings.Network(
             ca=str(bundle),
             pypi_index=f"{pypi.url}/simple/",
             apt_mirror=apt.url,
@@ -145,8 +151,8 @@ def test_every_setting_reaches_the_build_and_none_stays_in_it(
     assert any(path.startswith("/files/uv-") for path in pypi.asked)
 
     traces = [pypi.url, apt.url, bundle.read_text().splitlines()[1]]
-    history = proc.run("docker", "history", "--no-trunc", kept, timeout=60)
-    config = proc.run("docker", "image", "inspect", kept, timeout=60)
+    history = process.run("docker", "history", "--no-trunc", kept, timeout=60)
+    config = process.run("docker", "image", "inspect", kept, timeout=60)
     look = "cd /; for d in etc opt root tmp usr var run; do grep -rlF -e {} /$d; done; true"
     for trace in traces:
         assert trace not in history + config
@@ -157,7 +163,7 @@ def test_every_setting_reaches_the_build_and_none_stays_in_it(
 def test_without_its_ca_the_index_is_refused_with_a_hint(
     engine: Docker,
     local_base: Base,
-    setup: flow.Setup,
+    setup: project.Setup,
     gateway: str,
     tools: Path,
     tls: ssl.SSLContext,
@@ -165,7 +171,7 @@ def test_without_its_ca_the_index_is_refused_with_a_hint(
 ) -> None:
     image = an_image(setup, "debian12*-demo", local_base.reference)
     with served(gateway, index(tools), tls) as pypi, pytest.raises(BuildError) as failed:
-        network = bake.Network(pypi_index=f"{pypi.url}/simple/")
+        network = settings.Network(pypi_index=f"{pypi.url}/simple/")
         bake_stage(engine, image, network, "tools", kept, anew=("tools",))
     assert "--ca FILE" in failed.value.hint
     assert engine.local(kept) is None
@@ -184,7 +190,7 @@ def broken(tools: Path) -> object:
 def test_an_index_that_does_not_deliver(
     engine: Docker,
     local_base: Base,
-    setup: flow.Setup,
+    setup: project.Setup,
     gateway: str,
     tools: Path,
     fault: str,
@@ -197,7 +203,7 @@ def test_an_index_that_does_not_deliver(
         pytest.raises(BuildError) as failed,
     ):
         url = f"{pypi.url}/simple/"
-        bake_stage(engine, image, bake.Network(pypi_index=url), "tools", kept, anew=("tools",))
+        bake_stage(engine, image, settings.Network(pypi_index=url), "tools", kept, anew=("tools",))
     assert "--pypi-index" in failed.value.hint
     assert pypi.asked
     assert engine.local(kept) is None
@@ -207,7 +213,7 @@ def test_an_index_that_does_not_deliver(
 
 
 def test_the_ubuntu_text_builds_whole_on_a_stand_in(
-    engine: Docker, local_base: Base, demo: Built, setup: flow.Setup, tmp_path: Path
+    engine: Docker, local_base: Base, demo: Built, setup: project.Setup, tmp_path: Path
 ) -> None:
     """FROM ubuntu:24.04 swapped for this machine's base: every line runs, to the last COPY.
 
@@ -216,12 +222,12 @@ def test_the_ubuntu_text_builds_whole_on_a_stand_in(
     image = an_image(setup, UBUNTU, local_base.reference)
     locks = setup.workspace.locks
     there, here = (
-        plan.lock_name(target.torch, target.cuda, target.python)
+        pins.lock_name(target.torch, target.cuda, target.python)
         for target in (image.target, demo.image.target)
     )
     shutil.copytree(ROOT / "dockerfiles" / UBUNTU, tmp_path / UBUNTU)
     shutil.copytree(locks / here, tmp_path / "locks" / there)
-    document = bake.document([image], tmp_path, plan.context_image(), NETWORK)
+    document = bake.document([image], tmp_path, files.context_image(), NETWORK)
     digests = engine.bake(document, NETWORK.secrets, print)
     try:
         built = engine.local(image.ref)
@@ -294,7 +300,7 @@ def fake_wheel(folder: Path, name: str, version: str) -> None:
 @pytest.mark.parametrize("id_", [DEVEL, SLIM_12])
 def test_the_text_of_cuda_12_builds_as_far_as_torch_with_stand_ins(
     engine: Docker,
-    setup: flow.Setup,
+    setup: project.Setup,
     stand_in: str,
     gateway: str,
     tmp_path_factory: pytest.TempPathFactory,
@@ -319,7 +325,7 @@ def test_the_text_of_cuda_12_builds_as_far_as_torch_with_stand_ins(
 def test_a_login_in_an_index_url_is_not_in_the_output(
     engine: Docker,
     local_base: Base,
-    setup: flow.Setup,
+    setup: project.Setup,
     gateway: str,
     kept: str,
     capsys: pytest.CaptureFixture[str],
@@ -328,6 +334,6 @@ def test_a_login_in_an_index_url_is_not_in_the_output(
     image = an_image(setup, "debian12*-demo", local_base.reference)
     with served(gateway, no_such_page) as pypi, pytest.raises(BuildError) as failed:
         url = pypi.url.replace("http://", f"http://user:{secret}@") + "/simple/"
-        bake_stage(engine, image, bake.Network(pypi_index=url), "tools", kept, anew=("tools",))
+        bake_stage(engine, image, settings.Network(pypi_index=url), "tools", kept, anew=("tools",))
     heard = capsys.readouterr()
     assert secret not in heard.out + heard.err + str(failed.value)

@@ -15,7 +15,7 @@ from typing import Any
 import docker
 import pytest
 
-from imagegen.engine import Docker
+from imagegen.engine.docker import Docker
 
 NASTY = {
     "quotes": "a \"b\" 'c' \\ \\n",

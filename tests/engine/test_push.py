@@ -13,12 +13,15 @@ import pytest
 import requests
 from packaging.version import Version
 
-from imagegen import publish
-from imagegen.engine import Docker
+from imagegen.engine.docker import Docker
 from imagegen.errors import RegistryError
-from imagegen.model import Pushed, Target, Tested
-from imagegen.oci.repository import Repository
-from imagegen.publish import Parcel, Publication, finding, moving
+from imagegen.model.pushed import Pushed
+from imagegen.model.report import Tested
+from imagegen.model.target import Target
+from imagegen.net.registry import Repository
+from imagegen.publish import push as push_
+from imagegen.publish import remote, tags
+from imagegen.publish.push import Parcel, Publication
 
 from .conftest import TinyImage
 
@@ -26,7 +29,7 @@ ACCEPT = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
 
 
 def publication(engine: Docker, *parcels: Parcel, back: bool = False) -> Publication:
-    return publish.push(engine, parcels, print, back=back)
+    return push_.push(engine, parcels, print, back=back)
 
 
 def push(engine: Docker, tested: Tested, repository: str, *aliases: str) -> Pushed:
@@ -107,9 +110,9 @@ def test_what_is_attached_to_an_image_can_be_read_by_anybody(
         assert manifest["subject"]["digest"] == tested.report.digest
         blob = f"http://{open_registry}/v2/{name}/blobs/{manifest['layers'][0]['digest']}"
         found[kind] = requests.get(blob, timeout=10).content
-    assert found[finding.SBOM] == bill
-    assert found[finding.PROVENANCE] == built
-    report = json.loads(found[finding.REPORT])
+    assert found[remote.SBOM] == bill
+    assert found[remote.PROVENANCE] == built
+    report = json.loads(found[remote.REPORT])
     assert report["digest"] == tested.report.digest
     assert {row["status"] for row in report["checks"]} == {"pass"}
 
@@ -200,16 +203,16 @@ def test_what_is_published_is_found_by_its_key(
     tested, other = tiny(), tiny()
     repository = Repository(f"{open_registry}/{name}")
     image = tested.report.built.image
-    assert publish.found(repository, image, ()) is None
+    assert push_.found(repository, image, ()) is None
     engine.push(tested.report.digest, f"{open_registry}/{name}", tag_of(tested), print)
-    assert publish.found(repository, image, ()) is None, "there is no report beside it"
+    assert push_.found(repository, image, ()) is None, "there is no report beside it"
     push(engine, tested, f"{open_registry}/{name}", "latest")
-    found = publish.found(repository, image, ("latest",))
+    found = push_.found(repository, image, ("latest",))
     assert found is not None
     assert found.pushed.digest == tested.report.digest
     assert found.pushed.record.checks == tested.report.checks
     assert "already published" in found.pushed.cached
-    assert publish.found(repository, other.report.built.image, ()) is None
+    assert push_.found(repository, other.report.built.image, ()) is None
 
 
 def test_what_an_interruption_left_is_finished(
@@ -218,9 +221,9 @@ def test_what_an_interruption_left_is_finished(
     """The target's tag was moved, its alias not: the next push finds the image and moves it."""
     tested = tiny()
     push(engine, tested, f"{open_registry}/{name}")
-    found = publish.found(Repository(f"{open_registry}/{name}"), tested.report.built.image, ("a",))
+    found = push_.found(Repository(f"{open_registry}/{name}"), tested.report.built.image, ("a",))
     assert found is not None
-    (done,) = publish.point([found], print, back=False).pushed
+    (done,) = push_.point([found], print, back=False).pushed
     assert done.aliases == (f"{open_registry}/{name}:a",)
     assert read(open_registry, name, "a").headers["Docker-Content-Digest"] == done.digest
 
@@ -235,7 +238,7 @@ def test_a_tag_that_somebody_else_moves_in_between_is_looked_at_again(
     push(engine, mine, to)
     push(engine, newer, to)
     repository = Repository(to)
-    seen, theirs = (finding.see(repository, own_tag(one)) for one in (mine, newer))
+    seen, theirs = (remote.see(repository, own_tag(one)) for one in (mine, newer))
     assert seen and theirs
     real, looked = Repository.digest, []
 
@@ -247,8 +250,8 @@ def test_a_tag_that_somebody_else_moves_in_between_is_looked_at_again(
         return found
 
     monkeypatch.setattr(Repository, "digest", digest)
-    age = moving.age(mine.report.built.image.target)
-    moved = moving.move(repository, "latest", seen.top, age, print, back=False)
+    age = tags.age(mine.report.built.image.target)
+    moved = tags.move(repository, "latest", seen.top, age, print, back=False)
     assert moved.how == "kept"
     assert len(looked) >= 3
     at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]
@@ -265,7 +268,7 @@ def test_an_older_version_that_is_put_over_ours_is_put_right(
     push(engine, older, to)
     push(engine, mine, to)
     repository = Repository(to)
-    theirs, seen = (finding.see(repository, own_tag(one)) for one in (older, mine))
+    theirs, seen = (remote.see(repository, own_tag(one)) for one in (older, mine))
     assert seen and theirs
     real, wrote = Repository.put, []
 
@@ -277,8 +280,8 @@ def test_an_older_version_that_is_put_over_ours_is_put_right(
         return answer
 
     monkeypatch.setattr(Repository, "put", put)
-    age = moving.age(mine.report.built.image.target)
-    moved = moving.move(repository, "latest", seen.top, age, print, back=False)
+    age = tags.age(mine.report.built.image.target)
+    moved = tags.move(repository, "latest", seen.top, age, print, back=False)
     assert wrote
     assert moved.how in ("made", "moved")
     at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]
@@ -288,7 +291,7 @@ def test_an_older_version_that_is_put_over_ours_is_put_right(
 def test_one_registry_that_is_down_does_not_keep_another_from_it(
     engine: Docker, open_registry: str, tiny: TinyImage, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "PAUSES", ())
+    monkeypatch.setattr(push_, "PAUSES", ())
     one = tiny()
     there = Parcel(tested=one, repository=f"{open_registry}/{name}")
     gone = Parcel(tested=one, repository="127.0.0.1:9/nobody/home")
@@ -334,7 +337,7 @@ def test_a_registry_that_dies_in_the_middle_moves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A proxy in front of the registry that closes for good once some megabytes went through."""
-    monkeypatch.setattr(publish, "PAUSES", ())
+    monkeypatch.setattr(push_, "PAUSES", ())
     tested = tiny(megabytes=40)
     with Cut(open_registry, after=8_000_000) as cut, pytest.raises(RegistryError) as failed:
         push(engine, tested, f"{cut.host}/{name}")
@@ -406,7 +409,7 @@ def test_the_image_stays_when_it_is_pushed_or_cannot_be(
     engine: Docker, open_registry: str, tiny: TinyImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A push gives the image another name for a moment, and must not take its own away."""
-    monkeypatch.setattr(publish, "PAUSES", ())
+    monkeypatch.setattr(push_, "PAUSES", ())
     tested = tiny()
     ref, digest = tested.report.built.image.ref, tested.report.built.digest
     push(engine, tested, f"{open_registry}/imagegen-test/stays")

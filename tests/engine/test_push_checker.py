@@ -11,12 +11,13 @@ import pytest
 import requests
 
 from benchmarks.push_faults.checker import REPORT, Checker
-from imagegen import flow
-from imagegen import registry as packaged
-from imagegen.base import Base
-from imagegen.engine import Docker
-from imagegen.model import Image, Target
-from imagegen.oci.repository import Descriptor, Repository
+from imagegen.build.base import Base
+from imagegen.engine.docker import Docker
+from imagegen.matrix import project
+from imagegen.model.image import Image
+from imagegen.model.target import Target
+from imagegen.net.registry import Descriptor, Repository
+from imagegen.publish.local_registry import server as packaged
 
 from .conftest import NETWORK
 from .published import put
@@ -40,7 +41,7 @@ def place(real: Registry) -> Place:
 
 
 @pytest.fixture
-def target(setup: flow.Setup) -> Target:
+def target(setup: project.Setup) -> Target:
     return min(setup.resolution.targets, key=lambda one: one.torch)
 
 
@@ -149,7 +150,7 @@ def test_what_is_attached_and_gone(place: Place, target: Target, real: Registry,
     assert {"latest", target.tag, digest.replace(":", "-")} <= found
 
 
-def test_a_tag_that_went_back(place: Place, setup: flow.Setup) -> None:
+def test_a_tag_that_went_back(place: Place, setup: project.Setup) -> None:
     repository, checker = place
     ages = sorted(setup.resolution.targets, key=lambda one: one.torch)
     put(repository, image(ages[-1]), ["latest"])

@@ -6,9 +6,9 @@ import pytest
 
 from benchmarks.push_faults.runs import play
 from benchmarks.push_faults.scenarios import EVERY, Scenario
-from imagegen import registry
-from imagegen.base import Base
-from imagegen.engine import Docker
+from imagegen.build.base import Base
+from imagegen.engine.docker import Docker
+from imagegen.publish.local_registry import server
 
 from .conftest import NETWORK
 
@@ -20,7 +20,7 @@ def test_no_fault_leaves_a_tag_at_something_missing_untested_or_older(
     engine: Docker, local_base: Base, scenario: Scenario
 ) -> None:
     """And the next push does what is left to do."""
-    image = registry.build(engine, local_base, NETWORK, print)
+    image = server.build(engine, local_base, NETWORK, print)
     row = play(scenario, image, SEED, range(1), print)
     assert not row.violations, "\n".join(row.violations)
     assert row.tags >= 10, "there was nothing to look at"

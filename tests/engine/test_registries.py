@@ -12,12 +12,16 @@ from typing import Any
 
 import pytest
 
-from imagegen import delivery, flow
-from imagegen.engine import Docker
+from imagegen.build.images import images
+from imagegen.build.options import Options
+from imagegen.commands import build, published, push, test
+from imagegen.engine.docker import Docker
 from imagegen.errors import RegistryError, UsageError
-from imagegen.model import Asked, Image
-from imagegen.oci.repository import INDEX, MANIFEST, Descriptor, Repository, digest_of
-from imagegen.publish import finding, inspecting, pruning
+from imagegen.matrix import project
+from imagegen.model.image import Image
+from imagegen.model.report import Asked
+from imagegen.net.registry import INDEX, MANIFEST, Descriptor, Repository, digest_of
+from imagegen.publish import inspect, prune, remote
 
 from . import oci_registry
 from .conftest import ROOT
@@ -41,10 +45,10 @@ def repository(registry: Registry) -> Repository:
 
 
 @pytest.fixture(scope="module")
-def images(setup: flow.Setup) -> tuple[Image, ...]:
+def images(setup: project.Setup) -> tuple[Image, ...]:
     """The first targets that stand on published images."""
     ids = [one.id for one in setup.resolution.targets if one.os.distribution == "ubuntu"][:20]
-    return flow.images(setup, None, ids, flow.Options(), print)
+    return images(setup, None, ids, Options(), print)
 
 
 def never() -> Docker:
@@ -191,14 +195,14 @@ def test_every_page_of_tags_is_read(registry: Registry, repository: Repository) 
 
 
 def test_what_is_published_is_neither_built_nor_sent_again(
-    registry: Registry, repository: Repository, setup: flow.Setup, images: tuple[Image, ...]
+    registry: Registry, repository: Repository, setup: project.Setup, images: tuple[Image, ...]
 ) -> None:
     for image in images:
         put(repository, image)
     registry.asked.clear()
-    options = flow.Options(repositories=(repository.name,))
+    options = Options(repositories=(repository.name,))
     ids = [image.target.id for image in images]
-    done = delivery.push(setup, never, ids, options, print)
+    done = push.push(setup, never, ids, options, print)
     assert {one.target.id for one in done.pushed} == {*ids}
     assert len(ids) == 20
     assert not done.failed
@@ -208,21 +212,21 @@ def test_what_is_published_is_neither_built_nor_sent_again(
     wanted = {tag for tag, id_ in setup.aliases.items() if id_ in ids}
     assert {it.rpartition("/")[2] for it in writes} == wanted, "aliases that were not there yet"
     registry.asked.clear()
-    delivery.push(setup, never, ids, options, print)
+    push.push(setup, never, ids, options, print)
     assert not [it for it in registry.asked if it.startswith(("PUT", "POST", "PATCH"))]
 
 
 def test_build_and_test_take_what_is_published(
-    repository: Repository, setup: flow.Setup, images: tuple[Image, ...]
+    repository: Repository, setup: project.Setup, images: tuple[Image, ...]
 ) -> None:
     put(repository, images[0])
-    options, ids = flow.Options(repositories=(repository.name,)), [images[0].target.id]
-    (built,) = delivery.build(setup, never, ids, options, print)
+    options, ids = Options(repositories=(repository.name,)), [images[0].target.id]
+    (built,) = build.build(setup, never, ids, options, print)
     assert "already published" in built.cached
-    (tested,) = delivery.test(setup, never, ids, options, print)
+    (tested,) = test.test(setup, never, ids, options, print)
     assert tested.passed
     assert {check.level for check in tested.checks} == {"smoke", "runpod", "vast"}
-    (template,) = delivery.published(setup, ids, options, print)
+    (template,) = published.published(setup, ids, options, print)
     assert template.digest == tested.digest
 
 
@@ -232,7 +236,7 @@ def test_build_and_test_take_what_is_published(
 def test_what_is_not_published_is_made(
     registry: Registry,
     repository: Repository,
-    setup: flow.Setup,
+    setup: project.Setup,
     images: tuple[Image, ...],
     how: str,
 ) -> None:
@@ -246,56 +250,54 @@ def test_what_is_not_published_is_made(
         if how == "a layer is lost":
             del registry.blobs["me/finetune", held.row["layers"][0]["digest"]]
         if how == "an index":
-            row = {"digest": digest, "platform": finding.PLATFORM, "size": 1}
+            row = {"digest": digest, "platform": remote.PLATFORM, "size": 1}
             index = json.dumps({"schemaVersion": 2, "manifests": [row]}).encode()
             repository.put(image.target.tag, index, INDEX)
-    options = flow.Options(repositories=(repository.name,), force=how == "force")
-    for command in (delivery.build, delivery.test, delivery.push):
+    options = Options(repositories=(repository.name,), force=how == "force")
+    for command in (build.build, test.test, push.push):
         with pytest.raises(AssertionError, match="no engine is needed"):
             command(setup, never, [image.target.id], options, print)
     if how != "force":
         with pytest.raises(RegistryError, match=r"is not published in .* as it is now"):
-            delivery.published(setup, [image.target.id], options, print)
+            published.published(setup, [image.target.id], options, print)
 
 
 def test_other_checks_than_those_of_the_report_are_run(
-    repository: Repository, setup: flow.Setup, images: tuple[Image, ...]
+    repository: Repository, setup: project.Setup, images: tuple[Image, ...]
 ) -> None:
     put(repository, images[0], suite="of another version")
-    options, ids = flow.Options(repositories=(repository.name,)), [images[0].target.id]
+    options, ids = Options(repositories=(repository.name,)), [images[0].target.id]
     with pytest.raises(AssertionError, match="no engine is needed"):
-        delivery.test(setup, never, ids, options, print)
-    assert not delivery.push(setup, never, ids, options, print).failed, (
-        "it passed when it was pushed"
-    )
+        test.test(setup, never, ids, options, print)
+    assert not push.push(setup, never, ids, options, print).failed, "it passed when it was pushed"
 
 
 @pytest.mark.parametrize("more", [{"again": True}, {"asked": Asked(required=frozenset({"gpu"}))}])
 def test_who_asks_for_more_than_was_tested_gets_it_tested(
-    repository: Repository, setup: flow.Setup, images: tuple[Image, ...], more: dict[str, Any]
+    repository: Repository, setup: project.Setup, images: tuple[Image, ...], more: dict[str, Any]
 ) -> None:
     put(repository, images[0])
-    options = flow.Options(repositories=(repository.name,), **more)
+    options = Options(repositories=(repository.name,), **more)
     with pytest.raises(AssertionError, match="no engine is needed"):
-        delivery.push(setup, never, [images[0].target.id], options, print)
+        push.push(setup, never, [images[0].target.id], options, print)
 
 
 def test_an_image_that_one_of_two_registries_lacks_is_made(
-    setup: flow.Setup, repository: Repository, images: tuple[Image, ...]
+    setup: project.Setup, repository: Repository, images: tuple[Image, ...]
 ) -> None:
     put(repository, images[0])
     both = (repository.name, f"{repository.name}-other")
     with pytest.raises(AssertionError, match="no engine is needed"):
-        delivery.push(setup, never, [images[0].target.id], flow.Options(repositories=both), print)
+        push.push(setup, never, [images[0].target.id], Options(repositories=both), print)
 
 
 def test_a_registry_that_is_down_is_said_before_anything_is_built(
-    setup: flow.Setup, images: tuple[Image, ...], monkeypatch: pytest.MonkeyPatch
+    setup: project.Setup, images: tuple[Image, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imagegen.web.PAUSES", ())
-    options = flow.Options(repositories=("127.0.0.1:9/me/x",))
+    options = Options(repositories=("127.0.0.1:9/me/x",))
     with pytest.raises(RegistryError, match="9/me/x cannot be used"):
-        delivery.push(setup, never, [images[0].target.id], options, print)
+        push.push(setup, never, [images[0].target.id], options, print)
 
 
 # --- inspect --------------------------------------------------------------------------------------
@@ -306,10 +308,10 @@ def test_inspect_tells_what_is_inside_and_what_is_attached(
 ) -> None:
     image = images[0]
     digest = put(repository, image, ["latest"])
-    seen = finding.see(repository, "latest")
+    seen = remote.see(repository, "latest")
     assert seen
     bill = b'{"spdxVersion": "SPDX-2.3", "packages": [{}, {}]}'
-    repository.attach(seen.descriptor, finding.SBOM, bill, {})
+    repository.attach(seen.descriptor, remote.SBOM, bill, {})
     repository.attach(seen.descriptor, "application/vnd.example.signature", b"{}", {})
     done = imagegen("inspect", f"{repository.name}:latest")
     assert done.returncode == 0, done.stderr
@@ -329,10 +331,10 @@ def test_inspect_tells_what_is_inside_and_what_is_attached(
 
 def test_inspect_of_what_is_not_there(repository: Repository) -> None:
     with pytest.raises(RegistryError, match="is not there"):
-        inspecting.inspect(f"{repository.name}:none", print)
+        inspect.inspect(f"{repository.name}:none", print)
     for ref in ("finetune", "me/finetune:x", "ghcr.io/me/x:y z"):
         with pytest.raises(UsageError, match="is not an image of a registry"):
-            inspecting.inspect(ref, print)
+            inspect.inspect(ref, print)
 
 
 # --- prune ----------------------------------------------------------------------------------------
@@ -349,13 +351,13 @@ def versions(repository: Repository, image: Image, count: int) -> list[str]:
 
 def plan(repository: Repository, days: float = 100, used: tuple[str, ...] = ()) -> dict[str, str]:
     """Why each image stays, by digest."""
-    old = pruning.plan(repository, now=MADE + days * DAY, older=30, used=used, say=print)
+    old = prune.plan(repository, now=MADE + days * DAY, older=30, used=used, say=print)
     return {one.digest: one.keeps for one in old}
 
 
 def test_what_nothing_points_to_could_go(repository: Repository, images: tuple[Image, ...]) -> None:
     first, second, third, last = versions(repository, images[0], 4)
-    seen = finding.see(repository, second)
+    seen = remote.see(repository, second)
     assert seen
     repository.attach(seen.descriptor, "application/vnd.dev.cosign.artifact.sig.v1+json", b"{}", {})
     found = plan(repository, used=(third,))
@@ -372,19 +374,19 @@ def test_an_index_keeps_what_it_lists(repository: Repository, images: tuple[Imag
     assert held
     row = {"mediaType": MANIFEST, "digest": first, "size": len(held.body)}
     index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [row]}).encode()
-    old = pruning.plan(repository, now=MADE + 999 * DAY, older=30, used=(), say=print)
+    old = prune.plan(repository, now=MADE + 999 * DAY, older=30, used=(), say=print)
     repository.put("multi", index, INDEX)
-    assert not pruning.remove(repository, old, print)[0], "it came after the plan"
+    assert not prune.remove(repository, old, print)[0], "it came after the plan"
     assert plan(repository, days=999)[first] == "multi points to it"
 
 
 def test_what_was_tested_lately_is_new(repository: Repository, images: tuple[Image, ...]) -> None:
     """Its layers may have been made long before."""
     first, _ = versions(repository, images[0], 2)
-    seen = finding.see(repository, first)
+    seen = remote.see(repository, first)
     assert seen
     tested = {"org.opencontainers.image.created": "2026-03-30T00:00:00Z"}
-    repository.attach(seen.descriptor, finding.REPORT, b"{}", tested)
+    repository.attach(seen.descriptor, remote.REPORT, b"{}", tested)
     assert plan(repository, days=100)[first].endswith("days old")
 
 
@@ -404,12 +406,12 @@ def test_what_others_attached_to_an_image_that_is_gone_stays(
     registry: Registry, repository: Repository, images: tuple[Image, ...]
 ) -> None:
     first, _ = versions(repository, images[0], 2)
-    seen = finding.see(repository, first)
+    seen = remote.see(repository, first)
     assert seen
     repository.attach(seen.descriptor, "application/vnd.example.signature", b"{}", {})
     repository.delete(first)
-    old = pruning.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
-    pruning.remove(repository, old, print)
+    old = prune.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
+    prune.remove(repository, old, print)
     assert len(repository.referrers(first)) == 2
 
 
@@ -418,26 +420,26 @@ def test_what_is_deleted_takes_what_was_attached_and_nothing_else(
 ) -> None:
     first, last = versions(repository, images[0], 2)
     other = put(repository, images[1])
-    old = pruning.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
-    assert [one.digest for one in pruning.remove(repository, old, print)[0]] == [first]
+    old = prune.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
+    assert [one.digest for one in prune.remove(repository, old, print)[0]] == [first]
     assert repository.manifest(first) is None
     assert repository.referrers(first) == ()
     for digest in (last, other):
-        assert finding.passing(repository, digest)
+        assert remote.passing(repository, digest)
     assert first.replace(":", "-") not in {tag for _, tag in registry.tags}
-    again = pruning.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
-    assert not pruning.remove(repository, again, print)[0]
+    again = prune.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
+    assert not prune.remove(repository, again, print)[0]
 
 
 def test_a_tag_that_came_meanwhile_keeps_its_image(
     repository: Repository, images: tuple[Image, ...]
 ) -> None:
     first, _ = versions(repository, images[0], 2)
-    old = pruning.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
+    old = prune.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
     held = repository.manifest(first)
     assert held
     repository.put("release", held.body, held.media_type)
-    assert not pruning.remove(repository, old, print)[0]
+    assert not prune.remove(repository, old, print)[0]
     assert repository.manifest(first)
 
 
@@ -447,8 +449,8 @@ def test_what_an_interrupted_run_left_goes_the_next_time(
     first, _ = versions(repository, images[0], 2)
     left = {one.digest for one in repository.referrers(first)}
     repository.delete(first)
-    old = pruning.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
-    pruning.remove(repository, old, print)
+    old = prune.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
+    prune.remove(repository, old, print)
     if not registry.knows_referrers:  # else the registry's own collection takes them
         assert not any(repository.manifest(digest) for digest in left)
         assert first.replace(":", "-") not in {tag for _, tag in registry.tags}

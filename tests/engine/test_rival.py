@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from imagegen import checks
 from imagegen.checks import contract
-from imagegen.engine import Docker
-from imagegen.model import Check
+from imagegen.commands import test
+from imagegen.engine.docker import Docker
+from imagegen.model.report import Check
 
 from . import small
 from .conftest import NETWORK, ROOT
@@ -42,7 +42,7 @@ def rival(engine: Docker, small_image: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def found(engine: Docker, rival: str) -> dict[str, Check]:
-    suites = checks.contracts().values()
+    suites = test.contracts().values()
     rows = [row for suite in suites for row in contract.run(suite, engine, rival, SETTINGS, print)]
     return {row.name: row for row in rows}
 

@@ -13,14 +13,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from imagegen import flow, inventory, measuring, stored
-from imagegen.cli import app
-from imagegen.engine import Docker
+from imagegen.build import images
+from imagegen.build.options import Options
+from imagegen.cli.app import app
+from imagegen.commands.size import Measures, complete, measure
+from imagegen.engine.docker import Docker
 from imagegen.errors import BuildError, EngineError
-from imagegen.inventory import Node
-from imagegen.measuring import Measures
-from imagegen.model import Built
-from imagegen.report import page
+from imagegen.inventory import contents
+from imagegen.inventory.contents import Node
+from imagegen.inventory.layers import kept, within
+from imagegen.matrix import project
+from imagegen.model.image import Built
+from imagegen.output import size_page
 
 from . import browser, small
 from .browser import ENTER, Browser, container, eventually
@@ -51,11 +55,11 @@ def planted(engine: Docker, small_image: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def measures(engine: Docker, small_image: str, planted: str) -> Measures:
-    def no_matrix() -> flow.Setup:
+    def no_matrix() -> project.Setup:
         raise AssertionError("images by reference need no matrix")
 
     refs = [small_image, planted]
-    return measuring.measure(no_matrix, lambda: engine, [], refs, flow.Options(), print)
+    return measure(no_matrix, lambda: engine, [], refs, Options(), print)
 
 
 # --- layers and what is inside --------------------------------------------------------------------
@@ -72,7 +76,7 @@ def test_layers_are_what_a_registry_would_say(engine: Docker, small_image: str) 
 
 
 def test_what_is_inside_is_what_its_own_tools_say(engine: Docker, small_image: str) -> None:
-    found = inventory.of(engine, small_image)
+    found = contents.of(engine, small_image)
     query = ["dpkg-query", "-W", "-f", "${Package} ${Version} ${Architecture}\\n"]
     said = engine.run(small_image, query, alone=True, timeout=60).out.split("\n")
     assert {f"{one.name} {one.version} {one.arch}" for one in found.dpkg} == {*filter(None, said)}
@@ -126,7 +130,7 @@ def test_an_image_made_from_another_costs_what_it_adds(measures: Measures) -> No
 
 def test_an_image_without_python_says_so(engine: Docker, tiny: Any) -> None:
     with pytest.raises(EngineError, match="python3"):
-        inventory.of(engine, tiny().report.built.image.ref)
+        contents.of(engine, tiny().report.built.image.ref)
 
 
 # --- the budget -----------------------------------------------------------------------------------
@@ -137,20 +141,20 @@ def test_a_budget_that_is_passed_fails_with_the_largest_layers(
 ) -> None:
     built: Built = tiny(3).report.built
     profile = built.image.target.profile
-    stored.within(engine, [built], {profile: 1.0, "another": 0.0001}, tmp_path, print)
+    within(engine, [built], {profile: 1.0, "another": 0.0001}, tmp_path, print)
     assert not list(tmp_path.glob("*.json")), "what the engine's own figure allows is not read"
     with pytest.raises(BuildError, match=r"takes 0\.003 GB .* budget is 0\.002 GB") as caught:
-        stored.within(engine, [built], {profile: 0.002}, tmp_path, print)
+        within(engine, [built], {profile: 0.002}, tmp_path, print)
     assert built.image.target.id in str(caught.value)
     assert "COPY noise /" in str(caught.value)
     assert "budget_gb" in caught.value.hint
     (file,) = tmp_path.glob("*.json")
-    layers = stored.kept(file)
+    layers = kept(file)
     assert layers == engine.stored(built.digest)
 
 
 def test_a_build_is_held_to_the_budget_of_its_profile(
-    engine: Docker, setup: flow.Setup, demo: Built
+    engine: Docker, setup: project.Setup, demo: Built
 ) -> None:
     target = demo.image.target
     profiles = setup.workspace.matrix.profile
@@ -159,13 +163,13 @@ def test_a_build_is_held_to_the_budget_of_its_profile(
         update={"profile": {**profiles, target.profile: tight}}
     )
     tighter = replace(setup, workspace=replace(setup.workspace, matrix=matrix))
-    options = flow.Options(network=NETWORK, base="bootstrap")
+    options = Options(network=NETWORK, base="bootstrap")
     with pytest.raises(BuildError, match=r"its budget is 1\.5 GB") as caught:
-        flow.build(tighter, engine, [target.id], options, print)
+        images.build(tighter, engine, [target.id], options, print)
     assert "/locks/cuda.txt" in str(caught.value)
     assert engine.local(demo.image.ref), "what was built stays for a look"
     # and the committed budget holds
-    assert flow.build(setup, engine, [target.id], options, print)[0].digest == demo.digest
+    assert images.build(setup, engine, [target.id], options, print)[0].digest == demo.digest
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -184,17 +188,17 @@ def test_the_command_prints_and_writes(engine: Docker, planted: str, tmp_path: P
 
 
 def test_targets_that_are_not_here_are_named(
-    engine: Docker, setup: flow.Setup, small_image: str
+    engine: Docker, setup: project.Setup, small_image: str
 ) -> None:
     target = setup.resolution.targets[0].id
     asked = (lambda: setup, lambda: engine, [target])
     with pytest.raises(EngineError, match=f"not built here as it is now: {target}") as caught:
-        measuring.measure(*asked, [], flow.Options(), print)
+        measure(*asked, [], Options(), print)
     assert caught.value.hint.startswith(f"imagegen build {target},")
-    found = measuring.measure(*asked, [small_image], flow.Options(), print)
+    found = measure(*asked, [small_image], Options(), print)
     assert [one.sized.name for one in found.images] == [small_image]
     with pytest.raises(EngineError, match=target):
-        measuring.complete(found)
+        complete(found)
 
 
 # --- the page -------------------------------------------------------------------------------------
@@ -206,7 +210,7 @@ def window(
 ) -> Iterator[Browser]:
     """A browser that shows the page from a file, in a container without any network to speak of."""
     folder = tmp_path_factory.mktemp("page")
-    (folder / "size.html").write_text(page.page(measures), encoding="utf-8")
+    (folder / "size.html").write_text(size_page.page(measures), encoding="utf-8")
     options = (f"--volume={folder}:/page:ro", "--publish=127.0.0.1::9515")
     command = ("chromedriver", "--port=9515", "--allowed-ips=")
     with container(chromium, *options, command=command) as name:

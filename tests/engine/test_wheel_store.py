@@ -20,8 +20,8 @@ import pytest
 import requests
 import trustme
 
-from imagegen import web
 from imagegen.errors import WheelError
+from imagegen.net import http, registry
 from imagegen.wheels import oci
 from imagegen.wheels.entry import Entry
 from imagegen.wheels.http import HttpStore
@@ -173,7 +173,7 @@ def here(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(http, "PAUSES", (0.01, 0.01))
 
 
 @pytest.fixture
@@ -280,7 +280,7 @@ def test_an_interrupted_download_is_taken_up(
     shop: Shop, store: HttpStore, wheel: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = shop.stock(wheel)
-    monkeypatch.setattr(web, "TELL", 0.0)
+    monkeypatch.setattr(http, "TELL", 0.0)
 
     def stop(_: str) -> None:
         raise KeyboardInterrupt
@@ -329,7 +329,7 @@ def test_a_server_may_ask_for_a_minute_and_not_for_more(
     shop: Shop, store: HttpStore, wheel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(web.time, "sleep", slept.append)
+    monkeypatch.setattr(http.time, "sleep", slept.append)
     entry = shop.stock(wheel)
     shop.faults.append(answers(429, Retry_After="60"))
     assert store.find(NAME) == entry
@@ -342,7 +342,7 @@ def test_a_server_may_ask_for_a_minute_and_not_for_more(
 def test_silence_has_an_end(
     shop: Shop, store: HttpStore, wheel: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web, "SILENCE", 0.2)
+    monkeypatch.setattr(http, "SILENCE", 0.2)
     entry = shop.stock(wheel)
     shop.always = silent
     for ask in (lambda: store.find(NAME), lambda: store.fetch(entry, here, say)):
@@ -354,7 +354,7 @@ def test_silence_has_an_end(
 def test_slowness_has_an_end(
     shop: Shop, store: HttpStore, wheel: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web, "SLOW", (1000, 0.3))
+    monkeypatch.setattr(http, "SLOW", (1000, 0.3))
     entry = shop.stock(wheel)
     shop.always = drips
     start = time.monotonic()
@@ -402,7 +402,7 @@ def test_a_side_file_that_is_none(shop: Shop, store: HttpStore, wheel: Path) -> 
     shop.files[SIDE] = b"<!DOCTYPE html>"
     with pytest.raises(WheelError, match="not a description of a wheel"):
         store.find(NAME)
-    shop.files[SIDE] = b" " * (web.SMALL + 1)
+    shop.files[SIDE] = b" " * (http.SMALL + 1)
     with pytest.raises(WheelError, match="sends more than"):
         store.find(NAME)
 
@@ -419,8 +419,8 @@ def test_nobody_there() -> None:
 def test_no_message_holds_the_login(
     shop: Shop, wheel: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web, "SILENCE", 0.2)
-    monkeypatch.setattr(web, "SLOW", (1000, 0.2))
+    monkeypatch.setattr(http, "SILENCE", 0.2)
+    monkeypatch.setattr(http, "SLOW", (1000, 0.2))
     store = HttpStore(f"http://me:{SECRET}@{shop.host}/w")
     entry = shop.stock(wheel)
     other = wheel.with_name("x.whl")
@@ -514,7 +514,7 @@ def test_what_a_registry_is_told(repository: str, wheel: Path) -> None:
     entry = OciStore(f"oci://{repository}").put(wheel, say)
     host, _, path = repository.partition("/")
     url = f"http://{host}/v2/{path}/manifests/{oci.tag(NAME)}"
-    row = requests.get(url, headers={"Accept": oci.MANIFEST}, timeout=10).json()
+    row = requests.get(url, headers={"Accept": registry.MANIFEST}, timeout=10).json()
     assert row["artifactType"] == "application/vnd.imagegen.wheel.v1"
     (layer,) = row["layers"]
     assert layer["digest"] == f"sha256:{entry.sha256}"
@@ -575,11 +575,11 @@ def test_other_tags_of_a_repository_are_let_be(repository: str, wheel: Path) -> 
     entry = store.put(wheel, say)
     host, _, path = repository.partition("/")
     url = f"http://{host}/v2/{path}/manifests"
-    at = {"Accept": oci.MANIFEST}
+    at = {"Accept": registry.MANIFEST}
     row = requests.get(f"{url}/{oci.tag(NAME)}", headers=at, timeout=10).json()
     row["artifactType"] = "application/vnd.example.other"
     for tag in ("latest", f"{'a' * 9}-{'0' * 16}"):
-        kind = {"Content-Type": oci.MANIFEST}
+        kind = {"Content-Type": registry.MANIFEST}
         requests.put(f"{url}/{tag}", json.dumps(row), headers=kind, timeout=10).raise_for_status()
     assert store.entries() == (entry,)
 

@@ -19,12 +19,19 @@ from pathlib import Path
 
 import pytest
 
-from imagegen import bake, files, flow, plan, proc, render, wheelhouse
-from imagegen.engine import Docker
+from imagegen.build import bake, images
+from imagegen.build.options import Options
+from imagegen.commands import files, wheels
+from imagegen.engine.docker import Docker
 from imagegen.errors import BuildError, WheelError
 from imagegen.image.wheel.flash_attn_wheel.verify import FUNCTION
-from imagegen.model import Built, minor
-from imagegen.wheels import recipe
+from imagegen.matrix import project
+from imagegen.model.image import Built
+from imagegen.model.target import minor
+from imagegen.plan import dockerfile as dockerfile_
+from imagegen.plan import recipe
+from imagegen.util import process
+from imagegen.wheels import verify
 from imagegen.wheels.entry import Entry
 from imagegen.wheels.store import open_store
 
@@ -32,7 +39,7 @@ from .conftest import MATRIX, NETWORK, ROOT
 from .servers import Answer, served
 from .test_faults import tags
 
-OPTIONS = flow.Options(network=NETWORK, base="bootstrap")
+OPTIONS = Options(network=NETWORK, base="bootstrap")
 
 
 def imagegen(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -157,7 +164,7 @@ def test_the_list_says_that_it_comes_from_the_store(store: Path, wheel: Path, de
 
 
 def test_an_image_takes_its_wheel_from_the_store(
-    engine: Docker, setup: flow.Setup, demo: Built, demo_id: str, marked: Path
+    engine: Docker, setup: project.Setup, demo: Built, demo_id: str, marked: Path
 ) -> None:
     """Also where nothing may be compiled; the compiled image stays what it is."""
     words = ("build", demo_id, "--base", "bootstrap", "--wheels", marked, "--no-source")
@@ -248,7 +255,7 @@ def test_a_wheel_that_is_not_what_it_says_is_refused(
     make, reason = WRONG[kind]
     wrong = make(wheel, tmp_path / "wrong")
     with pytest.raises(WheelError, match=reason) as failed:
-        recipe.verify(wrong, print, image=demo.image.ref)
+        verify.verify(wrong, print, image=demo.image.ref)
     assert "Traceback" not in str(failed.value)
     assert failed.value.exit_code == 11
 
@@ -274,13 +281,13 @@ def test_a_build_refuses_what_a_store_has_wrongly(
 @pytest.fixture
 def machines(engine: Docker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """Builds as on another machine: what was compiled lies under another name, and is removed."""
-    run, real = secrets.token_hex(4), render.files
+    run, real = secrets.token_hex(4), dockerfile_.files
 
     def switch(machine: str) -> None:
         # BuildKit finds a step's result whatever the cache mount is called, but by its arguments.
         mount, stage = "id=imagegen-flash-attn", "FROM torch AS flash-attn\n"
 
-        def rendered(its: plan.Recipe) -> dict[str, str]:
+        def rendered(its: recipe.Recipe) -> dict[str, str]:
             return {
                 path: text.replace(mount, f"id=imagegen-test-{run}-{machine}").replace(
                     stage, f"{stage}ARG MACHINE={run}-{machine}\n"
@@ -288,24 +295,26 @@ def machines(engine: Docker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
                 for path, text in real(its).items()
             }
 
-        monkeypatch.setattr(render, "files", rendered)
+        monkeypatch.setattr(dockerfile_, "files", rendered)
 
     yield switch
-    said = proc.run(
+    said = process.run(
         *("docker", "buildx", "du", "--verbose", "--filter", "type=exec.cachemount"), timeout=60
     )
     for block in said.split("\n\n"):
         if f'with id "/imagegen-test-{run}-' in block:
             id_ = re.search(r"^ID:\s+(\w+)", block, re.MULTILINE)
             assert id_
-            proc.run("docker", "buildx", "prune", "--force", "--filter", f"id={id_[1]}", timeout=60)
+            process.run(
+                "docker", "buildx", "prune", "--force", "--filter", f"id={id_[1]}", timeout=60
+            )
 
 
-def workspace(folder: Path, text: str, demo_id: str, facts: Path | None = None) -> flow.Setup:
+def workspace(folder: Path, text: str, demo_id: str, facts: Path | None = None) -> project.Setup:
     """A workspace of its own with another matrix, and the locks of the committed one."""
     shutil.copytree(ROOT / "dockerfiles/locks", folder / "locks")
     (folder / "matrix.toml").write_text(text)
-    made = flow.setup(folder / "matrix.toml", facts)
+    made = project.setup(folder / "matrix.toml", facts)
     files.render_files(made, [demo_id], check=False)
     return made
 
@@ -348,39 +357,39 @@ def test_shards_make_the_same_kernels_as_a_whole_build(
         files.render_files(it, [demo_id], check=False)
 
     heard: list[str] = []
-    cut = {shard.name: shard.kernels for shard in wheelhouse.cut(it, [demo_id], 2)}
+    cut = {shard.name: shard.kernels for shard in wheels.cut(it, [demo_id], 2)}
     for machine, name in (("a", "1/2"), ("b", "2/2")):
         at(machine)
         to = tmp_path / machine
-        made = wheelhouse.build_shard(it, engine, [demo_id], OPTIONS, heard.append, name, to)
+        made = wheels.build_shard(it, engine, [demo_id], OPTIONS, heard.append, name, to)
         assert {file.with_suffix(".cu").name for file in made} == {*cut[name]}
         assert not list(to.glob("*.whl"))
 
     at("c")
     together, store = tmp_path / "together", tmp_path / "store"
     shutil.copytree(tmp_path / "a/objects", together / "objects")
-    options = flow.Options(network=NETWORK, base="bootstrap", wheels=str(store))
+    options = Options(network=NETWORK, base="bootstrap", wheels=str(store))
     with pytest.raises(BuildError) as failed:
-        wheelhouse.build(it, engine, [demo_id], options, heard.append, given=together)
+        wheels.build(it, engine, [demo_id], options, heard.append, given=together)
     said = str(failed.value)
     assert "2 of 4 kernel files are not compiled, and this build may compile none" in said
     assert all(s.removeprefix("flash_").removesuffix("_sm80.cu") in said for s in cut["2/2"])
     assert not list(store.glob("*.whl"))
 
     shutil.copytree(tmp_path / "b/objects", together / "objects", dirs_exist_ok=True)
-    (joined,) = wheelhouse.build(it, engine, [demo_id], options, heard.append, given=together)
+    (joined,) = wheels.build(it, engine, [demo_id], options, heard.append, given=together)
     assert any("all 4 kernel files were compiled before" in line for line in heard)
 
     at("a")
     heard.clear()
-    whole = flow.Options(network=NETWORK, base="bootstrap", wheels=str(tmp_path / "whole"))
-    wheelhouse.build(it, engine, [demo_id], whole, heard.append)
+    whole = Options(network=NETWORK, base="bootstrap", wheels=str(tmp_path / "whole"))
+    wheels.build(it, engine, [demo_id], whole, heard.append)
     assert any("2 kernel files compiled in" in line for line in heard)
     (other,) = (tmp_path / "whole").glob("*.whl")
     assert other.name == joined.entry.name
 
     mine = store / joined.entry.name
-    recipe.verify(mine, print, image=demo.image.ref)
+    verify.verify(mine, print, image=demo.image.ref)
     assert functions(engine, demo.image.ref, mine) == functions(engine, demo.image.ref, other) != []
 
 
@@ -390,14 +399,14 @@ def test_shards_make_the_same_kernels_as_a_whole_build(
 @pytest.fixture(scope="module")
 def gateway(engine: Docker) -> str:
     """This machine's address as build steps see it."""
-    (row,) = json.loads(proc.run("docker", "network", "inspect", "bridge", timeout=30))
+    (row,) = json.loads(process.run("docker", "network", "inspect", "bridge", timeout=30))
     return str(row["IPAM"]["Config"][0]["Gateway"])
 
 
-def unexported(it: flow.Setup, engine: Docker, demo_id: str, heard: list[str]) -> None:
+def unexported(it: project.Setup, engine: Docker, demo_id: str, heard: list[str]) -> None:
     """Build every step of the demo and keep no image."""
-    (image,) = flow.images(it, engine, [demo_id], OPTIONS, heard.append)
-    document = flow.document(it, [image], OPTIONS)
+    (image,) = images.images(it, engine, [demo_id], OPTIONS, heard.append)
+    document = images.document(it, [image], OPTIONS)
     row = document["target"][bake.name(image.target)]  # type: ignore[index]
     row["output"] = ["type=cacheonly"]
     engine.bake(document, NETWORK.secrets, heard.append)

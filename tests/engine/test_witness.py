@@ -15,12 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from imagegen import bake, flow, inventory, publish
-from imagegen import registry as packaged
-from imagegen.base import Base
-from imagegen.engine import Docker
-from imagegen.inventory import sbom
-from imagegen.model import CPU, Built, Check, Image, Pushed, Report, Tested
+from imagegen.build import bake
+from imagegen.build.base import Base
+from imagegen.engine.docker import Docker
+from imagegen.inventory import contents, sbom
+from imagegen.matrix import project
+from imagegen.model.image import Built, Image
+from imagegen.model.pushed import Pushed
+from imagegen.model.report import CPU, Check, Report, Tested
+from imagegen.publish import push
+from imagegen.publish.local_registry import server as packaged
 
 from . import small
 from .conftest import NETWORK
@@ -64,7 +68,7 @@ def pushed(
     engine: Docker,
     local_base: Base,
     small_image: str,
-    setup: flow.Setup,
+    setup: project.Setup,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Pushed]:
     """The small image, baked and pushed as imagegen does, with its SBOM; its checks are not run."""
@@ -80,17 +84,17 @@ def pushed(
     built = Built(image=image, digest=local.digest, unpacked=0, seconds=0.0, cached="")
     checks = [Check(name="x", status="pass", detail="", seconds=0.0, level=level) for level in CPU]
     tested = Tested(report=Report.of(built, tuple(checks), 0.0))
-    found = inventory.of(engine, image.ref)
+    found = contents.of(engine, image.ref)
     document = sbom.spdx(found, name=small.NAME, digest=local.digest, created=datetime.now(UTC))
     with registry(packaged.build(engine, local_base, NETWORK, print)) as real:
-        parcel = publish.Parcel(
+        parcel = push.Parcel(
             tested=tested,
             repository=f"{real.host}/witness/small",
             aliases=("latest",),
             sbom=json.dumps(document).encode(),
             provenance=json.dumps(STATEMENT).encode(),
         )
-        done = publish.push(engine, [parcel], print)
+        done = push.push(engine, [parcel], print)
         assert not done.failed
         yield done.pushed[0]
     engine.remove(image.ref)

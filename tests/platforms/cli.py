@@ -7,8 +7,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from imagegen import __main__, delivery
-from imagegen.model import Pushed
+from imagegen import __main__
+from imagegen.commands import published as published_
+from imagegen.model.pushed import Pushed
 from tests.unit.values import DEMO, DIGEST, RESOLUTION, pushed
 
 
@@ -19,5 +20,5 @@ def published(_it: object, select: Any, *_: object) -> tuple[Pushed, ...]:
 
 
 if __name__ == "__main__":
-    delivery.published = published
+    published_.published = published
     __main__.main()

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from imagegen import templating
-from imagegen.model import Pushed
-from imagegen.pods import api
-from imagegen.pods.ledger import Ledger
-from imagegen.templating import Options, Outcome
+from imagegen.commands import templates
+from imagegen.model.pushed import Pushed
+from imagegen.platforms import api
+from imagegen.platforms.apply import Options, Outcome
+from imagegen.platforms.ledger import Ledger
+from imagegen.platforms.runpod.client import RUNPOD
+from imagegen.platforms.vast.client import VAST
 from tests.unit.values import FACTS, ROOT, pushed
 
 from .runpod import RunPod
@@ -51,12 +53,12 @@ class Client:
     def run(self, *images: Pushed, key: str = "", **options: Any) -> Outcome:
         """The command, in this process; --apply if nothing else is said."""
         how = Options(**({"apply": True} | options))
-        kind = api.RUNPOD if self.name == "runpod" else api.VAST
+        kind = RUNPOD if self.name == "runpod" else VAST
         asked = api.Api(kind, self.platform.url, api.Key(key or self.key, "KEY"), QUICK)
         wanted = images or (pushed(),)
         say = self.said.append
-        found = templating.run(self.name, wanted, FACTS, how, self.ledger, say, asked)
-        templating.complete(found)
+        found = templates.run(self.name, wanted, FACTS, how, self.ledger, say, asked)
+        templates.complete(found)
         return found
 
     def actions(self, *images: Pushed, **options: Any) -> list[str]:

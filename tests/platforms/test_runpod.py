@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from imagegen import templating
+from imagegen.commands import templates
 from imagegen.errors import PlatformError
-from imagegen.pods import LABELS
-from imagegen.pods import table as published
+from imagegen.platforms import apply
+from imagegen.platforms import table as published
+from imagegen.platforms.runpod.template import LABELS
 from tests.unit.values import DEMO, FACTS, RESOLUTION, pushed
 
 from .conftest import Client
@@ -31,7 +32,7 @@ def newer(**changes: Any) -> Any:
 
 def whole(one: dict[str, Any]) -> bool:
     """The live template is all that it should be, in both halves."""
-    (spec,) = templating.specs("runpod", [pushed()], FACTS, templating.Options())
+    (spec,) = templates.specs("runpod", [pushed()], FACTS, apply.Options())
     labels = [{"port": str(port), "name": name} for port, name in LABELS]
     graph = one["graph"]
     return {name: one[name] for name in spec.body} == spec.body and (

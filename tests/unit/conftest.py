@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from imagegen import __main__, flow
+from imagegen import __main__
+from imagegen.build import images
 
 from .values import ROOT
 
@@ -18,7 +19,7 @@ from .values import ROOT
 def revision(monkeypatch: pytest.MonkeyPatch) -> str:
     """A commit, without asking git for it."""
     found = "c" * 40
-    monkeypatch.setattr(flow, "source_revision", lambda _folder: found)
+    monkeypatch.setattr(images, "source_revision", lambda _folder: found)
     return found
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
-from imagegen.aliases import TAG, computed
-from imagegen.matrix import Alias
-from imagegen.model import Target, minor
+from imagegen.matrix.aliases import TAG, computed
+from imagegen.matrix.config import Alias
+from imagegen.model.target import Target, minor
 
 from .values import DEMO, MATRIX, RESOLUTION, SETUP
 

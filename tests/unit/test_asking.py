@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 
-from imagegen import files, flow, pick, plan
-from imagegen.choose import described
-from imagegen.matrix import Workspace
+from imagegen.build import images
+from imagegen.build.options import Options
+from imagegen.commands import files
+from imagegen.commands.targets import described
+from imagegen.matrix import pick, project, resolve
+from imagegen.matrix.config import Workspace
+from imagegen.plan.pins import lock_name, unlocked
 
 from .values import DEMO, FACTS, FILE, RESOLUTION, SETUP, WORKSPACE
 
 IDS = [target.id for target in RESOLUTION.targets]
-LOCKED = [it for it in RESOLUTION.combinations if plan.lockable(it)]
+LOCKED = [it for it in RESOLUTION.combinations if resolve.lockable(it)]
 
 
 class Shell:
@@ -119,9 +123,9 @@ def test_list_says_aliases_locks_and_reasons(imagegen: Shell) -> None:
     assert found == SETUP.aliases
     for it in RESOLUTION.combinations:
         row = rows[it.id]
-        assert row["unlocked"] == list(plan.unlocked(it, WORKSPACE))
+        assert row["unlocked"] == list(unlocked(it, WORKSPACE))
         assert [reason["code"] for reason in row["reasons"]] == [r.code for r in it.reasons]
-        assert ("torch" in row["unlocked"]) == (not plan.lockable(it))
+        assert ("torch" in row["unlocked"]) == (not resolve.lockable(it))
         base = it.base or it.os
         assert ("base" in row["unlocked"]) == (not base.digest)
     assert any(row["unlocked"] == [] for row in rows.values())
@@ -133,7 +137,7 @@ def test_the_columns_of_the_list(imagegen: Shell) -> None:
     at, end = head.index("LOCKED"), head.index("TO KNOW")
     said = dict(zip(IDS, (text[at:end].strip() for text in lines), strict=True))
     for it in RESOLUTION.combinations:
-        missing = plan.unlocked(it, WORKSPACE)
+        missing = unlocked(it, WORKSPACE)
         assert said[it.id] == (f"not {', '.join(missing)}" if missing else "all")
     assert {"all", "not torch", "not base, torch"} <= set(said.values())
 
@@ -141,7 +145,7 @@ def test_the_columns_of_the_list(imagegen: Shell) -> None:
 def test_a_lock_that_is_not_there_is_seen(imagegen: Shell, tmp_path: Path) -> None:
     file = workspace(tmp_path)
     it = next(it for it in LOCKED if (it.base or it.os).digest)
-    name = plan.lock_name(it.torch.version, it.cuda.version, it.python.version)
+    name = lock_name(it.torch.version, it.cuda.version, it.python.version)
     (row,) = imagegen.json("list", it.id, "--matrix", str(file))
     assert row["unlocked"] == []
     shutil.rmtree(file.parent / "locks" / name)
@@ -254,13 +258,13 @@ def test_pick_that_fails(
 
 
 def lock_of(file: Path) -> Path:
-    return file.parent / "locks" / plan.lock_name(DEMO.torch, DEMO.cuda, DEMO.python)
+    return file.parent / "locks" / lock_name(DEMO.torch, DEMO.cuda, DEMO.python)
 
 
 def test_good_locks_are_good(imagegen: Shell, tmp_path: Path) -> None:
     file = workspace(tmp_path)
     before = {path: path.read_bytes() for path in file.parent.rglob("*") if path.is_file()}
-    names = {plan.lock_name(it.torch.version, it.cuda.version, it.python.version) for it in LOCKED}
+    names = {lock_name(it.torch.version, it.cuda.version, it.python.version) for it in LOCKED}
     words = ("lock", "--check", "--matrix", str(file))
     assert {Path(path).name for path in imagegen.json(*words)} == names
     assert imagegen(*words) == f"{len(names)} locks: whole, hashed, and made for this matrix\n"
@@ -402,25 +406,25 @@ def test_an_unknown_version_is_rendered_where_it_is_allowed(
 
 def test_the_label_says_what_is_unverified(tmp_path: Path) -> None:
     file = unknown(tmp_path)
-    it = flow.setup(file, allow_unknown=True)
+    it = project.setup(file, allow_unknown=True)
     assert isinstance(it.workspace, Workspace)
     files.render_files(it, UNKNOWN, check=False)
     files.render_files(it, [DEMO.id], check=False)
     say = list[str]().append
-    options = flow.Options()
-    for image in flow.images(it, None, UNKNOWN, options, say):
+    options = Options()
+    for image in images.images(it, None, UNKNOWN, options, say):
         promise = json.loads(image.labels["imagegen.target"])
         assert promise == image.target.promise
         assert "torch 2.99 is in no fact; it is taken to be like 2.15.0" in promise["unverified"]
         assert image.labels["imagegen.unverified"].startswith("torch 2.99 is in no fact")
-    (known,) = flow.images(it, None, [DEMO.id], options, say)
+    (known,) = images.images(it, None, [DEMO.id], options, say)
     assert json.loads(known.labels["imagegen.target"])["unverified"] == []
     assert "imagegen.unverified" not in known.labels
 
 
 def test_what_is_not_locked_does_not_say_that_pypi_lacks_it(tmp_path: Path) -> None:
     """torch 2.99 is taken to be like 2.15, which is on PyPI for CUDA 13.2: it has no lock yet."""
-    it = flow.setup(unknown(tmp_path), allow_unknown=True)
+    it = project.setup(unknown(tmp_path), allow_unknown=True)
     files.render_files(it, UNKNOWN, check=False)
     folder = it.workspace.folder / UNKNOWN[1]
     pins = json.loads((folder / "lock.json").read_text())

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegen import bake
-from imagegen.bake import Compiling, Network
+from imagegen.build import bake
+from imagegen.build.bake import Compiling
 from imagegen.errors import UsageError
+from imagegen.net.settings import Network
 
 from .values import DEMO, DIGEST, KEY, RESOLUTION, image
 

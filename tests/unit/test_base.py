@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from imagegen import base
+from imagegen.build import base
 from imagegen.errors import EngineError
-from imagegen.model import Os
+from imagegen.model.target import Os
 
 DEBIAN = """\
 http://deb.example.com/debian|bookworm|main|Packages

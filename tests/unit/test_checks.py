@@ -14,14 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegen import checks, plan
-from imagegen.engine import Docker
-from imagegen.model import Asked, Check, Level
-from imagegen.proc import Ran, Say
+from imagegen.checks import smoke
+from imagegen.commands import test
+from imagegen.engine.docker import Docker
+from imagegen.model.report import Asked, Check, Level
+from imagegen.util import files
+from imagegen.util.process import Ran, Say
 
 from .values import DEMO, DIGEST, report
 
-INSIDE = checks.MODULES
+INSIDE = smoke.MODULES
 
 
 def row(name: str = "nvcc", status: str = "pass", **more: object) -> str:
@@ -30,7 +32,7 @@ def row(name: str = "nvcc", status: str = "pass", **more: object) -> str:
 
 def heard(*lines: str) -> tuple[list[Check], list[str]]:
     said: list[str] = []
-    found, listen = checks._listener(said.append)
+    found, listen = smoke._listener(said.append)
     for line in lines:
         listen(line)
     return found, said
@@ -39,12 +41,12 @@ def heard(*lines: str) -> tuple[list[Check], list[str]]:
 def settled(*statuses: str, code: int) -> list[tuple[str, str]]:
     found, _ = heard(*(row(f"check {i}", status) for i, status in enumerate(statuses)))
     ran = Ran(code=code, out="", err="Traceback\nSegmentation fault\n")
-    return [(check.name, check.status) for check in checks._settled(found, ran, ())]
+    return [(check.name, check.status) for check in smoke._settled(found, ran, ())]
 
 
 def every(modules: tuple[str, ...] = INSIDE, but: str = "") -> list[str]:
     """A line for each check that imagegen's own files define."""
-    return [row(name) for name in sorted(checks.names(modules)) if name != but]
+    return [row(name) for name in sorted(smoke.names(modules)) if name != but]
 
 
 def test_json_lines_are_checks_and_other_lines_are_passed_on() -> None:
@@ -92,7 +94,7 @@ def test_no_line_stops_the_listener(line: str) -> None:
 @pytest.mark.parametrize("code", [0, 1, 137])
 def test_a_program_that_says_nothing_failed(code: int) -> None:
     ran = Ran(code=code, out="", err="")
-    (check,) = checks._settled([], ran)
+    (check,) = smoke._settled([], ran)
     assert (check.name, check.status) == ("smoke", "fail")
 
 
@@ -122,7 +124,7 @@ def test_lines_and_an_exit_status_that_agree_are_all(statuses: tuple[str, ...], 
 def test_the_failure_says_how_it_ended() -> None:
     found, _ = heard(row())
     ran = Ran(code=139, out="", err="x" * 1000 + "Segmentation fault\n")
-    detail = checks._settled(found, ran, ())[-1].detail
+    detail = smoke._settled(found, ran, ())[-1].detail
     assert detail.startswith("it ended with 139 after 1 checks: x")
     assert detail.endswith("Segmentation fault")
     assert len(detail) < 500
@@ -132,29 +134,29 @@ def test_the_failure_says_how_it_ended() -> None:
 
 
 def test_the_names_are_those_of_our_own_files() -> None:
-    assert {"nvcc", "torch_version", "flash_attn_kernels", "packages_import"} <= checks.names(
+    assert {"nvcc", "torch_version", "flash_attn_kernels", "packages_import"} <= smoke.names(
         ("cpu",)
     )
-    assert {"flash_attn_forward_backward", "llama_trains"} <= checks.names(("gpu",))
-    assert {"nccl_all_gpus", "torch_compile", "cpp_extension"} <= checks.names(("device",))
-    assert checks.names(INSIDE) == set().union(*(checks.names((name,)) for name in INSIDE))
+    assert {"flash_attn_forward_backward", "llama_trains"} <= smoke.names(("gpu",))
+    assert {"nccl_all_gpus", "torch_compile", "cpp_extension"} <= smoke.names(("device",))
+    assert smoke.names(INSIDE) == set().union(*(smoke.names((name,)) for name in INSIDE))
     for module in INSIDE:
-        text = (plan.context_image() / f"pod/{module}.py").read_text()
+        text = (files.context_image() / f"pod/{module}.py").read_text()
         marked = re.findall(r"^@check\b(?:.|\n)*?^def (\w+)", text, re.MULTILINE)
-        assert checks.names((module,)) == set(marked)
+        assert smoke.names((module,)) == set(marked)
         assert len(marked) >= 5
 
 
 def test_all_of_them_are_enough() -> None:
     found, _ = heard(*every(), row("one more"))
     ran = Ran(code=0, out="", err="")
-    assert checks._settled(found, ran) == tuple(found)
+    assert smoke._settled(found, ran) == tuple(found)
 
 
-@pytest.mark.parametrize("name", sorted(checks.names(INSIDE)))
+@pytest.mark.parametrize("name", sorted(smoke.names(INSIDE)))
 def test_an_image_that_leaves_a_check_out_fails(name: str) -> None:
     found, _ = heard(*every(but=name))
-    *rest, last = checks._settled(found, Ran(code=0, out="", err=""))
+    *rest, last = smoke._settled(found, Ran(code=0, out="", err=""))
     assert rest == found
     assert (last.name, last.status) == ("smoke", "fail")
     assert f"after {len(found)} checks, without {name}: " in last.detail
@@ -162,28 +164,28 @@ def test_an_image_that_leaves_a_check_out_fails(name: str) -> None:
 
 def test_one_that_is_skipped_is_not_missing() -> None:
     found, _ = heard(*every(but="llama_trains"), row("llama_trains", "skip"))
-    assert len(checks._settled(found, Ran(code=0, out="", err=""))) == len(found)
+    assert len(smoke._settled(found, Ran(code=0, out="", err=""))) == len(found)
 
 
 def test_the_version_of_the_checks_is_short_and_stays() -> None:
-    assert re.fullmatch(r"[0-9a-f]{8}", checks.version("onstart"))
-    assert checks.version("onstart") == checks.version("onstart")
+    assert re.fullmatch(r"[0-9a-f]{8}", test.version("onstart"))
+    assert test.version("onstart") == test.version("onstart")
 
 
 def test_the_version_changes_with_what_is_asked_from_outside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, home = checks.version("onstart"), Path(checks.__file__).parents[1]
+    before, home = test.version("onstart"), Path(smoke.__file__).parents[1]
     for folder in ("checks", "engine"):
         there, hidden = tmp_path / folder, shutil.ignore_patterns("__pycache__")
         shutil.copytree(home / folder, there, ignore=hidden)
-    monkeypatch.setattr(checks, "__file__", str(tmp_path / "checks/__init__.py"))
-    assert checks.version("onstart") == before
-    assert checks.version("another") != before
+    monkeypatch.setattr(smoke, "__file__", str(tmp_path / "checks/__init__.py"))
+    assert test.version("onstart") == before
+    assert test.version("another") != before
     for name in ("checks/contract.py", "checks/launch", "engine/pods.py"):
         text = (tmp_path / name).read_text()
         (tmp_path / name).write_text(text + "\n")
-        assert checks.version("onstart") != before
+        assert test.version("onstart") != before
         (tmp_path / name).write_text(text)
 
 
@@ -209,14 +211,14 @@ class Engine:
 def inside(engine: Engine, *levels: Level, require: str = "") -> tuple[Check, ...]:
     asked = Asked(levels=levels or ("smoke",), required=frozenset({require} - {""}))
     of = cast(Docker, engine)
-    return checks.inside(of, DIGEST, print, promise=DEMO.promise, asked=asked)
+    return smoke.inside(of, DIGEST, print, promise=DEMO.promise, asked=asked)
 
 
 def test_the_promise_is_the_targets_and_the_image_is_taken_by_digest() -> None:
     engine = Engine(*every())
     found = inside(engine)
     assert {check.status for check in found} == {"pass"}
-    assert {check.name for check in found} == checks.names(INSIDE)
+    assert {check.name for check in found} == smoke.names(INSIDE)
     (run,) = engine.runs
     assert run["ref"] == DIGEST
     assert json.loads(run["env"]["IMAGEGEN_PROMISE"]) == DEMO.promise
@@ -238,14 +240,14 @@ def test_what_is_required_is_run_and_may_not_be_skipped() -> None:
     assert engine.runs[0]["argv"][-4:] == ["--level", "gpu", "--require", "gpu"]
     assert engine.runs[0]["gpus"]
     skipped = Check(name="R19", status="skip", detail="needs a GPU", seconds=0, needs="gpu")
-    failed = checks._required(skipped, frozenset({"gpu"}))
+    failed = test._required(skipped, frozenset({"gpu"}))
     assert (failed.status, failed.detail) == ("fail", "skipped: needs a GPU; it is required")
     for same in (
         dataclasses.replace(skipped, needs="registry"),
         dataclasses.replace(skipped, status="pass"),
     ):
-        assert checks._required(same, frozenset({"gpu"})) is same
-    assert checks._required(skipped, frozenset()) is skipped
+        assert test._required(same, frozenset({"gpu"})) is same
+    assert test._required(skipped, frozenset()) is skipped
 
 
 def test_an_image_without_checks_does_not_pass() -> None:

@@ -19,8 +19,11 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from imagegen import __main__, __version__, cli, delivery, errors, flow
+from imagegen import __main__, __version__, errors
+from imagegen.cli import app
+from imagegen.commands import prune
 from imagegen.errors import ImagegenError
+from imagegen.matrix import project
 
 from .values import FILE, RESOLUTION, ROOT, SETUP
 
@@ -87,7 +90,7 @@ HEAVY = {"docker", "jinja2", "pydantic", "requests", "rich.console"}
 
 def commands(command: Any = None, name: str = "") -> Iterator[tuple[str, Any]]:
     """Every command with its words."""
-    command = command or typer.main.get_command(cli.app)
+    command = command or typer.main.get_command(app.app)
     for word, child in getattr(command, "commands", {}).items():
         yield from commands(child, f"{name} {word}".strip())
     if not hasattr(command, "commands"):
@@ -98,7 +101,7 @@ COMMANDS = dict(commands())
 
 
 def invoke(*words: str) -> tuple[int, str]:
-    done = CliRunner().invoke(cli.app, list(words), env={"COLUMNS": "200", "NO_COLOR": "1"})
+    done = CliRunner().invoke(app.app, list(words), env={"COLUMNS": "200", "NO_COLOR": "1"})
     return done.exit_code, done.output
 
 
@@ -150,7 +153,7 @@ def test_every_command_takes_the_ledger_from_the_same_variable(
 def test_prune_without_a_ledger_says_so(tmp_path: Path) -> None:
     said: list[str] = []
     workspace = replace(SETUP.workspace, folder=tmp_path)
-    assert delivery._used(replace(SETUP, workspace=workspace), None, said.append) == set()
+    assert prune._used(replace(SETUP, workspace=workspace), None, said.append) == set()
     assert said == [
         f"no ledger at {tmp_path}/templates.json: no template is known to use any of these"
     ]
@@ -201,7 +204,7 @@ def test_a_failure_is_a_message_a_hint_and_a_status(
     def fail(*_: object, **_options: object) -> None:
         raise kind("it broke", hint="mend it")
 
-    monkeypatch.setattr(flow, "setup", fail)
+    monkeypatch.setattr(project, "setup", fail)
     assert line("list") == kind.exit_code
     out, err = capsys.readouterr()
     assert err == "error: it broke\n  hint: mend it\n"
@@ -214,7 +217,7 @@ def test_a_failure_without_hint_has_none(
     def fail(*_: object, **_options: object) -> None:
         raise errors.BuildError("it broke")
 
-    monkeypatch.setattr(flow, "setup", fail)
+    monkeypatch.setattr(project, "setup", fail)
     assert line("list") == 6
     assert capsys.readouterr().err == "error: it broke\n"
     monkeypatch.setenv("IMAGEGEN_DEBUG", "1")
@@ -229,7 +232,7 @@ def test_an_interrupt_is_130_and_a_sentence(
     def interrupt(*_: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(flow, "setup", interrupt)
+    monkeypatch.setattr(project, "setup", interrupt)
     assert line("list") == 130
     assert capsys.readouterr().err.startswith("interrupted: ")
 
@@ -241,18 +244,18 @@ def test_a_signal_that_ends_us_is_an_interrupt(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(flow, "setup", lambda *_, **_options: signal.raise_signal(number))
+    monkeypatch.setattr(project, "setup", lambda *_, **_options: signal.raise_signal(number))
     assert line("list") == 130
     assert "interrupted" in capsys.readouterr().err
 
 
 def test_nohup_is_kept(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def hang_up(*values: Any, **options: Any) -> flow.Setup:
+    def hang_up(*values: Any, **options: Any) -> project.Setup:
         signal.raise_signal(signal.SIGHUP)
         return setup(*values, **options)
 
-    setup = flow.setup
-    monkeypatch.setattr(flow, "setup", hang_up)
+    setup = project.setup
+    monkeypatch.setattr(project, "setup", hang_up)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     assert line("list") == 0
 
@@ -272,7 +275,7 @@ def test_a_file_system_that_refuses_is_one_line(
     def fail(*_: object, **_options: object) -> None:
         raise error
 
-    monkeypatch.setattr(flow, "setup", fail)
+    monkeypatch.setattr(project, "setup", fail)
     assert line("list") == 1
     assert capsys.readouterr().err == f"error: {error}\n"
     monkeypatch.setenv("IMAGEGEN_DEBUG", "1")

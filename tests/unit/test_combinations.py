@@ -11,9 +11,10 @@ from typing import TypedDict, get_args
 
 import pytest
 
-from imagegen import rules, why
-from imagegen.question import OPTIONS, Question
-from imagegen.solve import Verdict
+from imagegen.compat import why
+from imagegen.compat.query import OPTIONS, Question
+from imagegen.compat.rules import judged
+from imagegen.compat.solver import Verdict
 
 from .values import FACTS
 
@@ -44,7 +45,7 @@ def question(ask: list[str]) -> Question:
 
 def impossible_codes() -> set[str]:
     """Every code that a rule writes into an impossible reason."""
-    sources = {inspect.getsource(inspect.getmodule(rule) or rules) for rule in rules.RULES}
+    sources = {inspect.getsource(inspect.getmodule(rule) or judged) for rule in judged.RULES}
     found = re.findall(r"\b(?:impossible|missing)\(\s*\"([a-z0-9-]+)\"", "\n".join(sources))
     return set(found)
 

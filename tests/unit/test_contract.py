@@ -14,13 +14,14 @@ from typing import Any, cast
 import pytest
 
 from imagegen.checks import contract
-from imagegen.checks.contract import Failed, Pod, Settings, Skip, Suite, Trial, need, same
-from imagegen.checks.runpod_image import Said, differences, said_by_label, said_by_tag
-from imagegen.engine import Docker
-from imagegen.engine.pods import Box, Start, State
+from imagegen.checks.contract import Settings, Suite, Trial
+from imagegen.checks.pod import Failed, Pod, Skip, need, same
+from imagegen.engine.container import Box, Start, State
+from imagegen.engine.docker import Docker
 from imagegen.errors import EngineError, UsageError
-from imagegen.model import Check
-from imagegen.proc import Ran
+from imagegen.model.report import Check
+from imagegen.platforms.runpod.contract_image import Said, differences, said_by_label, said_by_tag
+from imagegen.util.process import Ran
 
 from .values import DEMO
 

@@ -16,13 +16,13 @@ import pytest
 
 from .values import RESOLUTION, ROOT
 
-POD = ROOT / "imagegen/image/pod"
+IN_IMAGE = [str(ROOT / "imagegen/image" / folder) for folder in ("pod", "checks")]
 
-sys.path.insert(0, str(POD))  # where the checks find one another, as in the image
+sys.path[:0] = IN_IMAGE  # where the checks find one another, as in the image
 try:
     device, ranks, suite = map(importlib.import_module, ("device", "ranks", "suite"))
 finally:
-    sys.path.remove(str(POD))
+    del sys.path[: len(IN_IMAGE)]
 
 PROMISE = next(t.promise for t in RESOLUTION.targets if t.profile == "demo")  # CUDA 13.0
 

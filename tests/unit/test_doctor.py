@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
-from imagegen import doctor
-from imagegen.doctor import Daemon, Engine, Facts, Install, Step, Write, acting, looking
+from imagegen.doctor import findings, fix, model, plan, probe
+from imagegen.doctor.model import Daemon, Engine, Facts, Install, Step, Write
 from imagegen.errors import EngineError
 
 MIRROR = "http://mirror.example/debian/"
@@ -45,7 +45,7 @@ def files(steps: tuple[Step, ...]) -> dict[Path, str]:
 
 def refused(facts: Facts) -> EngineError:
     with pytest.raises(EngineError) as caught:
-        doctor.plan(facts)
+        plan.plan(facts)
     return caught.value
 
 
@@ -61,25 +61,25 @@ def refused(facts: Facts) -> EngineError:
     ],
 )
 def test_a_version_is_read_as_distributions_print_it(said: str, read: str) -> None:
-    assert doctor.version(said) == Version(read)
+    assert model.version(said) == Version(read)
 
 
 @pytest.mark.parametrize("said", ["", "library-import", "dev"])
 def test_what_is_no_version_reads_as_none(said: str) -> None:
-    assert doctor.version(said) is None
+    assert model.version(said) is None
 
 
 def test_a_bare_debian_12_takes_its_engine_from_trixie_pinned_below() -> None:
-    steps = doctor.plan(DEBIAN_12)
+    steps = plan.plan(DEBIAN_12)
     written = files(steps)
-    assert list(written) == [doctor.CONFIG, doctor.PIN, doctor.SOURCE]
-    assert json.loads(written[doctor.CONFIG]) == {"features": {"containerd-snapshotter": True}}
-    assert written[doctor.PIN].splitlines() == [
+    assert list(written) == [model.CONFIG, model.PIN, model.SOURCE]
+    assert json.loads(written[model.CONFIG]) == {"features": {"containerd-snapshotter": True}}
+    assert written[model.PIN].splitlines() == [
         "Package: *",
         "Pin: release n=trixie",
         "Pin-Priority: 100",
     ]
-    assert f"URIs: {MIRROR}\nSuites: trixie\n" in written[doctor.SOURCE]
+    assert f"URIs: {MIRROR}\nSuites: trixie\n" in written[model.SOURCE]
     assert packages(steps) == (
         "docker.io/trixie",
         "containerd/trixie",
@@ -91,15 +91,15 @@ def test_a_bare_debian_12_takes_its_engine_from_trixie_pinned_below() -> None:
         "iptables",
     )
     assert isinstance(steps[-1], Daemon)
-    assert steps[-1].argv == ("/usr/sbin/dockerd", f"--config-file={doctor.CONFIG}")
+    assert steps[-1].argv == ("/usr/sbin/dockerd", f"--config-file={model.CONFIG}")
 
 
 @pytest.mark.parametrize("facts", [UBUNTU_22, UBUNTU_24])
 def test_ubuntu_takes_its_own_packages_and_its_service_reads_our_file(facts: Facts) -> None:
-    steps = doctor.plan(facts)
-    assert list(files(steps)) == [doctor.CONFIG, doctor.DROP_IN]
-    assert "/usr/bin/dockerd -H fd:// --containerd=" in files(steps)[doctor.DROP_IN]
-    assert f"--config-file={doctor.CONFIG}\n" in files(steps)[doctor.DROP_IN]
+    steps = plan.plan(facts)
+    assert list(files(steps)) == [model.CONFIG, model.DROP_IN]
+    assert "/usr/bin/dockerd -H fd:// --containerd=" in files(steps)[model.DROP_IN]
+    assert f"--config-file={model.CONFIG}\n" in files(steps)[model.DROP_IN]
     assert packages(steps) == (
         "docker.io",
         "docker-buildx",
@@ -108,24 +108,24 @@ def test_ubuntu_takes_its_own_packages_and_its_service_reads_our_file(facts: Fac
         "openssh-client",
         "iptables",
     )
-    assert doctor.commands(steps)[-2:] == (
+    assert model.commands(steps)[-2:] == (
         "systemctl daemon-reload",
         "systemctl start docker.service",
     )
 
 
 def test_settings_are_written_before_the_package_can_start_its_engine() -> None:
-    kinds = [type(step).__name__ for step in doctor.plan(UBUNTU_24)]
+    kinds = [type(step).__name__ for step in plan.plan(UBUNTU_24)]
     assert kinds.index("Install") > max(i for i, kind in enumerate(kinds) if kind == "Write")
 
 
 def test_a_machine_that_is_well_is_left_alone() -> None:
-    assert doctor.plan(WELL) == ()
-    assert all(finding.ok for finding in doctor.findings(WELL))
+    assert plan.plan(WELL) == ()
+    assert all(finding.ok for finding in findings.findings(WELL))
 
 
 def fix_of(facts: Facts) -> str:
-    (found,) = (finding for finding in doctor.findings(facts) if finding.name == "engine")
+    (found,) = (finding for finding in findings.findings(facts) if finding.name == "engine")
     assert not found.ok
     assert facts.silence in found.detail
     return found.fix
@@ -135,7 +135,7 @@ def test_an_engine_that_is_silent_is_mended_where_doctor_can() -> None:
     assert fix_of(DEBIAN_12) == "imagegen doctor --fix"
     stopped = dataclasses.replace(DEBIAN_12, daemon=Version("26.1.5"), silence="connection refused")
     assert fix_of(stopped) == "imagegen doctor --fix"
-    (found, *_) = doctor.findings(stopped)
+    (found, *_) = findings.findings(stopped)
     assert "Docker Engine 26.1.5 is installed, not running" in found.detail
 
 
@@ -147,14 +147,14 @@ def test_an_engine_that_refuses_this_user_is_not_installed_again(endpoint: str) 
     )
     assert "group docker" in fix_of(facts)
     assert "--fix" not in fix_of(facts)
-    assert "not running" not in doctor.findings(facts)[0].detail
+    assert "not running" not in findings.findings(facts)[0].detail
 
 
 @pytest.mark.parametrize("daemon", [None, Version("26.1.5")])
 def test_an_engine_elsewhere_is_started_there(daemon: Version | None) -> None:
     facts = dataclasses.replace(DEBIAN_12, daemon=daemon, endpoint="tcp://builder.example:2375")
     assert fix_of(facts).startswith("DOCKER_HOST or the docker context points there")
-    detail = doctor.findings(facts)[0].detail
+    detail = findings.findings(facts)[0].detail
     assert detail == "none answers at tcp://builder.example:2375", (
         "the one here says nothing of that one"
     )
@@ -162,9 +162,9 @@ def test_an_engine_elsewhere_is_started_there(daemon: Version | None) -> None:
 
 def test_an_engine_that_answers_is_used_and_only_the_client_side_is_installed() -> None:
     facts = dataclasses.replace(DEBIAN_12, engine=GOOD, mmdebstrap=True, ssh=True)
-    steps = doctor.plan(facts)
+    steps = plan.plan(facts)
     assert packages(steps) == ("docker-cli/trixie", "docker-buildx/trixie", "docker-compose/trixie")
-    assert doctor.CONFIG not in files(steps)
+    assert model.CONFIG not in files(steps)
     assert not any(isinstance(step, Daemon) for step in steps)
 
 
@@ -186,13 +186,13 @@ def test_an_engine_too_old_names_both_versions(where: dict[str, Any]) -> None:
     )
     error = refused(theirs)
     assert "20.10.24" in str(error)
-    assert str(doctor.MIN_ENGINE) in str(error)
+    assert str(model.MIN_ENGINE) in str(error)
     assert "docker.io/trixie" in error.hint
 
 
 def test_an_engine_too_old_is_a_finding() -> None:
     old = dataclasses.replace(WELL, engine=Engine(version=Version("20.10.24"), store=True))
-    (finding,) = (f for f in doctor.findings(old) if not f.ok)
+    (finding,) = (f for f in findings.findings(old) if not f.ok)
     assert (finding.name, finding.detail) == ("engine version", "20.10.24, needed 24.0")
 
 
@@ -200,8 +200,8 @@ def test_another_engine_without_the_store_keeps_its_configuration() -> None:
     off = dataclasses.replace(WELL, engine=Engine(version=Version("26.1.5"), store=False))
     error = refused(off)
     assert "containerd-snapshotter" in error.hint
-    assert str(doctor.OTHERS_CONFIG) in error.hint
-    (finding,) = (f for f in doctor.findings(off) if not f.ok)
+    assert str(model.OTHERS_CONFIG) in error.hint
+    (finding,) = (f for f in findings.findings(off) if not f.ok)
     assert (finding.name, finding.fix) == ("containerd image store", error.hint)
 
 
@@ -218,19 +218,19 @@ def test_a_foreign_daemon_json_is_read_and_never_written() -> None:
         "features": {"cdi": True},
         "storage-driver": "overlay2",
     }
-    steps = doctor.plan(dataclasses.replace(DEBIAN_12, others_config=json.dumps(theirs)))
-    assert doctor.OTHERS_CONFIG not in files(steps)
-    assert json.loads(files(steps)[doctor.CONFIG]) == {
+    steps = plan.plan(dataclasses.replace(DEBIAN_12, others_config=json.dumps(theirs)))
+    assert model.OTHERS_CONFIG not in files(steps)
+    assert json.loads(files(steps)[model.CONFIG]) == {
         "registry-mirrors": ["https://mirror.example"],
         "features": {"cdi": True, "containerd-snapshotter": True},
     }
-    assert not any(str(doctor.OTHERS_CONFIG) in line for line in doctor.commands(steps))
+    assert not any(str(model.OTHERS_CONFIG) in line for line in model.commands(steps))
 
 
 @pytest.mark.parametrize("theirs", ["{", "[]", '{"features": 3}'])
 def test_a_daemon_json_that_does_not_read_is_named(theirs: str) -> None:
     error = refused(dataclasses.replace(DEBIAN_12, others_config=theirs))
-    assert str(doctor.OTHERS_CONFIG) in str(error)
+    assert str(model.OTHERS_CONFIG) in str(error)
 
 
 def test_another_s_stopped_service_is_left_to_its_owner() -> None:
@@ -241,7 +241,7 @@ def test_another_s_stopped_service_is_left_to_its_owner() -> None:
 
 
 def test_our_own_stopped_service_is_started() -> None:
-    first = doctor.plan(UBUNTU_24)
+    first = plan.plan(UBUNTU_24)
     stopped = dataclasses.replace(
         UBUNTU_24,
         daemon=Version("29.1.3"),
@@ -250,7 +250,7 @@ def test_our_own_stopped_service_is_started() -> None:
         files=files(first),
         **CLIENTS,
     )
-    assert doctor.commands(doctor.plan(stopped)) == (
+    assert model.commands(plan.plan(stopped)) == (
         "systemctl daemon-reload",
         "systemctl start docker.service",
     )
@@ -261,26 +261,26 @@ def test_after_a_restart_of_a_container_only_the_engine_is_started() -> None:
         DEBIAN_12,
         daemon=Version("26.1.5"),
         daemon_path=Path("/usr/sbin/dockerd"),
-        files=files(doctor.plan(DEBIAN_12)),
-        data=frozenset(doctor.DATA),
+        files=files(plan.plan(DEBIAN_12)),
+        data=frozenset(model.DATA),
         **CLIENTS,
     )
-    (start,) = doctor.plan(again)
+    (start,) = plan.plan(again)
     assert isinstance(start, Daemon)
     assert not any("rm -rf" in line for line in start.undo)
 
 
 def test_an_interrupted_run_takes_up_where_it_was() -> None:
-    first = doctor.plan(DEBIAN_12)
-    half = dataclasses.replace(DEBIAN_12, files={doctor.PIN: files(first)[doctor.PIN]})
-    assert doctor.plan(half) == tuple(
-        step for step in first if not (isinstance(step, Write) and step.path == doctor.PIN)
+    first = plan.plan(DEBIAN_12)
+    half = dataclasses.replace(DEBIAN_12, files={model.PIN: files(first)[model.PIN]})
+    assert plan.plan(half) == tuple(
+        step for step in first if not (isinstance(step, Write) and step.path == model.PIN)
     )
 
 
 def test_a_machine_that_reads_trixie_already_keeps_its_own_source() -> None:
     reads = dataclasses.replace(DEBIAN_12, releases={"bookworm": MIRROR, "trixie": MIRROR})
-    assert list(files(doctor.plan(reads))) == [doctor.CONFIG]
+    assert list(files(plan.plan(reads))) == [model.CONFIG]
 
 
 def test_no_address_is_made_up() -> None:
@@ -289,15 +289,15 @@ def test_no_address_is_made_up() -> None:
 
 def test_a_stray_client_is_no_engine() -> None:
     stray = dataclasses.replace(DEBIAN_12, client=Version("28.2.2"))
-    assert "docker.io/trixie" in packages(doctor.plan(stray))
-    assert "docker-cli/trixie" in packages(doctor.plan(stray))
+    assert "docker.io/trixie" in packages(plan.plan(stray))
+    assert "docker-cli/trixie" in packages(plan.plan(stray))
 
 
 def test_bookworm_s_compose_is_not_upgraded_behind_anyone_s_back() -> None:
     theirs = dataclasses.replace(
         DEBIAN_12, engine=GOOD, client=Version("26.1.5"), packages=frozenset({"docker-compose"})
     )
-    assert packages(doctor.plan(theirs)) == ("docker-buildx/trixie", "mmdebstrap", "openssh-client")
+    assert packages(plan.plan(theirs)) == ("docker-buildx/trixie", "mmdebstrap", "openssh-client")
 
 
 def test_a_plugin_of_another_s_is_not_upgraded_behind_anyone_s_back() -> None:
@@ -311,19 +311,19 @@ def test_a_plugin_of_another_s_is_not_upgraded_behind_anyone_s_back() -> None:
 
 def test_a_missing_compose_is_no_fault() -> None:
     without = dataclasses.replace(WELL, compose=None)
-    (finding,) = (f for f in doctor.findings(without) if f.fix)
+    (finding,) = (f for f in findings.findings(without) if f.fix)
     assert (finding.name, finding.ok) == ("compose", True)
 
 
 def test_compose_comes_along_where_that_is_no_trouble() -> None:
     theirs = dataclasses.replace(DEBIAN_12, engine=GOOD, **CLIENTS | {"compose": None})
-    assert packages(doctor.plan(theirs)) == ("docker-compose/trixie",)
+    assert packages(plan.plan(theirs)) == ("docker-compose/trixie",)
 
 
 @pytest.mark.parametrize("facts", [UBUNTU_24, FEDORA])
 def test_compose_alone_refuses_nothing(facts: Facts) -> None:
     theirs = dataclasses.replace(facts, engine=GOOD, **CLIENTS | {"compose": None})
-    assert doctor.plan(theirs) == ()
+    assert plan.plan(theirs) == ()
 
 
 def test_a_client_set_to_an_engine_elsewhere_is_not_answered_with_a_new_one_here() -> None:
@@ -343,7 +343,7 @@ def test_not_enough_disk_to_install_says_how_much() -> None:
 
 def test_not_enough_disk_to_build_is_a_finding() -> None:
     full = dataclasses.replace(WELL, disk=3 * 2**30)
-    (finding,) = (f for f in doctor.findings(full) if not f.ok)
+    (finding,) = (f for f in findings.findings(full) if not f.ok)
     assert (finding.name, finding.detail) == ("disk", "3.0 GiB free, needed 20.0 GiB")
 
 
@@ -357,15 +357,15 @@ def test_an_unknown_distribution_gets_lines_to_paste() -> None:
 
 
 def test_an_unknown_distribution_with_a_good_engine_is_left_alone() -> None:
-    assert doctor.plan(dataclasses.replace(WELL, os="fedora", os_version="42")) == ()
+    assert plan.plan(dataclasses.replace(WELL, os="fedora", os_version="42")) == ()
 
 
 def test_without_root_the_error_holds_the_very_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(acting, "look", lambda **_: dataclasses.replace(DEBIAN_12, root=False))
+    monkeypatch.setattr(fix, "look", lambda **_: dataclasses.replace(DEBIAN_12, root=False))
     said: list[str] = []
     with pytest.raises(EngineError) as caught:
-        doctor.fix(said.append)
-    assert tuple(caught.value.hint.splitlines()[1:]) == doctor.commands(doctor.plan(DEBIAN_12))
+        fix.fix(said.append)
+    assert tuple(caught.value.hint.splitlines()[1:]) == model.commands(plan.plan(DEBIAN_12))
     assert said == []
 
 
@@ -373,12 +373,12 @@ def test_without_root_the_error_holds_the_very_lines(monkeypatch: pytest.MonkeyP
 def test_a_dry_run_says_the_same_lines_and_does_nothing(
     monkeypatch: pytest.MonkeyPatch, root: bool
 ) -> None:
-    monkeypatch.setattr(acting, "look", lambda **_: dataclasses.replace(DEBIAN_12, root=root))
+    monkeypatch.setattr(fix, "look", lambda **_: dataclasses.replace(DEBIAN_12, root=root))
     said: list[str] = []
-    fixed = doctor.fix(said.append, dry_run=True)
-    assert tuple(said) == doctor.commands(doctor.plan(DEBIAN_12))
+    fixed = fix.fix(said.append, dry_run=True)
+    assert tuple(said) == model.commands(plan.plan(DEBIAN_12))
     assert fixed.undo[0].startswith("kill ")
-    assert fixed.undo.index("apt-get update") > fixed.undo.index(f"rm -f {doctor.SOURCE}")
+    assert fixed.undo.index("apt-get update") > fixed.undo.index(f"rm -f {model.SOURCE}")
 
 
 def test_a_step_that_fails_says_how_to_undo_it_and_the_ones_before(
@@ -387,10 +387,10 @@ def test_a_step_that_fails_says_how_to_undo_it_and_the_ones_before(
     (tmp_path / "a file").touch()
     first = Write(what="one", path=tmp_path / "one", text="1\n", undo=("rm one",))
     second = Write(what="two", path=tmp_path / "a file" / "two", text="2\n", undo=("rm two",))
-    monkeypatch.setattr(acting, "look", lambda **_: DEBIAN_12)
-    monkeypatch.setattr(acting, "plan", lambda _: (first, second))
+    monkeypatch.setattr(fix, "look", lambda **_: DEBIAN_12)
+    monkeypatch.setattr(fix, "plan", lambda _: (first, second))
     with pytest.raises(EngineError, match="could not write") as caught:
-        doctor.fix(lambda _: None)
+        fix.fix(lambda _: None)
     assert caught.value.hint.splitlines()[1:] == ["rm two", "rm one"]
     assert (tmp_path / "one").read_text() == "1\n"
 
@@ -406,7 +406,7 @@ def test_a_file_s_shell_line_is_one_line_and_carries_every_character() -> None:
 
 def test_what_was_there_before_survives_the_undo() -> None:
     theirs = dataclasses.replace(DEBIAN_12, data=frozenset({Path("/var/lib/docker")}))
-    undo = [line for step in doctor.plan(theirs) for line in step.undo]
+    undo = [line for step in plan.plan(theirs) for line in step.undo]
     assert not any("rm -rf" in line and "/var/lib/docker" in line for line in undo)
     assert not any(" purge " in line for line in undo)  # Debian's purge empties it
 
@@ -421,7 +421,7 @@ Conf docker.io (26.1.5+dfsg1-9+deb13u1 Debian:13.1/stable [amd64])
 
 
 def test_only_what_apt_adds_is_to_be_purged() -> None:
-    assert acting.foreseen(SIMULATION, never="13") == (
+    assert fix.foreseen(SIMULATION, never="13") == (
         ("libnftables1", "docker.io"),
         ("perl-base",),
     )
@@ -430,7 +430,7 @@ def test_only_what_apt_adds_is_to_be_purged() -> None:
 def test_an_installed_package_is_never_moved_to_the_foreign_release() -> None:
     moved = SIMULATION + "Inst libc6 [2.36-9] (2.41-12 Debian:13.1/stable [amd64]) []\n"
     with pytest.raises(EngineError, match=r"libc6 \[2\.36-9\] -> 2\.41-12"):
-        acting.foreseen(moved, never="13")
+        fix.foreseen(moved, never="13")
 
 
 def test_addresses_come_from_debian_s_own_archives() -> None:
@@ -442,7 +442,7 @@ def test_addresses_come_from_debian_s_own_archives() -> None:
         f"Packages|main|bookworm|$(CODENAME)|{MIRROR}|$(ORIGIN)\n"
         f"Packages|main|stable|trixie|{MIRROR}|Debian\n"
     )
-    assert looking._releases(targets) == {"bookworm": MIRROR, "stable": MIRROR, "trixie": MIRROR}
+    assert probe._releases(targets) == {"bookworm": MIRROR, "stable": MIRROR, "trixie": MIRROR}
 
 
 @pytest.mark.parametrize(
@@ -468,4 +468,4 @@ def test_addresses_come_from_debian_s_own_archives() -> None:
     ids=["on", "off", "silent", "podman"],
 )
 def test_an_engine_s_account_of_itself(info: Any, engine: Engine | None, why: str) -> None:
-    assert looking._engine(info) == (engine, why)
+    assert probe._engine(info) == (engine, why)

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
-from imagegen import facts as module
+from imagegen.compat.facts import crosscheck
+from imagegen.compat.facts import load as module
+from imagegen.compat.facts.reading import checked, nearest, parse_toml
+from imagegen.compat.facts.rows import GpuFact, Sourced, TorchBuild, exact, gpu_key
+from imagegen.compat.facts.tables import Facts
+from imagegen.compat.rules.reason import where
 from imagegen.errors import FactsError
-from imagegen.facts import Facts, GpuFact, Sourced, checked, crosscheck, nearest, parse_toml
-from imagegen.facts.rows import TorchBuild, exact, gpu_key
-from imagegen.model import Os, Python, minor
-from imagegen.rules.reason import where
+from imagegen.model.target import Os, Python, minor
 
 from .values import FACTS
 

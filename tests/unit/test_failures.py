@@ -7,7 +7,7 @@ import pytest
 import requests.exceptions
 import urllib3.exceptions
 
-from imagegen.engine.failures import build_error, explanation, reason, registry_errors, translated
+from imagegen.engine.errors import build_error, explanation, reason, registry_errors, translated
 from imagegen.errors import BuildError, EngineError, RegistryError
 
 BUILDX = "imagegen doctor --fix"

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from imagegen import demo, flow, matrix, resolve
+from imagegen.build import options
+from imagegen.commands import demo
 from imagegen.errors import UsageError
+from imagegen.matrix import config, resolve
 
 from .values import DEMO, FACTS, MATRIX, SETUP
 
@@ -24,7 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["me/finetune", "ghcr.io/me/x", "localhost:5000/a/b"])
 def test_a_repository_is_taken(name: str) -> None:
-    assert flow.Options(repositories=(name,)).repositories == (name,)
+    assert options.Options(repositories=(name,)).repositories == (name,)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,7 @@ def test_a_repository_is_taken(name: str) -> None:
 )
 def test_what_is_no_repository_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="is not the name of a repository") as caught:
-        flow.Options(repositories=("ghcr.io/me/x", name))
+        options.Options(repositories=("ghcr.io/me/x", name))
     assert "without tag" in caught.value.hint
 
 
@@ -77,7 +79,7 @@ def test_a_matrix_without_a_demo_for_it_says_which_ones_there_are() -> None:
         for block in MATRIX.build
         if "demo" in block.profile
     )
-    fewer: matrix.Matrix = MATRIX.model_copy(update={"build": blocks, "exclude": ()})
+    fewer: config.Matrix = MATRIX.model_copy(update={"build": blocks, "exclude": ()})
     setup = replace(SETUP, resolution=resolve.resolve(FACTS, fewer))
     with pytest.raises(UsageError, match="has none for debian12") as caught:
         demo.demo_target(setup, 'ID=debian\nVERSION_ID="12"\n')

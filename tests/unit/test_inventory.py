@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegen import inventory
 from imagegen.errors import EngineError
-from imagegen.inventory import Dpkg, Inventory, PythonPackage, inside
+from imagegen.inventory import contents, inside
+from imagegen.inventory.contents import Dpkg, Inventory, PythonPackage
 from imagegen.inventory.inside import Folder
 from imagegen.inventory.sbom import spdx
 
@@ -48,7 +48,7 @@ FOUND: dict[str, Any] = {
     "versions": [{"soname": "libz.so.1", "places": [
         {"path": "/a/libz.so.1", "bytes": 1}, {"path": "/b/libz.so.1", "bytes": 2}]}],
 }  # fmt: skip
-INVENTORY = inventory.parsed(json.dumps(FOUND), "ref")
+INVENTORY = contents.parsed(json.dumps(FOUND), "ref")
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -76,20 +76,20 @@ def test_an_inventory_is_read() -> None:
 )
 def test_anything_else_is_refused_with_its_place(change: dict[str, Any], place: str) -> None:
     with pytest.raises(EngineError, match=f"looking into ref: .*{re.escape(place)}"):
-        inventory.parsed(json.dumps(FOUND | change), "ref")
+        contents.parsed(json.dumps(FOUND | change), "ref")
 
 
 def test_a_name_cannot_speak_to_the_terminal() -> None:
     name = "a\x1b]0;title\x07\n\u202eb"
     change = {"copies": [{"bytes": 1, "sha256": "0" * 64, "paths": [name, "/b"]}]}
-    (found,) = inventory.parsed(json.dumps(FOUND | change), "ref").copies
+    (found,) = contents.parsed(json.dumps(FOUND | change), "ref").copies
     assert found.paths[0] == "a\ufffd]0;title\ufffd\ufffd\ufffdb"
 
 
 @pytest.mark.parametrize("text", ["", "hello", "[]", "null", json.dumps(FOUND)[:-1]])
 def test_what_is_no_inventory_is_refused(text: str) -> None:
     with pytest.raises(EngineError, match="looking into ref"):
-        inventory.parsed(text, "ref")
+        contents.parsed(text, "ref")
 
 
 # --- looking --------------------------------------------------------------------------------------

@@ -14,16 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from imagegen import lock, plan, proc
-from imagegen.bake import Network
 from imagegen.errors import EngineError, FactsError, UsageError
-from imagegen.plan import ASKED, PACKAGE, PARTS
-from imagegen.resolve import Candidate
+from imagegen.matrix import resolve
+from imagegen.matrix.resolve import Candidate
+from imagegen.net.settings import Network
+from imagegen.plan import lock, pins
+from imagegen.plan.pins import ASKED, PACKAGE, PARTS
+from imagegen.util import process
 
 from .values import DEMO, RESOLUTION, WORKSPACE
 
-LOCKED = [it for it in RESOLUTION.combinations if plan.lockable(it)]
-PACKAGES_OF = plan.packages(RESOLUTION)
+LOCKED = [it for it in RESOLUTION.combinations if resolve.lockable(it)]
+PACKAGES_OF = pins.packages(RESOLUTION)
 HASH = "    --hash=sha256:" + "a" * 64
 FOLDERS = sorted(p for p in WORKSPACE.locks.iterdir() if p.is_dir())
 FILES = [file for folder in FOLDERS for file in sorted(folder.glob("*.txt"))]
@@ -115,7 +117,7 @@ class Uv:
 @pytest.fixture
 def uv(monkeypatch: pytest.MonkeyPatch) -> Uv:
     stand_in = Uv()
-    monkeypatch.setattr(proc, "run", stand_in.run)
+    monkeypatch.setattr(process, "run", stand_in.run)
     return stand_in
 
 
@@ -131,12 +133,12 @@ def test_a_lock_holds_everything_in_its_parts(tmp_path: Path, uv: Uv) -> None:
     assert said[-1] == f"lock {folder.name}: {len(PACKAGES)} packages"
     texts = [(folder / f"{part}.txt").read_text() for part in PARTS]
     assert all(re.match(r"# \w+ of torch2.11.0-cu130-py3.11\. Written by", t) for t in texts)
-    assert (folder / ASKED).read_text().splitlines() == list(plan.asked(DEMO))
+    assert (folder / ASKED).read_text().splitlines() == list(pins.asked(DEMO))
 
 
 def test_what_was_asked_for_is_the_torch_and_the_sorted_packages() -> None:
     target = replace(DEMO, packages=("transformers", "peft>=0.17", "accelerate"))
-    assert plan.asked(target) == (
+    assert pins.asked(target) == (
         "torch==2.11.0",
         "torchvision==0.26.0",
         "accelerate",
@@ -191,7 +193,7 @@ def test_uv_that_is_not_there_is_a_matter_of_usage(monkeypatch: pytest.MonkeyPat
     def missing(*_argv: object, **_options: object) -> str:
         raise EngineError("uv is not installed")
 
-    monkeypatch.setattr(proc, "run", missing)
+    monkeypatch.setattr(process, "run", missing)
     with pytest.raises(UsageError) as caught:
         lock.lock(DEMO, None, Path("x"), OPEN, print)
     assert caught.value.hint == "pip install uv"
@@ -203,7 +205,7 @@ def test_an_index_that_does_not_answer_leaves_the_lock_alone(
     def down(*_argv: object, **_options: object) -> str:
         raise EngineError("uv pip compile exited 2\nno route")
 
-    monkeypatch.setattr(proc, "run", down)
+    monkeypatch.setattr(process, "run", down)
     (tmp_path / "torch.txt").write_text("torch==1.0\n")
     with pytest.raises(EngineError, match="no route"):
         lock.lock(DEMO, None, tmp_path, OPEN, print)
@@ -226,7 +228,7 @@ def four(monkeypatch: pytest.MonkeyPatch) -> Uv:
         stand_in.names = (*BROUGHT, "torch", "filelock") if stdin == FOUR else tuple(PACKAGES)
         return stand_in.run(*argv, stdin=stdin, **options)
 
-    monkeypatch.setattr(proc, "run", run)
+    monkeypatch.setattr(process, "run", run)
     return stand_in
 
 
@@ -273,11 +275,11 @@ def test_a_lock_without_the_part_or_with_anothers(folder: Path) -> None:
 def test_who_asks_for_which_package() -> None:
     assert {"torch2.11.0-cu130-py3.11": FOUR} == PACKAGES_OF
     (it,) = RESOLUTION.select(["*-fa4"])
-    assert plan.package(it) == FOUR
+    assert pins.package(it) == FOUR
     release = it.flash_attn.model_copy(update={"version": Version("4.0.0b37")})
     two = replace(RESOLUTION, combinations=(it, replace(it, flash_attn=release)))
     with pytest.raises(FactsError, match=r"one lock holds .*b37 or .*b36"):
-        plan.packages(two)
+        pins.packages(two)
 
 
 # --- the committed locks --------------------------------------------------------------------------
@@ -327,25 +329,25 @@ def test_a_lock_is_whole(folder: Path) -> None:
 @pytest.mark.parametrize("it", LOCKED, ids=lambda it: it.id)
 def test_a_lock_was_made_for_what_the_matrix_asks_for_now(it: Candidate) -> None:
     target = it.target(RESOLUTION.packages)
-    folder = WORKSPACE.locks / plan.lock_name(target.torch, target.cuda, target.python)
-    assert (folder / ASKED).read_text() == "".join(f"{row}\n" for row in plan.asked(target))
+    folder = WORKSPACE.locks / pins.lock_name(target.torch, target.cuda, target.python)
+    assert (folder / ASKED).read_text() == "".join(f"{row}\n" for row in pins.asked(target))
     assert set(target.packages) == set(WORKSPACE.matrix.packages)
 
 
 def test_each_lock_has_a_target_and_each_lockable_target_its_lock() -> None:
-    wanted = {plan.lock_name(it.torch.version, it.cuda.version, it.python.version) for it in LOCKED}
+    wanted = {pins.lock_name(it.torch.version, it.cuda.version, it.python.version) for it in LOCKED}
     assert {folder.name for folder in FOLDERS} == wanted
 
 
 # --- whether a lock is good -----------------------------------------------------------------------
 
-ASKS = plan.asked(DEMO)
+ASKS = pins.asked(DEMO)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A copy of the lock of the demo target."""
-    name = plan.lock_name(DEMO.torch, DEMO.cuda, DEMO.python)
+    name = pins.lock_name(DEMO.torch, DEMO.cuda, DEMO.python)
     shutil.copytree(WORKSPACE.locks / name, tmp_path / name)
     return tmp_path / name
 
@@ -478,5 +480,5 @@ def test_every_fault_is_told(folder: Path) -> None:
 
 
 def test_the_name_of_a_lock() -> None:
-    name = plan.lock_name(Version("2.10.0"), Version("12.8.1"), Version("3.12"))
+    name = pins.lock_name(Version("2.10.0"), Version("12.8.1"), Version("3.12"))
     assert name == "torch2.10.0-cu128-py3.12"

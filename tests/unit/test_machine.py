@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from imagegen import machine, pick, proc
 from imagegen.errors import EngineError, UsageError
-from imagegen.pick import Machine
+from imagegen.matrix import nvidia_smi, pick
+from imagegen.matrix.pick import Machine
+from imagegen.util import process
 
 from .values import FACTS, RESOLUTION, ROOT
 
@@ -27,7 +28,7 @@ UNKNOWN = "NVIDIA GeForce RTX 6090, 610.43.02, 12.0, 49140\n"
 
 
 def parsed(text: str) -> Machine:
-    return machine.parse(text, FACTS)
+    return nvidia_smi.parse(text, FACTS)
 
 
 def names(it: Machine) -> list[str]:
@@ -171,8 +172,8 @@ def test_what_is_asked_is_the_query_and_not_the_banner(monkeypatch: pytest.Monke
         asked.append(argv)
         return ONE
 
-    monkeypatch.setattr(proc, "run", run)
-    assert machine.read(FACTS) == parsed(ONE)
+    monkeypatch.setattr(process, "run", run)
+    assert nvidia_smi.read(FACTS) == parsed(ONE)
     assert asked == [
         (
             "nvidia-smi",
@@ -186,9 +187,9 @@ def test_an_nvidia_smi_that_fails_is_a_matter_of_usage(monkeypatch: pytest.Monke
     def run(*argv: str, **options: object) -> str:
         raise EngineError("nvidia-smi exited 9\nNVIDIA-SMI has failed")
 
-    monkeypatch.setattr(proc, "run", run)
+    monkeypatch.setattr(process, "run", run)
     with pytest.raises(UsageError, match="NVIDIA-SMI has failed") as caught:
-        machine.read(FACTS)
+        nvidia_smi.read(FACTS)
     assert caught.value.hint == "give the card and its driver: --gpu, --driver"
 
 
@@ -213,7 +214,7 @@ def smi(folder: Path, answer: str, status: int = 0) -> Path:
     file = folder / "nvidia-smi"
     file.write_text(
         f"#!{sys.executable}\nimport sys\n"
-        f"query = ['--query-gpu={machine.QUERY}', '--format=csv,noheader,nounits']\n"
+        f"query = ['--query-gpu={nvidia_smi.QUERY}', '--format=csv,noheader,nounits']\n"
         f"if sys.argv[1:] != query: sys.exit('asked for ' + repr(sys.argv))\n"
         f"sys.stdout.write({answer!r})\nsys.exit({status})\n"
     )

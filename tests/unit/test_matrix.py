@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from imagegen import matrix
+from imagegen.compat.sources import Pinned, Policy
 from imagegen.errors import FactsError
 from imagegen.image.wheel.flash_attn_wheel.selection import PRESETS
-from imagegen.sourcing import Pinned, Policy
+from imagegen.matrix import config
 
 from .values import FACTS, FILE
 
@@ -36,10 +36,10 @@ torch = ["2.10"]
 """
 
 
-def load(folder: Path, text: str) -> matrix.Workspace:
+def load(folder: Path, text: str) -> config.Workspace:
     file = folder / "matrix.toml"
     file.write_text(text)
-    return matrix.load(file, FACTS)
+    return config.load(file, FACTS)
 
 
 def faults(folder: Path, text: str) -> list[str]:
@@ -285,7 +285,7 @@ def test_good_requirements_are_kept_as_they_are(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FactsError, match="No such file") as caught:
-        matrix.load(tmp_path / "matrix.toml", FACTS)
+        config.load(tmp_path / "matrix.toml", FACTS)
     assert "--matrix FILE" in caught.value.hint
 
 
@@ -293,7 +293,7 @@ def test_a_file_that_is_not_utf_8_says_where(tmp_path: Path) -> None:
     file = tmp_path / "matrix.toml"
     file.write_bytes(b"# caf\xe9\n" + GOOD.encode())
     with pytest.raises(FactsError) as caught:
-        matrix.load(file, FACTS)
+        config.load(file, FACTS)
     assert str(caught.value) == f"{file}: not UTF-8 at byte 5"
 
 
@@ -308,7 +308,7 @@ def test_a_profile_has_a_name_that_a_tag_can_hold(tmp_path: Path, name: str) -> 
 
 
 def test_the_committed_matrix_says_why_it_leaves_something_out() -> None:
-    assert all(row.reason for row in matrix.load(FILE, FACTS).matrix.exclude)
+    assert all(row.reason for row in config.load(FILE, FACTS).matrix.exclude)
     assert "[[exclude]]" in TEXT
 
 
@@ -325,7 +325,7 @@ def test_what_is_unknown_is_assumed_where_that_is_allowed(tmp_path: Path) -> Non
     text = GOOD.replace('"2.11"', '"2.11", "2.99"').replace('"13.0"', '"13.0", "13.99"')
     found = faults(tmp_path, text)
     assert [line.partition(": ")[0] for line in found] == ["build.0.cuda", "build.0.torch"]
-    workspace = matrix.load(tmp_path / "matrix.toml", FACTS, allow_unknown=True)
+    workspace = config.load(tmp_path / "matrix.toml", FACTS, allow_unknown=True)
     assumed = {
         str(row.version): row.assumed
         for table in (workspace.facts.torch, workspace.facts.cuda, workspace.facts.flash_attn)
@@ -342,7 +342,7 @@ def test_a_flash_attn_that_nobody_knows_is_never_assumed(tmp_path: Path, allowed
     file = tmp_path / "matrix.toml"
     file.write_text(GOOD.replace("2.8.3.post2", "2.9.9"))
     with pytest.raises(FactsError) as caught:
-        matrix.load(file, FACTS, allow_unknown=allowed)
+        config.load(file, FACTS, allow_unknown=allowed)
     assert str(caught.value) == (
         f"{file}: flash_attn.full.version: unknown value '2.9.9'; did you mean '2.8.3.post2'? "
         "(a release of your own needs its row and hash: --facts)"
@@ -353,12 +353,12 @@ def test_a_torch_of_another_major_is_refused_also_where_unknown_is_allowed(tmp_p
     file = tmp_path / "matrix.toml"
     file.write_text(GOOD.replace('"2.11"', '"3.0"'))
     with pytest.raises(FactsError, match=r"build\.0\.torch: unknown value '3\.0'"):
-        matrix.load(file, FACTS, allow_unknown=True)
+        config.load(file, FACTS, allow_unknown=True)
 
 
 def test_what_is_known_is_not_assumed(tmp_path: Path) -> None:
     load(tmp_path, GOOD)
-    assert matrix.load(tmp_path / "matrix.toml", FACTS, allow_unknown=True).facts == FACTS
+    assert config.load(tmp_path / "matrix.toml", FACTS, allow_unknown=True).facts == FACTS
 
 
 def test_no_distribution_and_no_name_is_assumed(tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_no_distribution_and_no_name_is_assumed(tmp_path: Path) -> None:
         *("build.0.os", "build.0.profile"),
     ]
     with pytest.raises(FactsError) as again:
-        matrix.load(tmp_path / "matrix.toml", FACTS, allow_unknown=True)
+        config.load(tmp_path / "matrix.toml", FACTS, allow_unknown=True)
     assert str(again.value) == str(caught.value)
 
 
@@ -378,7 +378,7 @@ def test_what_cannot_be_assumed_hides_no_other_fault(tmp_path: Path, word: str) 
     text = GOOD.replace('"2.11"', f'"{word}"').replace("ubuntu24.04", "ubunto24.04")
     (tmp_path / "matrix.toml").write_text(text)
     with pytest.raises(FactsError) as caught:
-        matrix.load(tmp_path / "matrix.toml", FACTS, allow_unknown=True)
+        config.load(tmp_path / "matrix.toml", FACTS, allow_unknown=True)
     lines = str(caught.value).splitlines()
     assert all(line.startswith(f"{tmp_path / 'matrix.toml'}: ") for line in lines), lines
     assert any("build.0.torch" in line for line in lines)
@@ -388,7 +388,7 @@ def test_what_cannot_be_assumed_hides_no_other_fault(tmp_path: Path, word: str) 
 # --- flash-attn: presets, policy, and what was published ------------------------------------------
 
 
-def kernels(folder: Path, lines: str) -> matrix.Kernels:
+def kernels(folder: Path, lines: str) -> config.Kernels:
     return load(folder, GOOD.replace("version =", f"{lines}\nversion =")).matrix.flash_attn["full"]
 
 

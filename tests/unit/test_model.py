@@ -13,9 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from imagegen import model, pods, publish
+from imagegen import model, platforms
 from imagegen.errors import ChecksFailed
-from imagegen.model import Pushed, Status
+from imagegen.model import target
+from imagegen.model.pushed import Pushed
+from imagegen.model.report import Status, Tested
+from imagegen.platforms.runpod import template
+from imagegen.platforms.vast.template import vast
+from imagegen.publish import push
 
 from .values import DEMO, KEY, RESOLUTION, built, image, pushed, report
 
@@ -25,7 +30,7 @@ from .values import DEMO, KEY, RESOLUTION, built, image, pushed, report
 )
 def test_tested_takes_no_failed_empty_or_skipped_report(statuses: tuple[Status, ...]) -> None:
     with pytest.raises(ChecksFailed) as caught:
-        model.Tested(report=report(*statuses))
+        Tested(report=report(*statuses))
     assert DEMO.id in str(caught.value)
     assert built().image.ref in caught.value.hint
     for i, status in enumerate(statuses):
@@ -39,15 +44,15 @@ def test_a_report_passed_when_something_passed_and_nothing_failed(statuses: list
     one = report(*statuses)
     assert one.passed == ("pass" in statuses and "fail" not in statuses)
     if one.passed and all("pass" in statuses[level::3] for level in range(3)):
-        assert model.Tested(report=one).report is one
+        assert Tested(report=one).report is one
     else:
         with pytest.raises(ChecksFailed):
-            model.Tested(report=one)
+            Tested(report=one)
 
 
 def test_a_report_of_less_than_a_push_asks_for_is_not_enough() -> None:
     with pytest.raises(ChecksFailed, match="was not tried for runpod and vast") as caught:
-        model.Tested(report=report("pass"))
+        Tested(report=report("pass"))
     assert caught.value.hint == f"imagegen test {DEMO.id}"
 
 
@@ -57,15 +62,15 @@ def test_an_unknown_status_is_no_pass() -> None:
 
 
 def test_a_push_needs_what_was_tested_and_templates_need_pushed() -> None:
-    assert typing.get_type_hints(publish.Parcel)["tested"] is model.Tested
+    assert typing.get_type_hints(push.Parcel)["tested"] is Tested
     values = {f.name: getattr(pushed(), f.name) for f in dataclasses.fields(Pushed)}
     with pytest.raises(TypeError, match="record"):
         Pushed(**{name: value for name, value in values.items() if name != "record"})
     for function, name, kind in (
-        (publish.push, "parcels", "Sequence[Parcel]"),
-        (pods.template, "pushed", "Pushed"),
-        (pods.runpod, "pushed", "Pushed"),
-        (pods.vast, "pushed", "Pushed"),
+        (push.push, "parcels", "Sequence[Parcel]"),
+        (platforms.template, "pushed", "Pushed"),
+        (template.runpod, "pushed", "Pushed"),
+        (vast, "pushed", "Pushed"),
     ):
         assert inspect.signature(function).parameters[name].annotation == kind
 
@@ -111,7 +116,7 @@ def test_values_are_frozen() -> None:
     ],
 )
 def test_a_repository_is_a_name(name: str) -> None:
-    assert re.fullmatch(model.REPOSITORY, name)
+    assert re.fullmatch(target.REPOSITORY, name)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +128,7 @@ def test_a_repository_is_a_name(name: str) -> None:
     ],
 )
 def test_what_is_more_than_a_repositorys_name_is_none(name: str) -> None:
-    assert not re.fullmatch(model.REPOSITORY, name)
+    assert not re.fullmatch(target.REPOSITORY, name)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +142,7 @@ def test_what_is_more_than_a_repositorys_name_is_none(name: str) -> None:
     ],
 )
 def test_a_host_is_a_name_and_maybe_a_port(host: str, good: bool) -> None:
-    assert bool(re.fullmatch(model.HOST, host)) == good
+    assert bool(re.fullmatch(target.HOST, host)) == good
 
 
 def test_a_ref_holds_the_key_and_a_pin_the_digest() -> None:
@@ -149,9 +154,9 @@ def test_a_ref_holds_the_key_and_a_pin_the_digest() -> None:
 
 
 def test_minor_keeps_two_digits() -> None:
-    assert model.minor(Version("13.0.2")) == "13.0"
-    assert model.minor(Version("12.10.1")) == "12.10"
-    assert model.minor(Version("2")) == "2.0"
+    assert target.minor(Version("13.0.2")) == "13.0"
+    assert target.minor(Version("12.10.1")) == "12.10"
+    assert target.minor(Version("2")) == "2.0"
 
 
 def test_a_promise_is_json_and_tells_targets_apart() -> None:

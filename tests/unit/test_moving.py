@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from packaging.version import Version
 
-from imagegen.model import Os
-from imagegen.publish.moving import age, age_of, newer
+from imagegen.model.target import Os
+from imagegen.publish.tags import age, age_of, newer
 
 from .values import DEMO, RESOLUTION
 

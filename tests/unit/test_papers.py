@@ -8,10 +8,14 @@ from typing import Any, cast
 
 import pytest
 
-from imagegen import delivery, flow, papers, publish
-from imagegen.engine import Docker
+from imagegen.build.options import Options
+from imagegen.commands import published
+from imagegen.commands import push as push_
+from imagegen.engine.docker import Docker
 from imagegen.errors import ChecksFailed, EngineError
-from imagegen.model import Tested
+from imagegen.model.report import Tested
+from imagegen.publish import attestations
+from imagegen.publish import push as push_
 
 from .values import DEMO, SETUP, built, report
 
@@ -41,7 +45,7 @@ class Engine:
 
 
 def provenance(engine: Engine, folder: Path, heard: list[str]) -> bytes:
-    return papers.provenance(cast(Docker, engine), built(), folder, heard.append)
+    return attestations.provenance(cast(Docker, engine), built(), folder, heard.append)
 
 
 def test_provenance_is_read_once(tmp_path: Path) -> None:
@@ -82,25 +86,25 @@ def test_one_image_that_cannot_be_looked_into_keeps_no_other_from_being_sent(
         Tested(report=report("pass", "pass", "pass", of=built(one, digest=f"sha256:{i:064x}")))
         for i, one in enumerate(others)
     ]
-    sent: list[publish.Parcel] = []
+    sent: list[push_.Parcel] = []
 
     def looked_into(_engine: Docker, one: Tested, _say: object) -> tuple[bytes, bytes]:
         if one is tested[0]:
             raise EngineError("its python3 exited 137")
         return b"", b""
 
-    def push(_engine: Docker, parcels: list[publish.Parcel], *_: Any, **__: Any) -> Any:
+    def push(_engine: Docker, parcels: list[push_.Parcel], *_: Any, **__: Any) -> Any:
         sent.extend(parcels)
-        return publish.Publication(pushed=())
+        return push_.Publication(pushed=())
 
     failure = ChecksFailed("that did not pass")
-    monkeypatch.setattr(delivery, "_found", lambda *_: {})
-    monkeypatch.setattr(delivery, "_tested", lambda *_: (tested, {"another": failure}))
-    monkeypatch.setattr(delivery, "_papers", looked_into)
-    monkeypatch.setattr(publish, "push", push)
-    options = flow.Options(repositories=("registry.example/me/x",))
-    done = delivery.push(SETUP, lambda: cast(Docker, None), [DEMO.id], options, print)
+    monkeypatch.setattr(published, "_found", lambda *_: {})
+    monkeypatch.setattr(push_, "_tested", lambda *_: (tested, {"another": failure}))
+    monkeypatch.setattr(push_, "_papers", looked_into)
+    monkeypatch.setattr(push_, "push", push)
+    options = Options(repositories=("registry.example/me/x",))
+    done = push_.push(SETUP, lambda: cast(Docker, None), [DEMO.id], options, print)
     assert [one.tested for one in sent] == tested[1:]
     assert set(done.failed) == {others[0].id, "another"}
     with pytest.raises(ChecksFailed, match="exited 137"):
-        delivery.delivered(done)
+        push_.delivered(done)

@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from imagegen import choose, pick
+from imagegen.commands import targets
+from imagegen.compat.facts.rows import GpuFact
+from imagegen.compat.rules.reason import Reason
 from imagegen.errors import FactsError, ImpossibleCombination, NothingSelected, UsageError
-from imagegen.facts import GpuFact
-from imagegen.model import Python
-from imagegen.pick import Fit, Machine, Picked
-from imagegen.resolve import Candidate, for_machine
-from imagegen.rules import Reason
+from imagegen.matrix import pick
+from imagegen.matrix.pick import Fit, Machine, Picked
+from imagegen.matrix.resolve import Candidate, for_machine
+from imagegen.model.target import Python
 
 from .values import FACTS, RESOLUTION, SETUP
 
@@ -375,7 +376,7 @@ def test_one_that_is_alone_says_so() -> None:
 
 def best(gpu: str = "", driver: str = "", *select: str, **more: Any) -> Picked:
     options: dict[str, Any] = {"python": "", "torch": "", "here": False} | more
-    return choose.best(SETUP, select, gpu, driver, **options)
+    return targets.best(SETUP, select, gpu, driver, **options)
 
 
 def test_globs_narrow_the_choice() -> None:

@@ -11,11 +11,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from imagegen import bake, files, flow, plan, render, resolve
+from imagegen.build import images
+from imagegen.build.options import Options
+from imagegen.commands.files import render_files
 from imagegen.errors import FactsError, StaleFiles
-from imagegen.matrix import Workspace
-from imagegen.model import Image, minor
-from imagegen.resolve import Candidate
+from imagegen.matrix import resolve
+from imagegen.matrix.config import Workspace
+from imagegen.matrix.resolve import Candidate
+from imagegen.model.image import Image
+from imagegen.model.target import minor
+from imagegen.net.settings import Network
+from imagegen.plan import dockerfile, image, pins
+from imagegen.plan import recipe as recipe_
 
 from .values import DEMO, FACTS, RESOLUTION, ROOT, SETUP, WORKSPACE
 
@@ -31,7 +38,7 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ignore=shutil.ignore_patterns("__pycache__"),
     )
     stand_in = SimpleNamespace(files=lambda _package: tmp_path / "package")
-    monkeypatch.setattr(plan, "resources", stand_in)
+    monkeypatch.setattr(recipe_, "resources", stand_in)
     return tmp_path / "package/image"
 
 
@@ -43,8 +50,8 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def made(it: Candidate = IT, workspace: Workspace = WORKSPACE, **settings: str) -> Image:
-    recipe = plan.recipe(it, RESOLUTION, workspace)
-    return plan.image(recipe, render.files(recipe), workspace, **settings)
+    recipe = recipe_.recipe(it, RESOLUTION, workspace)
+    return image.image(recipe, dockerfile.files(recipe), workspace, **settings)
 
 
 def test_the_same_files_are_the_same_key(copied: Path, workspace: Workspace) -> None:
@@ -80,20 +87,20 @@ def test_a_new_file_and_a_new_name_change_the_key_and_a_cache_does_not(copied: P
 
 
 def test_every_file_of_the_lock_decides_the_key(workspace: Workspace) -> None:
-    recipe = plan.recipe(IT, RESOLUTION, workspace)
+    recipe = recipe_.recipe(IT, RESOLUTION, workspace)
     before = made(workspace=workspace).key
     keys = []
-    for part in plan.PARTS:
+    for part in pins.PARTS:
         file = workspace.locks / recipe.lock / f"{part}.txt"
         text = file.read_text()
         file.write_text(text + "# changed\n")
         keys.append(made(workspace=workspace).key)
         file.write_text(text)
-    assert len({before, *keys}) == 1 + len(plan.PARTS)
+    assert len({before, *keys}) == 1 + len(pins.PARTS)
 
 
 def test_another_lock_does_not(workspace: Workspace) -> None:
-    recipe = plan.recipe(IT, RESOLUTION, workspace)
+    recipe = recipe_.recipe(IT, RESOLUTION, workspace)
     before = made(workspace=workspace).key
     for folder in workspace.locks.iterdir():
         if folder.name not in (recipe.lock, recipe.tools_lock):
@@ -102,11 +109,11 @@ def test_another_lock_does_not(workspace: Workspace) -> None:
 
 
 def test_the_rendered_text_decides_the_key() -> None:
-    recipe = plan.recipe(IT, RESOLUTION, WORKSPACE)
-    files = render.files(recipe)
-    keys = {plan.image(recipe, files, WORKSPACE).key}
+    recipe = recipe_.recipe(IT, RESOLUTION, WORKSPACE)
+    files = dockerfile.files(recipe)
+    keys = {image.image(recipe, files, WORKSPACE).key}
     for name, text in files.items():
-        keys.add(plan.image(recipe, files | {name: text + "#"}, WORKSPACE).key)
+        keys.add(image.image(recipe, files | {name: text + "#"}, WORKSPACE).key)
     assert len(keys) == 1 + len(files)
 
 
@@ -121,23 +128,23 @@ def test_network_settings_do_not(
     tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = replace(SETUP, workspace=workspace)
-    files.render_files(setup, [DEMO.id], check=False)
+    render_files(setup, [DEMO.id], check=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     ca = tmp_path / "ca.pem"
     ca.write_text("-----BEGIN CERTIFICATE-----\n")
-    closed = bake.Network(
+    closed = Network(
         ca=str(ca),
         pypi_index="https://pypi.example.com/simple",
         torch_index="https://torch.example.com/{backend}",
         apt_mirror="https://apt.example.com",
         registry="registry.example.com",
     )
-    options = flow.Options(base="bootstrap")
+    options = Options(base="bootstrap")
     say: Callable[[str], None] = print
-    plain = flow.images(setup, None, [DEMO.id], options, say)
-    there = flow.images(setup, None, [DEMO.id], replace(options, network=closed), say)
+    plain = images.images(setup, None, [DEMO.id], options, say)
+    there = images.images(setup, None, [DEMO.id], replace(options, network=closed), say)
     assert plain == there
-    assert flow.document(setup, plain, options) != flow.document(
+    assert images.document(setup, plain, options) != images.document(
         setup, there, replace(options, network=closed)
     )
 
@@ -170,7 +177,7 @@ def test_labels_say_what_the_image_is() -> None:
 
 @pytest.mark.parametrize("it", RESOLUTION.combinations, ids=lambda it: it.id)
 def test_a_recipe_says_where_each_piece_comes_from(it: Candidate) -> None:
-    recipe = plan.recipe(it, RESOLUTION, WORKSPACE)
+    recipe = recipe_.recipe(it, RESOLUTION, WORKSPACE)
     target = recipe.target
     cuda13 = target.cuda.major >= 13
     assert recipe.nvcc == ("base" if it.kind == "devel" else "wheels" if cuda13 else "apt")
@@ -181,7 +188,7 @@ def test_a_recipe_says_where_each_piece_comes_from(it: Candidate) -> None:
     assert recipe.tools_lock.endswith(f"-py{minor(target.python)}")
     assert recipe.lock in (recipe.tools_lock, "")
     # Whatever PyPI alone can lock is locked.
-    assert bool(recipe.lock) == plan.lockable(it)
+    assert bool(recipe.lock) == resolve.lockable(it)
 
 
 @pytest.mark.parametrize("it", RESOLUTION.combinations, ids=lambda it: it.id)
@@ -189,8 +196,8 @@ def test_what_pypi_lacks_says_so(it: Candidate) -> None:
     text = (
         f"torch {it.torch.version} for CUDA {it.index} is on PyTorch's own index, and not on PyPI"
     )
-    unlocked = plan.recipe(it, RESOLUTION, WORKSPACE).unlocked
-    assert unlocked.get("torch") == (None if plan.lockable(it) else text)
+    unlocked = recipe_.recipe(it, RESOLUTION, WORKSPACE).unlocked
+    assert unlocked.get("torch") == (None if resolve.lockable(it) else text)
 
 
 def test_what_pypi_has_says_that_it_is_not_locked_yet(workspace: Workspace) -> None:
@@ -198,10 +205,12 @@ def test_what_pypi_has_says_that_it_is_not_locked_yet(workspace: Workspace) -> N
     it = next(
         it
         for it in RESOLUTION.combinations
-        if plan.lockable(it) and minor(it.torch.version) == "2.10" and str(it.os.python) == "3.12"
+        if resolve.lockable(it)
+        and minor(it.torch.version) == "2.10"
+        and str(it.os.python) == "3.12"
     )
     shutil.rmtree(workspace.locks / "torch2.10.0-cu128-py3.12")
-    assert plan.recipe(it, RESOLUTION, workspace).unlocked["torch"] == NO_LOCK
+    assert recipe_.recipe(it, RESOLUTION, workspace).unlocked["torch"] == NO_LOCK
 
 
 NO_LOCK = "there is no lock of it here; imagegen lock makes one of what is on PyPI"
@@ -216,7 +225,7 @@ def test_an_image_that_no_list_has_is_still_nvidias() -> None:
     assert {it.kind for it in found} == {"devel", "slim"}
     for it in found:
         assert it.target().unverified
-        recipe = plan.recipe(it, bold, WORKSPACE)
+        recipe = recipe_.recipe(it, bold, WORKSPACE)
         assert recipe.from_tag.startswith(f"nvidia/cuda:{it.cuda.version}-"), it.id
         assert recipe.from_tag.endswith(f"-{it.os.os.name}"), it.id
         assert recipe.from_digest == ""
@@ -233,14 +242,14 @@ def test_the_tools_of_an_unlocked_torch_are_those_of_the_newest(workspace: Works
         for it in RESOLUTION.combinations
         if minor(it.torch.version) == "2.6" and str(it.os.python) == "3.12"
     )
-    assert plan.recipe(it, RESOLUTION, workspace).tools_lock == "torch2.10.0-cu128-py3.12"
+    assert recipe_.recipe(it, RESOLUTION, workspace).tools_lock == "torch2.10.0-cu128-py3.12"
 
 
 def test_a_python_without_any_lock_says_how_to_make_one(workspace: Workspace) -> None:
     for folder in workspace.locks.glob("*py3.11"):
         shutil.rmtree(folder)
     with pytest.raises(FactsError, match=r"no lock for Python 3\.11") as caught:
-        plan.recipe(IT, RESOLUTION, workspace)
+        recipe_.recipe(IT, RESOLUTION, workspace)
     assert caught.value.hint == AGAIN.format(workspace.folder)
 
 
@@ -265,7 +274,7 @@ def test_a_lock_for_other_packages_is_stale(
     changed = replace(workspace, matrix=matrix)
     resolution = resolve.resolve(FACTS, matrix)
     with pytest.raises(StaleFiles) as caught:
-        plan.recipe(IT, resolution, changed)
+        recipe_.recipe(IT, resolution, changed)
     file = workspace.locks / "torch2.11.0-cu130-py3.11/requirements.in"
     assert str(caught.value) == f"{file} and the matrix differ in {differ}"
     assert caught.value.hint == AGAIN.format(workspace.folder)
@@ -275,20 +284,20 @@ def test_the_order_of_the_packages_makes_no_lock_stale(workspace: Workspace) -> 
     packages = tuple(reversed(workspace.matrix.packages))
     matrix = workspace.matrix.model_copy(update={"packages": packages})
     resolution = resolve.resolve(FACTS, matrix)
-    assert plan.recipe(IT, resolution, replace(workspace, matrix=matrix)).lock
+    assert recipe_.recipe(IT, resolution, replace(workspace, matrix=matrix)).lock
 
 
 def test_a_folder_without_what_was_asked_for_is_no_lock(workspace: Workspace) -> None:
-    for file in workspace.locks.glob(f"*-py3.11/{plan.ASKED}"):
+    for file in workspace.locks.glob(f"*-py3.11/{pins.ASKED}"):
         file.unlink()
     with pytest.raises(FactsError, match="no lock for Python"):
-        plan.recipe(IT, RESOLUTION, workspace)
+        recipe_.recipe(IT, RESOLUTION, workspace)
 
 
 def test_what_a_distribution_does_not_have_is_not_asked_for() -> None:
     """Debian 13 dropped a package that vast.ai's launch script wants where there is one."""
     every = RESOLUTION.combinations
-    found = {it.os.os.name: plan.recipe(it, RESOLUTION, WORKSPACE).apt for it in every}
+    found = {it.os.os.name: recipe_.recipe(it, RESOLUTION, WORKSPACE).apt for it in every}
     assert "software-properties-common" in found["debian12"]
     assert set(found["debian12"]) - set(found["debian13"]) == {"software-properties-common"}
 
@@ -297,6 +306,6 @@ def test_whether_a_file_can_be_run_decides_the_key(tmp_path: Path) -> None:
     file = tmp_path / "start"
     file.write_text("#!/bin/sh")
     file.chmod(0o644)
-    plain = plan._tree(tmp_path, "image")
+    plain = image._tree(tmp_path, "image")
     file.chmod(0o755)
-    assert plan._tree(tmp_path, "image") != plain
+    assert image._tree(tmp_path, "image") != plain

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegen.pods.change import Edit, change, differing
+from imagegen.platforms.diff import Edit, change, differing
 
 WANT: dict[str, Any] = {
     "name": "a",

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagegen.errors import StaleFiles, UsageError
-from imagegen.pods import table as published
-from imagegen.pods.ledger import Entry, Ledger, locked
+from imagegen.platforms import table as published
+from imagegen.platforms.ledger import Entry, Ledger, locked
 
 from .values import ROOT
 

@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from imagegen import pods
-from imagegen.model import FlashAttn, Layer, Target, minor
+from imagegen import platforms
+from imagegen.model.image import Layer
+from imagegen.model.target import FlashAttn, Target, minor
+from imagegen.platforms import spec
+from imagegen.platforms.runpod import template as template_
+from imagegen.platforms.vast import template as template_
 
 from .values import DEMO, DIGEST, FACTS, RESOLUTION, pushed
 
@@ -21,7 +25,7 @@ EVERY = pytest.mark.parametrize("target", RESOLUTION.targets, ids=lambda t: t.id
 
 @EVERY
 def test_runpod_is_told_every_driver_that_runs_what_the_image_compiles(target: Target) -> None:
-    allowed = pods.runpod(pushed(target), FACTS)["allowedCudaVersions"]
+    allowed = template_.runpod(pushed(target), FACTS)["allowedCudaVersions"]
     assert isinstance(allowed, list)
     floor = Version(minor(target.cuda))
     assert {Version(text) for text in allowed} == {v for v in FACTS.driver_cuda if v >= floor}
@@ -31,7 +35,7 @@ def test_runpod_is_told_every_driver_that_runs_what_the_image_compiles(target: T
 
 def test_a_driver_of_cuda_13_10_runs_what_one_of_13_9_runs() -> None:
     facts = FACTS.assume("cuda", "13.10.0").assume("cuda", "13.9.0")
-    allowed = pods.runpod(pushed(), facts)["allowedCudaVersions"]
+    allowed = template_.runpod(pushed(), facts)["allowedCudaVersions"]
     assert isinstance(allowed, list)
     assert allowed[-2:] == ["13.9", "13.10"]
     assert "12.9" not in allowed
@@ -40,7 +44,7 @@ def test_a_driver_of_cuda_13_10_runs_what_one_of_13_9_runs() -> None:
 @EVERY
 def test_an_image_is_named_by_its_digest(target: Target) -> None:
     one = pushed(target)
-    runpod, vast = (pods.template(platform, one, FACTS) for platform in pods.PLATFORMS)
+    runpod, vast = (platforms.template(platform, one, FACTS) for platform in platforms.PLATFORMS)
     assert runpod["image"] == f"{one.refs[0]}@{DIGEST}"
     assert f"{vast['image']}:{vast['tag']}" == one.refs[0]
     assert DIGEST in str(vast["desc"])
@@ -51,12 +55,12 @@ def test_an_image_is_named_by_its_digest(target: Target) -> None:
 
 def test_a_repository_with_a_port_keeps_it() -> None:
     one = pushed(repository="localhost:5000/x", refs=("localhost:5000/x:tag", "localhost:5000/x:t"))
-    vast = pods.vast(one)
+    vast = template_.vast(one)
     assert (vast["image"], vast["tag"]) == ("localhost:5000/x", "tag")
 
 
 def test_the_keys_are_those_that_runpod_knows() -> None:
-    assert set(pods.runpod(pushed(), FACTS)) == {
+    assert set(template_.runpod(pushed(), FACTS)) == {
         *("name", "image", "category", "disk", "mounts", "ports", "env", "startSsh"),
         *("startJupyter", "allowedCudaVersions", "public", "serverless"),
     }
@@ -64,7 +68,7 @@ def test_the_keys_are_those_that_runpod_knows() -> None:
 
 @EVERY
 def test_vast_is_asked_for_a_gpu_and_a_driver_that_can(target: Target) -> None:
-    vast = pods.vast(pushed(target))
+    vast = template_.vast(pushed(target))
     filters: dict[str, object] = {
         "cuda_max_good": {"gte": float(minor(target.cuda))},
         "cpu_arch": {"eq": "amd64"},
@@ -82,15 +86,15 @@ def test_kernels_run_on_their_own_major_version_only() -> None:
     """The demo's kernels are for 8.0: they run on 8.6 and 8.9, and not on 9.0."""
     assert isinstance(DEMO.flash_attn, FlashAttn)
     assert DEMO.flash_attn.archs == (80,)
-    limits = pods.vast(pushed())["extra_filters"]["compute_cap"]  # type: ignore[index]
+    limits = template_.vast(pushed())["extra_filters"]["compute_cap"]  # type: ignore[index]
     assert limits == {"gte": 800, "lt": 900}
     assert all(limits["gte"] <= arch < limits["lt"] for arch in (800, 860, 890))
     assert not any(limits["gte"] <= arch < limits["lt"] for arch in (750, 900, 1200))
 
 
 def test_what_runs_at_every_boot_is_the_image_s_own_start() -> None:
-    text = str(pods.vast(pushed())["onstart"])
-    assert text == pods.ONSTART
+    text = str(template_.vast(pushed())["onstart"])
+    assert text == template_.ONSTART
     assert len(text) <= 4096
     folder, start = [line for line in text.splitlines() if not line.startswith("#")]
     assert folder == "mkdir -p /workspace"
@@ -100,7 +104,7 @@ def test_what_runs_at_every_boot_is_the_image_s_own_start() -> None:
 @pytest.mark.process
 def test_what_runs_at_every_boot_returns_though_a_service_stays(tmp_path: Path) -> None:
     """Its caller may wait for the end of what it says; a service would hold that open."""
-    text, log, workspace = pods.ONSTART, tmp_path / "log", tmp_path / "workspace"
+    text, log, workspace = template_.ONSTART, tmp_path / "log", tmp_path / "workspace"
     start, service = tmp_path / "start", tmp_path / "service"
     for path, here in (
         ("/opt/imagegen/start", start),
@@ -125,7 +129,7 @@ def test_what_runs_at_every_boot_returns_though_a_service_stays(tmp_path: Path) 
 
 
 def test_no_template_holds_a_login_and_none_is_public() -> None:
-    runpod, vast = pods.runpod(pushed(), FACTS), pods.vast(pushed())
+    runpod, vast = template_.runpod(pushed(), FACTS), template_.vast(pushed())
     assert not runpod["public"]
     assert vast["private"]
     assert {vast[f"docker_login_{name}"] for name in ("repo", "user", "pass")} == {""}
@@ -133,12 +137,12 @@ def test_no_template_holds_a_login_and_none_is_public() -> None:
 
 
 def test_a_disk_holds_the_layers_what_they_unpack_to_and_work() -> None:
-    assert pods.disk(pushed()) == 3 + 7 + 30
+    assert spec.disk(pushed()) == 3 + 7 + 30
     exact = Layer(digest="x", compressed=3 * 10**9, created_by="")
-    assert pods.disk(pushed(layers=(exact,))) == 3 + 7 + 30
+    assert spec.disk(pushed(layers=(exact,))) == 3 + 7 + 30
     more = Layer(digest="x", compressed=3 * 10**9 + 1, created_by="")
-    assert pods.disk(pushed(layers=(more,))) == 3 + 7 + 31
+    assert spec.disk(pushed(layers=(more,))) == 3 + 7 + 31
     big = Layer(digest="x", compressed=40 * 10**9, created_by="")
-    assert pods.vast(pushed())["recommended_disk_space"] == 60
-    assert pods.vast(pushed(layers=(big,)))["recommended_disk_space"] == 77
-    assert pods.runpod(pushed(), FACTS)["disk"] == 40
+    assert template_.vast(pushed())["recommended_disk_space"] == 60
+    assert template_.vast(pushed(layers=(big,)))["recommended_disk_space"] == 77
+    assert template_.runpod(pushed(), FACTS)["disk"] == 40

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from imagegen import proc
 from imagegen.errors import EngineError
+from imagegen.util import process
 
 pytestmark = pytest.mark.process
 
@@ -38,15 +38,17 @@ def gone(pid: int) -> bool:
 
 
 def test_a_short_command_gives_its_output() -> None:
-    assert proc.run("sh", "-c", "cat; echo $A; echo no >&2", stdin="in ", env={"A": "1"}, timeout=9)
-    assert proc.run("printf", "%s", Path("/a b"), timeout=9) == "/a b"
-    assert proc.run("sh", "-c", r"printf '\377'", timeout=9) == "\ufffd"
+    assert process.run(
+        "sh", "-c", "cat; echo $A; echo no >&2", stdin="in ", env={"A": "1"}, timeout=9
+    )
+    assert process.run("printf", "%s", Path("/a b"), timeout=9) == "/a b"
+    assert process.run("sh", "-c", r"printf '\377'", timeout=9) == "\ufffd"
 
 
 def test_a_failure_ends_with_the_last_lines() -> None:
     script = "seq 100 >&2; echo out; exit 3"
     with pytest.raises(EngineError) as caught:
-        proc.run("sh", "-c", script, timeout=9)
+        process.run("sh", "-c", script, timeout=9)
     head, *lines = str(caught.value).splitlines()
     assert head.endswith("exited 3")
     assert lines == [str(i) for i in range(81, 101)]
@@ -54,25 +56,25 @@ def test_a_failure_ends_with_the_last_lines() -> None:
 
 def test_a_failure_that_only_wrote_to_standard_output_shows_that() -> None:
     with pytest.raises(EngineError, match=r"^false-ish exited|exited 1\nout$"):
-        proc.run("sh", "-c", "echo out; exit 1", timeout=9)
+        process.run("sh", "-c", "echo out; exit 1", timeout=9)
 
 
 def test_a_command_that_is_missing_is_named() -> None:
     with pytest.raises(EngineError, match=r"^no-such-command is not installed$"):
-        proc.run("no-such-command", timeout=9)
+        process.run("no-such-command", timeout=9)
     with pytest.raises(EngineError, match=r"^no-such-command is not installed$"):
-        proc.stream("no-such-command", say=print, doing="x")
+        process.stream("no-such-command", say=print, doing="x")
 
 
 def test_a_daemon_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"^no-such-command is not installed$"):
-        proc.start("no-such-command", log_file=tmp_path / "log")
+        process.start("no-such-command", log_file=tmp_path / "log")
 
 
 def test_a_command_that_takes_too_long_is_ended() -> None:
     start = time.monotonic()
     with pytest.raises(EngineError, match=r"^sleep 60 ran past 0 s$"):
-        proc.run("sleep", "60", timeout=0.2)
+        process.run("sleep", "60", timeout=0.2)
     assert time.monotonic() - start < 30
 
 
@@ -82,7 +84,7 @@ def test_a_command_that_takes_too_long_is_ended() -> None:
 def test_lines_of_both_streams_are_heard_and_the_last_ones_kept() -> None:
     said: list[str] = []
     script = r"echo one; echo two >&2; printf 'a\377b\n'; printf 'no end'; exit 7"
-    code, last = proc.stream("sh", "-c", script, say=said.append, doing="x", keep=2)
+    code, last = process.stream("sh", "-c", script, say=said.append, doing="x", keep=2)
     assert code == 7
     assert said == ["one", "two", "a\ufffdb", "no end"]
     assert last == said[-2:]
@@ -90,7 +92,7 @@ def test_lines_of_both_streams_are_heard_and_the_last_ones_kept() -> None:
 
 def test_lines_are_heard_as_they_come() -> None:
     heard: list[tuple[str, float]] = []
-    proc.stream(
+    process.stream(
         *("sh", "-c", "echo one; sleep 0.5; echo two"),
         say=lambda line: heard.append((line, time.monotonic())),
         doing="x",
@@ -100,9 +102,11 @@ def test_lines_are_heard_as_they_come() -> None:
 
 
 def test_silence_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proc, "SILENCE", 0.1)
+    monkeypatch.setattr(process, "SILENCE", 0.1)
     said: list[str] = []
-    code, last = proc.stream("sh", "-c", "sleep 0.6; echo done", say=said.append, doing="compiling")
+    code, last = process.stream(
+        "sh", "-c", "sleep 0.6; echo done", say=said.append, doing="compiling"
+    )
     assert code == 0
     assert said[-1] == "done"
     assert len(said) >= 3
@@ -113,7 +117,7 @@ def test_silence_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_environment_is_added_to() -> None:
     said: list[str] = []
     argv = ("sh", "-c", 'echo "$A $HOME"')
-    proc.stream(*argv, say=said.append, doing="x", env={"A": "1"})
+    process.stream(*argv, say=said.append, doing="x", env={"A": "1"})
     assert said == [f"1 {os.environ['HOME']}"]
 
 
@@ -126,7 +130,7 @@ def interrupted(script: str, **options: float) -> list[int]:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        proc.stream("bash", "-c", script, say=say, doing="x", **options)
+        process.stream("bash", "-c", script, say=say, doing="x", **options)
     assert pids
     return pids
 
@@ -170,11 +174,11 @@ def test_a_second_interrupt_waits_no_longer_and_still_leaves_nothing() -> None:
 
 def test_what_a_child_leaves_behind_does_not_hold_us(monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon in a session of its own that has the pipe: its end never comes."""
-    monkeypatch.setattr(proc, "SILENCE", 0.2)
-    monkeypatch.setattr(proc, "GRACE", 0.2)
+    monkeypatch.setattr(process, "SILENCE", 0.2)
+    monkeypatch.setattr(process, "GRACE", 0.2)
     start = time.monotonic()
     script = "setsid sleep 60 & echo $!; exit 3"
-    code, last = proc.stream("bash", "-c", script, say=lambda _: None, doing="x")
+    code, last = process.stream("bash", "-c", script, say=lambda _: None, doing="x")
     (pid,) = map(int, last)
     try:
         assert code == 3
@@ -192,7 +196,7 @@ def test_ctrl_c_at_the_keyboard_ends_everything(tmp_path: Path) -> None:
         "proc.stream('bash', '-c', 'sleep 100 & echo $$ $!; wait', say=lambda line: "
         "print(line, flush=True), doing='x')\n"
     )
-    pid = proc.start(sys.executable, "-c", code, log_file=tmp_path / "log")
+    pid = process.start(sys.executable, "-c", code, log_file=tmp_path / "log")
     until = time.monotonic() + 20
     while not (text := (tmp_path / "log").read_text()).endswith("\n") and time.monotonic() < until:
         time.sleep(0.02)
@@ -211,10 +215,10 @@ def test_ctrl_c_at_the_keyboard_ends_everything(tmp_path: Path) -> None:
 def test_a_daemon_writes_to_its_log_and_has_a_session_of_its_own(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("before\n")
-    pid = proc.start("sh", "-c", "echo out; echo err >&2", log_file=log)
+    pid = process.start("sh", "-c", "echo out; echo err >&2", log_file=log)
     assert os.waitpid(pid, 0) == (pid, 0)
     assert log.read_text() == "before\nout\nerr\n"
-    pid = proc.start("sleep", "100", log_file=log)
+    pid = process.start("sleep", "100", log_file=log)
     try:
         assert os.getsid(pid) == pid
     finally:

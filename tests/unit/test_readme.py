@@ -8,7 +8,7 @@ import textwrap
 import pytest
 from typer.testing import CliRunner
 
-from imagegen.cli import app
+from imagegen.cli.app import app
 
 from .values import ROOT
 

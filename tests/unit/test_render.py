@@ -12,10 +12,13 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from imagegen import plan, render
-from imagegen.model import FlashAttn, Target
-from imagegen.plan import Recipe
-from imagegen.resolve import Candidate
+from imagegen.matrix.resolve import Candidate
+from imagegen.model.target import FlashAttn, Target
+from imagegen.plan import dockerfile
+from imagegen.plan.pins import PACKAGE, PARTS
+from imagegen.plan import recipe as plan
+from imagegen.plan.recipe import Recipe
+from imagegen.util.files import context_image
 
 from .values import RESOLUTION, WORKSPACE
 
@@ -59,7 +62,7 @@ class Rendered:
 
 def rendered(it: Candidate) -> Rendered:
     recipe = plan.recipe(it, RESOLUTION, WORKSPACE)
-    return Rendered(recipe, render.files(recipe)[f"{recipe.target.id}/Dockerfile"])
+    return Rendered(recipe, dockerfile.files(recipe)[f"{recipe.target.id}/Dockerfile"])
 
 
 EVERY = [rendered(it) for it in RESOLUTION.combinations]
@@ -68,14 +71,14 @@ every = pytest.mark.parametrize("one", EVERY, ids=lambda one: one.target.id)
 
 @every
 def test_the_committed_files_are_the_rendering(one: Rendered) -> None:
-    for name, text in render.files(one.recipe).items():
+    for name, text in dockerfile.files(one.recipe).items():
         path = WORKSPACE.folder / name
         assert path.is_file(), f"{path} is missing: imagegen render"
         assert path.read_text() == text, f"{path} differs: imagegen render"
 
 
 def test_no_folder_is_without_target() -> None:
-    assert render.strays(WORKSPACE.folder, (t.id for t in RESOLUTION.targets)) == []
+    assert dockerfile.strays(WORKSPACE.folder, (t.id for t in RESOLUTION.targets)) == []
 
 
 @every
@@ -145,21 +148,21 @@ def test_the_head_says_what_is_pinned_and_what_is_not(one: Rendered) -> None:
 @every
 def test_lock_json_holds_every_pin_by_where_it_is(one: Rendered) -> None:
     recipe, target = one.recipe, one.target
-    text = render.files(recipe)[f"{target.id}/lock.json"]
+    text = dockerfile.files(recipe)[f"{target.id}/lock.json"]
     pins = json.loads(text)
     assert text.endswith("}\n")
     assert set(pins) == {"base", "flash_attn", "python", "unlocked"}
     assert pins["base"]["image"] == recipe.from_tag
     assert pins["base"].get("digest", "") == recipe.from_digest
     assert ("provenance" in pins["base"]) == bool(recipe.from_digest)
-    steps = list(plan.PARTS if recipe.lock else ("tools", "build", "apps"))
+    steps = list(PARTS if recipe.lock else ("tools", "build", "apps"))
     if isinstance(target.flash_attn, FlashAttn):
         source = f"flash_attn-{target.flash_attn.version}.tar.gz"
         assert pins["flash_attn"] == {"source": source, "sha256": recipe.flash_attn_sha256}
     else:
         assert pins["flash_attn"] == target.promise["flash_attn"]
         steps.remove("build")
-        steps += [plan.PACKAGE] if target.flash_attn else []
+        steps += [PACKAGE] if target.flash_attn else []
     assert list(pins["python"]) == steps
     for step, pin in pins["python"].items():
         file = WORKSPACE.folder / pin["file"]
@@ -216,7 +219,7 @@ def test_what_is_copied_exists(one: Rendered) -> None:
         if "--from=flash-attn" in options:  # the stage that only holds the wheel
             assert [*files, into] == ["/wheels", "/"]
             continue
-        folder = plan.context_image() if "--from=image" in options else WORKSPACE.folder
+        folder = context_image() if "--from=image" in options else WORKSPACE.folder
         assert into.startswith(("/opt/imagegen/", "/etc/"))
         for file in files:
             assert (folder / file).exists(), file
@@ -234,7 +237,7 @@ def test_every_file_for_the_pod_is_copied() -> None:
         if line.startswith("COPY --from=image ")
         for word in line.split()[2:-1]
     ]
-    context = plan.context_image()
+    context = context_image()
     files = [path.relative_to(context) for path in context.rglob("*") if path.is_file()]
     for file in files:
         if (
@@ -246,7 +249,7 @@ def test_every_file_for_the_pod_is_copied() -> None:
 
 @every
 def test_the_promise_in_the_image_is_the_target(one: Rendered) -> None:
-    files = render.files(one.recipe)
+    files = dockerfile.files(one.recipe)
     promise = files[f"{one.target.id}/target.json"]
     assert json.loads(promise) == one.target.promise
     assert promise.endswith("}\n")
@@ -287,7 +290,7 @@ def test_nvcc_comes_from_one_place(one: Rendered) -> None:
 
 def test_a_variable_that_nobody_gives_is_an_error() -> None:
     with pytest.raises(jinja2.UndefinedError):
-        render._template().render()
+        dockerfile._template().render()
 
 
 def test_nothing_is_left_of_the_template_language() -> None:
@@ -300,21 +303,24 @@ def test_nothing_is_left_of_the_template_language() -> None:
 
 def test_rendering_is_pure() -> None:
     recipe = EVERY[0].recipe
-    assert render.files(recipe) == render.files(recipe)
+    assert dockerfile.files(recipe) == dockerfile.files(recipe)
 
 
 def test_drift_sees_what_is_missing_and_what_differs(tmp_path: Path) -> None:
     files = {"a/Dockerfile": "FROM x\n", "a/target.json": "{}\n", "b/Dockerfile": "FROM y\n"}
-    assert render.drift(tmp_path, files) == [tmp_path / name for name in files]
-    assert render.write(tmp_path, files) == [tmp_path / name for name in files]
-    assert render.drift(tmp_path, files) == []
-    assert render.write(tmp_path, files) == []
+    assert dockerfile.drift(tmp_path, files) == [tmp_path / name for name in files]
+    assert dockerfile.write(tmp_path, files) == [tmp_path / name for name in files]
+    assert dockerfile.drift(tmp_path, files) == []
+    assert dockerfile.write(tmp_path, files) == []
     (tmp_path / "a/Dockerfile").write_text("FROM x \n")
     (tmp_path / "b/Dockerfile").unlink()
-    assert render.drift(tmp_path, files) == [tmp_path / "a/Dockerfile", tmp_path / "b/Dockerfile"]
-    assert len(render.write(tmp_path, files)) == 2
+    assert dockerfile.drift(tmp_path, files) == [
+        tmp_path / "a/Dockerfile",
+        tmp_path / "b/Dockerfile",
+    ]
+    assert len(dockerfile.write(tmp_path, files)) == 2
 
 
 def test_a_folder_of_a_former_target_is_a_stray(tmp_path: Path) -> None:
-    render.write(tmp_path, {"a/Dockerfile": "", "b/Dockerfile": "", "locks/x/torch.txt": ""})
-    assert render.strays(tmp_path, ["a"]) == [tmp_path / "b"]
+    dockerfile.write(tmp_path, {"a/Dockerfile": "", "b/Dockerfile": "", "locks/x/torch.txt": ""})
+    assert dockerfile.strays(tmp_path, ["a"]) == [tmp_path / "b"]

@@ -9,18 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from imagegen import choose, pods, report
-from imagegen.choose import Listed
-from imagegen.demo import Demo
-from imagegen.doctor import Finding, Fixed
+from imagegen import platforms
+from imagegen.commands import targets
+from imagegen.commands.demo import Demo
+from imagegen.commands.files import Rendered
+from imagegen.commands.targets import Listed
+from imagegen.compat.rules.reason import Reason
+from imagegen.doctor.model import Finding, Fixed
 from imagegen.errors import RegistryError
-from imagegen.files import Rendered
-from imagegen.model import Layer
-from imagegen.pick import Picked
-from imagegen.publish import Publication
-from imagegen.report import Format, asking
-from imagegen.resolve import LeftOut
-from imagegen.rules import Reason
+from imagegen.matrix.pick import Picked
+from imagegen.matrix.resolve import LeftOut
+from imagegen.model.image import Layer
+from imagegen.output import console, files, images, machine
+from imagegen.output import targets as targets_
+from imagegen.output.console import Format
+from imagegen.publish.push import Publication
 
 from . import values
 from .values import DEMO, DIGEST, FACTS, KEY, RESOLUTION, SETUP
@@ -52,20 +55,20 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Printed:
     ],
 )
 def test_a_size_is_in_the_units_of_registries(count: float, text: str) -> None:
-    assert report.size(count) == text
+    assert console.size(count) == text
 
 
 def test_a_table_has_columns_and_no_trailing_space() -> None:
-    assert report.table(("A", "LONG"), [("wide one", "x"), ("b", "")]) == (
+    assert console.table(("A", "LONG"), [("wide one", "x"), ("b", "")]) == (
         "A         LONG\nwide one  x\nb"
     )
-    assert report.table(("A", "B"), []) == "A  B"
+    assert console.table(("A", "B"), []) == "A  B"
     with pytest.raises(ValueError, match="zip"):
-        report.table(("A", "B"), [("a", "b", "c")])
+        console.table(("A", "B"), [("a", "b", "c")])
 
 
 def test_progress_goes_to_standard_error_with_the_time(capsys: pytest.CaptureFixture[str]) -> None:
-    report.Progress()("building")
+    console.Progress()("building")
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "[   0.0 s] building\n"
@@ -74,7 +77,7 @@ def test_progress_goes_to_standard_error_with_the_time(capsys: pytest.CaptureFix
 @pytest.mark.parametrize("fmt", ["text", "json"])
 def test_files_that_were_rendered(fmt: Format, printed: Printed) -> None:
     found = Rendered(targets=3, files=(Path("a/Dockerfile"),), strays=(Path("b"),))
-    report.rendered(found, fmt, check=False)
+    files.rendered(found, fmt, check=False)
     text = printed()
     if fmt == "json":
         assert json.loads(text) == {"targets": 3, "written": ["a/Dockerfile"], "strays": ["b"]}
@@ -87,20 +90,20 @@ def test_files_that_were_rendered(fmt: Format, printed: Printed) -> None:
 
 
 def test_paths(printed: Printed) -> None:
-    report.paths([Path("a"), Path("b")], "text")
-    report.paths([], "text")
+    files.paths([Path("a"), Path("b")], "text")
+    files.paths([], "text")
     assert printed() == "wrote a\nwrote b\nnothing to do\n"
-    report.paths([Path("a")], "json")
+    files.paths([Path("a")], "json")
     assert json.loads(printed()) == ["a"]
 
 
 def listed(*select: str) -> tuple[Listed, ...]:
-    return choose.listed(SETUP, select, "", "")
+    return targets.listed(SETUP, select, "", "")
 
 
 def test_targets(printed: Printed) -> None:
     rows = listed("*-demo", "*torch2.14*-slim")
-    asking.targets(rows, "json")
+    targets_.targets(rows, "json")
     found = json.loads(printed())
     assert [row["id"] for row in found] == [row.target.id for row in rows]
     for row, it in zip(found, rows, strict=True):
@@ -113,7 +116,7 @@ def test_targets(printed: Printed) -> None:
         assert set(row) - set(it.target.promise) == {"tag", "aliases", "unlocked", "reasons"}
     assert any(row["aliases"] for row in found)
     assert any(row["reasons"] for row in found)
-    asking.targets(rows, "github")
+    targets_.targets(rows, "github")
     assert json.loads(printed()) == {
         "include": [{"id": row.target.id, "tag": row.target.tag} for row in rows]
     }
@@ -126,7 +129,7 @@ def test_targets_as_a_table(printed: Printed) -> None:
         replace(row, unlocked=("base", "torch"), reasons=(reason, reason), aliases=("a", "b")),
         replace(row, unlocked=(), reasons=(), aliases=()),
     ]
-    asking.targets(rows, "text")
+    targets_.targets(rows, "text")
     head, one, two = printed().splitlines()
     starts = {word: head.index(word) for word in ("LOCKED", "TO KNOW", "TAG", "ALIASES")}
     assert head.split() == [
@@ -148,13 +151,13 @@ def test_what_is_left_out_has_every_reason(printed: Printed) -> None:
     (it,) = values.RESOLUTION.select([DEMO.id])
     row = LeftOut(candidate=it, reasons=tuple(made), excluded=False)
     assert row.id == DEMO.id
-    asking.left_out([row], "text")
+    targets_.left_out([row], "text")
     assert [line.split() for line in printed().splitlines()] == [
         ["LEFT", "OUT", "RULE", "WHY", "SOURCE"],
         [DEMO.id, "one", "It", "cannot.", "a", "book"],
         ["two", "It", "may", "not.", "a", "book"],
     ]
-    asking.left_out([row], "json")
+    targets_.left_out([row], "json")
     assert json.loads(printed()) == [
         {
             "id": DEMO.id,
@@ -175,13 +178,13 @@ def test_what_is_left_out_has_every_reason(printed: Printed) -> None:
 
 
 def picked(*select: str, gpu: str = "RTX 4090", driver: str = "570") -> Picked:
-    return choose.best(SETUP, select, gpu, driver, python="", torch="", here=False)
+    return targets.best(SETUP, select, gpu, driver, python="", torch="", here=False)
 
 
 def test_what_was_picked(printed: Printed) -> None:
     found = picked()
     assert found.next
-    asking.picked(found, "json")
+    targets_.picked(found, "json")
     row = json.loads(printed())
     assert row["id"] == found.best.candidate.id
     assert row["tag"] == found.best.candidate.target().tag
@@ -192,7 +195,7 @@ def test_what_was_picked(printed: Printed) -> None:
     assert row["driver_floor"] == "525.60.13"
     assert row["flash_attn"] == found.best.candidate.target().promise["flash_attn"]
     assert len(row["reasons"]) == len(found.best.found.reasons)
-    asking.picked(found, "text")
+    targets_.picked(found, "text")
     lines = printed().splitlines()
     assert lines[0] == found.best.candidate.id
     assert lines[-1] == f"  {found.fitting} targets work there"
@@ -203,11 +206,11 @@ def test_what_was_picked(printed: Printed) -> None:
 
 def test_one_that_is_alone_is_not_before_another(printed: Printed) -> None:
     found = picked(picked().best.candidate.id)
-    asking.picked(found, "json")
+    targets_.picked(found, "json")
     row = json.loads(printed())
     assert row["next"] is None
     assert row["because"] == "no other target works there"
-    asking.picked(found, "text")
+    targets_.picked(found, "text")
     text = printed()
     assert "before" not in text
     assert text.splitlines()[-1] == "  1 target works there"
@@ -217,7 +220,7 @@ def test_kernels_that_are_not_there_are_told(printed: Printed) -> None:
     found = picked(DEMO.id, gpu="RTX 3090", driver="580")
     assert found.best.candidate.id == DEMO.id
     kernels = found.best.candidate.selection
-    asking.picked(found, "text")
+    targets_.picked(found, "text")
     text = " ".join(printed().split())
     dims, types = ", ".join(map(str, kernels.head_dims)), ", ".join(kernels.dtypes)
     assert (
@@ -229,27 +232,27 @@ def test_kernels_that_are_not_there_are_told(printed: Printed) -> None:
 def test_what_is_to_know_of_the_picked_one(printed: Printed) -> None:
     found = picked("*cuda13.2-torch2.15*", driver="580")
     assert found.best.found.verdict == "warn"
-    asking.picked(found, "text")
+    targets_.picked(found, "text")
     text = printed()
     assert "to know (driver-minor): " in text
     assert all(len(line) <= 100 for line in text.splitlines())
 
 
 def test_locks(printed: Printed) -> None:
-    asking.locks([Path("locks/a"), Path("locks/b")], "text")
+    files.locks([Path("locks/a"), Path("locks/b")], "text")
     assert printed() == "2 locks: whole, hashed, and made for this matrix\n"
-    asking.locks([Path("locks/a")], "json")
+    files.locks([Path("locks/a")], "json")
     assert json.loads(printed()) == ["locks/a"]
 
 
 def test_images_that_were_built(printed: Printed) -> None:
     fresh, old = values.built(), values.built(cached="already built")
-    report.built([fresh, old], "text")
+    images.built([fresh, old], "text")
     lines = printed().splitlines()
     assert lines[0] == f"{DEMO.id}: built in 61 s"
     assert lines[2] == f"  {DIGEST}, 7.00 GB unpacked"
     assert lines[3] == f"{DEMO.id}: already built"
-    report.built([fresh], "json")
+    images.built([fresh], "json")
     assert json.loads(printed()) == [
         {
             "id": DEMO.id,
@@ -268,7 +271,7 @@ def test_images_that_were_pushed(printed: Printed) -> None:
     one = replace(one, aliases=("x/y:latest",), kept=("torch2.11 stays: it is newer",))
     failed = {"that": RegistryError("broken pipe")}
     done = Publication(pushed=(one,), failed=failed)
-    report.published(done, "text")
+    images.published(done, "text")
     assert printed().splitlines() == [
         f"{DEMO.id}: {DIGEST}",
         *(f"  docker pull {ref}" for ref in one.refs),
@@ -276,7 +279,7 @@ def test_images_that_were_pushed(printed: Printed) -> None:
         "  torch2.11 stays: it is newer",
         "  2.85 GB to pull in 2 layers, 7.00 GB unpacked",
     ]
-    report.published(done, "json")
+    images.published(done, "json")
     found = json.loads(printed())
     assert found["failed"] == [{"name": "that", "error": "broken pipe"}]
     (row,) = found["pushed"]
@@ -295,15 +298,15 @@ def a_demo() -> Demo:
 
 def test_the_demo(printed: Printed) -> None:
     made = a_demo()
-    templates = {name: pods.template(name, made.pushed, FACTS) for name in pods.PLATFORMS}
-    report.demo(made, templates, "text")
+    templates = {name: platforms.template(name, made.pushed, FACTS) for name in platforms.PLATFORMS}
+    machine.demo(made, templates, "text")
     text = printed()
     assert f"tested and pushed: {made.pushed.pinned}" in text
     assert f"imagegen push {DEMO.id} --base bootstrap --repository" in text
     assert "total   60.0" in text
     assert "to undo all of it:\n  docker rm -f x" in text
     assert "850.0 MB  /build/pip-install x" in text
-    report.demo(made, templates, "json")
+    machine.demo(made, templates, "json")
     row = json.loads(printed())
     assert row["templates"] == json.loads(json.dumps(templates))
     assert row["steps"][1] == {"step": "build", "seconds": 59.9, "why": ""}
@@ -313,7 +316,7 @@ def test_the_demo(printed: Printed) -> None:
 
 def test_the_largest_layers_come_first() -> None:
     layers = [Layer(digest=str(i), compressed=i, created_by="") for i in range(9)]
-    assert [layer.compressed for layer in report._largest(layers)] == [8, 7, 6, 5, 4]
+    assert [layer.compressed for layer in images._largest(layers)] == [8, 7, 6, 5, 4]
 
 
 def test_what_doctor_saw_and_did(printed: Printed) -> None:
@@ -321,16 +324,16 @@ def test_what_doctor_saw_and_did(printed: Printed) -> None:
         Finding(name="engine", ok=False, detail="none", fix="install it"),
         Finding(name="disk", ok=True, detail="100 GB", fix=""),
     ]
-    report.findings(found, "text")
+    machine.findings(found, "text")
     lines = printed().splitlines()
     assert lines[1].split() == ["MISSING", "engine", "none", "install", "it"]
     assert lines[2].split()[0] == "ok"
-    report.findings(found, "json")
+    machine.findings(found, "json")
     assert [row["ok"] for row in json.loads(printed())] == [False, True]
     done = Fixed(did=("installed it",), undo=("remove it",))
-    report.fixed(done, "text")
+    machine.fixed(done, "text")
     assert printed() == "installed it\nto undo:\n  remove it\n"
-    report.fixed(done, "json")
+    machine.fixed(done, "json")
     assert json.loads(printed()) == {"did": ["installed it"], "undo": ["remove it"]}
-    report.fixed(Fixed(did=(), undo=()), "text")
+    machine.fixed(Fixed(did=(), undo=()), "text")
     assert printed() == "nothing to do\n"

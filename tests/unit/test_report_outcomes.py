@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagegen.errors import UsageError
-from imagegen.model import Check, Outcome
-from imagegen.report import outcomes
+from imagegen.model.report import Check, Outcome
+from imagegen.output import checks
 
 from . import values
 from .values import DEMO, DIGEST
@@ -34,24 +34,24 @@ OTHER = Outcome(
 
 
 def test_text(capsys: pytest.CaptureFixture[str]) -> None:
-    outcomes.show([THREE], "text")
+    checks.show([THREE], "text")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{DEMO.id}: 1 passed, 1 failed, 1 skipped, 1.5 s"
     assert [line.split()[0] for line in lines[2:]] == ["pass", "fail", "skip"]
     assert "detail 1" in lines[3]
-    outcomes.show([replace(values.report("pass"), cached="already tested")], "text")
+    checks.show([replace(values.report("pass"), cached="already tested")], "text")
     assert "1 passed, 0 failed, 0 skipped, already tested" in capsys.readouterr().out
 
 
 def test_a_long_detail_is_one_short_line() -> None:
     check = replace(THREE.checks[1], detail="line\n" * 1000)
-    lines = outcomes.text([replace(THREE, checks=(check,))]).splitlines()
+    lines = checks.text([replace(THREE, checks=(check,))]).splitlines()
     assert len(lines) == 3
     assert len(lines[2]) < 200
 
 
 def test_json() -> None:
-    ours, others = json.loads(outcomes.as_json([THREE, OTHER]))
+    ours, others = json.loads(checks.as_json([THREE, OTHER]))
     assert ours["id"] == DEMO.id
     assert others["ref"] == "somebody/image:1"
     for row, one in ((ours, THREE), (others, OTHER)):
@@ -63,7 +63,7 @@ def test_json() -> None:
 
 
 def test_junit_has_a_suite_for_each_level_and_says_what_a_check_guards_against() -> None:
-    root = ElementTree.fromstring(outcomes.junit([THREE, OTHER]))
+    root = ElementTree.fromstring(checks.junit([THREE, OTHER]))
     about = [(s.get("name"), s.get("tests"), s.get("failures"), s.get("skipped")) for s in root]
     assert about == [
         (f"{DEMO.id} smoke", "3", "1", "1"),
@@ -84,17 +84,17 @@ def test_junit_has_a_suite_for_each_level_and_says_what_a_check_guards_against()
 @given(st.text())
 def test_whatever_a_check_says_is_xml(words: str) -> None:
     check = replace(OTHER.checks[1], detail=words, guards=words)
-    ElementTree.fromstring(outcomes.junit([replace(OTHER, checks=(check,))]))
+    ElementTree.fromstring(checks.junit([replace(OTHER, checks=(check,))]))
 
 
 def test_a_job_summary_shows_what_failed_and_folds_the_rest() -> None:
-    text = outcomes.github([THREE, OTHER])
+    text = checks.github([THREE, OTHER])
     assert f"### {DEMO.id}: **failed**" in text
     assert text.count("<details><summary>1 passed</summary>") == 2
     assert "| vast | V1 | 2.0 | no\ufffd \\& \\<no\\> |" in text
     assert r"a\|b \<c\> \`d\`" in text
     assert "| V1 |" in text.split("<details>")[-2].split("</details>")[-1]
-    assert outcomes.github([values.report("pass")]).startswith(f"### {DEMO.id}: passed\n")
+    assert checks.github([values.report("pass")]).startswith(f"### {DEMO.id}: passed\n")
 
 
 def test_files_get_their_form_and_a_summary_is_added_to(
@@ -102,12 +102,12 @@ def test_files_get_their_form_and_a_summary_is_added_to(
 ) -> None:
     junit, summary = tmp_path / "a=b.xml", tmp_path / "summary"
     summary.write_text("before\n")
-    asked = outcomes.files([f"junit={junit}", f"github={summary}"])
-    outcomes.show([OTHER], "json", asked)
+    asked = checks.files([f"junit={junit}", f"github={summary}"])
+    checks.show([OTHER], "json", asked)
     assert json.loads(capsys.readouterr().out)[0]["passed"] is False
-    outcomes.show([OTHER], "text", asked)
+    checks.show([OTHER], "text", asked)
     assert ElementTree.parse(junit).getroot().tag == "testsuites"
-    assert summary.read_text() == "before\n" + (outcomes.github([OTHER]) + "\n") * 2
+    assert summary.read_text() == "before\n" + (checks.github([OTHER]) + "\n") * 2
 
 
 @pytest.mark.parametrize(
@@ -115,4 +115,4 @@ def test_files_get_their_form_and_a_summary_is_added_to(
 )
 def test_a_report_that_cannot_be_written_is_refused_before_anything_is_built(one: str) -> None:
     with pytest.raises(UsageError, match="--report"):
-        outcomes.files([one])
+        checks.files([one])

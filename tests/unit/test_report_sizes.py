@@ -13,14 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegen import measuring, sizes
+from imagegen.commands import size
+from imagegen.commands.size import Measured, Measures
 from imagegen.errors import EngineError, UsageError
-from imagegen.inventory import Copies, Dpkg, Node, Place, Versions
-from imagegen.measuring import Measured, Measures
-from imagegen.model import Layer
-from imagegen.report import page
-from imagegen.report import sizes as report
-from imagegen.sizes import Sized
+from imagegen.inventory import sizes
+from imagegen.inventory.contents import Copies, Dpkg, Node, Place, Versions
+from imagegen.inventory.sizes import Sized
+from imagegen.model.image import Layer
+from imagegen.output import size as report
+from imagegen.output import size_page
 
 from .test_inventory import INVENTORY
 
@@ -126,9 +127,9 @@ def test_json_has_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_is_not_here_is_named_with_the_next_step() -> None:
-    measuring.complete(measures(ONE))
+    size.complete(measures(ONE))
     with pytest.raises(EngineError, match="as they are now: a, b, c and 2 more") as caught:
-        measuring.complete(measures(ONE, missing=("a", "b", "c", "d", "e")))
+        size.complete(measures(ONE, missing=("a", "b", "c", "d", "e")))
     assert caught.value.hint.startswith("imagegen build a,")
 
 
@@ -176,8 +177,8 @@ def evil() -> Measured:
 
 
 def test_no_name_breaks_out_of_the_page() -> None:
-    plain = Read(page.page(measures(ONE, TWO)))
-    text = page.page(measures(evil(), replace(evil(), inventory=None, unseen=EVIL)))
+    plain = Read(size_page.page(measures(ONE, TWO)))
+    text = size_page.page(measures(evil(), replace(evil(), inventory=None, unseen=EVIL)))
     assert text.count("<script") == text.count("</script>") == 2
     assert EVIL not in text
     assert "<!--" not in text
@@ -189,7 +190,7 @@ def test_no_name_breaks_out_of_the_page() -> None:
 
 
 def test_the_page_asks_for_nothing() -> None:
-    text = page.page(measures(ONE, TWO))
+    text = size_page.page(measures(ONE, TWO))
     assert Read(text).refers == ["data:,"]
     assert "://" not in text
     assert "@import" not in text
@@ -198,16 +199,16 @@ def test_the_page_asks_for_nothing() -> None:
 
 
 def test_the_page_says_what_the_text_says() -> None:
-    words = " ".join(" ".join(Read(page.page(measures(ONE, TWO))).words).split())
+    words = " ".join(" ".join(Read(size_page.page(measures(ONE, TWO))).words).split())
     for said in ("1.30 GB", "RUN make more", "libstdc++6", "libz.so.1", "it has no python3"):
         assert said in words
     assert "5.0 MB two if you have one" in words
-    alone = page.page(measures(ONE))
+    alone = size_page.page(measures(ONE))
     assert 'id="shared"' not in alone
 
 
 def test_bars_are_as_long_as_their_bytes() -> None:
-    text = page.page(measures(ONE, TWO))
+    text = size_page.page(measures(ONE, TWO))
     shared = text[text.index('id="shared"') : text.index('class="image"')]
     widths = [float(word) for word in re.findall(r"width: ([\d.]+)%", shared)]
     longest = 1_300_000_000
@@ -221,7 +222,7 @@ def test_bytes_shared_with_many_are_one_part() -> None:
         replace(TWO, sized=sized(f"image {i}", ("all", 1000), (f"own{i}", 1), (f"p{i // 2}", 10)))
         for i in range(6)
     ]
-    text = page.page(measures(*images))
+    text = size_page.page(measures(*images))
     assert "shared with 1 other</span>" in text
     assert "shared with 3 or more others</span>" in text
     assert "shared with 5" not in text
@@ -253,7 +254,7 @@ TREES = st.recursive(
 
 @given(TREES)
 def test_joined_folders_keep_every_byte(tree: Node) -> None:
-    found = page.chained(tree)
+    found = size_page.chained(tree)
     assert found.bytes == tree.bytes
 
     def check(node: Node) -> None:
@@ -261,7 +262,9 @@ def test_joined_folders_keep_every_byte(tree: Node) -> None:
             assert sum(child.bytes for child in node.children) == node.bytes
         for child in node.children:
             # nothing is left to join
-            assert not (child.children and node.bytes and child.bytes >= page.CHAIN * node.bytes)
+            assert not (
+                child.children and node.bytes and child.bytes >= size_page.CHAIN * node.bytes
+            )
             check(child)
 
     check(found)
@@ -270,7 +273,7 @@ def test_joined_folders_keep_every_byte(tree: Node) -> None:
 def test_a_folder_in_a_folder_is_one_with_both_names() -> None:
     inner = folder("site-packages", "torch", [leaf("torch", 900, "torch"), leaf("x", 90, "apt")])
     tree = folder("/", "torch", [folder("opt", "torch", [inner, leaf("(other)", 1, "apt")])])
-    found = page.chained(tree)
+    found = size_page.chained(tree)
     assert found.name == "/opt/site-packages"
     assert [(child.name, child.bytes) for child in found.children] == [
         ("torch", 900), ("x", 90), ("(other)", 1),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from imagegen.wheelhouse import cut
+from imagegen.commands.wheels import cut
 
 from .values import DEMO, SETUP
 

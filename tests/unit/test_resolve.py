@@ -16,14 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from imagegen import bake, files, flow, plan, render, resolve
+from imagegen.build import bake
+from imagegen.commands import files
+from imagegen.compat.facts.rows import CudaFact
+from imagegen.compat.facts.tables import Facts
+from imagegen.compat.rules.judged import RULES
+from imagegen.compat.solver import Combination, judged
 from imagegen.errors import FactsError, NothingSelected, StaleFiles
-from imagegen.facts import CudaFact, Facts
-from imagegen.matrix import Axes, Exclude, Matrix
-from imagegen.model import Python, Target, minor
-from imagegen.resolve import Candidate, LeftOut, Resolution
-from imagegen.rules import RULES
-from imagegen.solve import Combination, judged
+from imagegen.matrix import project, resolve
+from imagegen.matrix.config import Axes, Exclude, Matrix
+from imagegen.matrix.resolve import Candidate, LeftOut, Resolution
+from imagegen.model.target import Python, Target, minor
+from imagegen.plan import dockerfile, image, pins
+from imagegen.plan import recipe as recipe_
 
 from .values import FACTS, MATRIX, RESOLUTION, WORKSPACE
 
@@ -791,7 +796,7 @@ profile = ["three", "four", "none"]
 
 
 @pytest.fixture
-def generations(tmp_path: Path) -> flow.Setup:
+def generations(tmp_path: Path) -> project.Setup:
     """A workspace with the generations 3 and 4 and none; debian12's torch is locked, as here."""
     file = tmp_path / "matrix.toml"
     file.write_text(GENERATIONS.replace('["transformers"]', repr([*MATRIX.packages])))
@@ -802,25 +807,25 @@ def generations(tmp_path: Path) -> flow.Setup:
         file.read_text()
         + '[[build]]\nos = ["ubuntu24.04"]\ncuda = ["13.0"]\ntorch = ["2.11"]\nprofile = ["none"]\n'
     )
-    return flow.setup(file, allow_unknown=True)
+    return project.setup(file, allow_unknown=True)
 
 
-def one(it: flow.Setup, select: str) -> tuple[plan.Recipe, str]:
+def one(it: project.Setup, select: str) -> tuple[recipe_.Recipe, str]:
     (candidate,) = it.resolution.select([select])
-    recipe = plan.recipe(candidate, it.resolution, it.workspace)
-    return recipe, render.files(recipe)[f"{recipe.target.id}/Dockerfile"]
+    recipe = recipe_.recipe(candidate, it.resolution, it.workspace)
+    return recipe, dockerfile.files(recipe)[f"{recipe.target.id}/Dockerfile"]
 
 
-def test_what_nobody_could_try_is_a_target_for_the_bold_only(generations: flow.Setup) -> None:
+def test_what_nobody_could_try_is_a_target_for_the_bold_only(generations: project.Setup) -> None:
     file = generations.workspace.folder / "matrix.toml"
     with pytest.raises(FactsError, match=r"build\.0\.profile: three gives no target that a fact"):
-        flow.setup(file)
+        project.setup(file)
     (it,) = generations.resolution.select(["debian12-*-three"])
     assert [reason.code for reason in it.reasons] == ["flash-attn-unproven"]
     assert any("nobody built or loaded it" in text for text in it.target().unverified)
 
 
-def test_flash_attention_3_is_asked_of_torchs_index_by_version(generations: flow.Setup) -> None:
+def test_flash_attention_3_is_asked_of_torchs_index_by_version(generations: project.Setup) -> None:
     recipe, text = one(generations, "debian12-*-three")
     assert recipe.target.promise["flash_attn"] == {
         "generation": 3, "package": "flash-attn-3", "version": "3.0.0",
@@ -832,10 +837,10 @@ def test_flash_attention_3_is_asked_of_torchs_index_by_version(generations: flow
     assert "#   Python packages by hash, flash-attn-3 by version" in text.splitlines()
     assert "build" not in recipe.locked
     (it,) = generations.resolution.select(["debian12-*-three"])
-    assert plan.unlocked(it, generations.workspace) == ("base", "flash_attn")
+    assert pins.unlocked(it, generations.workspace) == ("base", "flash_attn")
 
 
-def test_flash_attention_4_is_installed_by_hash_where_torch_is(generations: flow.Setup) -> None:
+def test_flash_attention_4_is_installed_by_hash_where_torch_is(generations: project.Setup) -> None:
     recipe, text = one(generations, "debian12-*-four")
     assert "/build/with-network /build/pip-install /locks/flash_attn_4.txt\n" in text
     assert set(recipe.unlocked) == {"base"}
@@ -847,16 +852,16 @@ def test_flash_attention_4_is_installed_by_hash_where_torch_is(generations: flow
     assert "#   torch and flash-attn-4 by version, the applications by hash" in text.splitlines()
 
 
-def test_without_flash_attn_there_is_none(generations: flow.Setup) -> None:
+def test_without_flash_attn_there_is_none(generations: project.Setup) -> None:
     recipe, text = one(generations, "debian12-*-none")
     assert recipe.target.promise["flash_attn"] is None
     assert recipe.target.id == "debian12-cuda13.0-torch2.11-py3.11-none"
     assert not re.search("flash.attn", text)
     assert "#   Python packages by hash" in text.splitlines()
-    assert render.lock(recipe)["flash_attn"] is None
+    assert dockerfile.lock(recipe)["flash_attn"] is None
 
 
-def test_a_lock_without_its_part_is_stale(generations: flow.Setup) -> None:
+def test_a_lock_without_its_part_is_stale(generations: project.Setup) -> None:
     (generations.workspace.locks / "torch2.11.0-cu130-py3.11/flash_attn_4.txt").unlink()
     with pytest.raises(StaleFiles, match=r"flash_attn_4\.txt: missing"):
         one(generations, "debian12-*-four")
@@ -865,12 +870,12 @@ def test_a_lock_without_its_part_is_stale(generations: flow.Setup) -> None:
     assert one(generations, "debian12-*-none"), "which has nothing of it"
 
 
-def test_a_key_is_of_the_files_that_are_used(generations: flow.Setup) -> None:
+def test_a_key_is_of_the_files_that_are_used(generations: project.Setup) -> None:
     def keys() -> list[str]:
         made = []
         for select in ("debian12-*-none", "debian12-*-four"):
             recipe, _ = one(generations, select)
-            made.append(plan.image(recipe, render.files(recipe), generations.workspace).key)
+            made.append(image.image(recipe, dockerfile.files(recipe), generations.workspace).key)
         return made
 
     before = keys()
@@ -910,7 +915,7 @@ def test_a_workspace_with_faults_does_not_load_and_all_are_told(tmp_path: Path) 
     file = tmp_path / "matrix.toml"
     file.write_text(BAD)
     with pytest.raises(FactsError) as caught:
-        flow.setup(file)
+        project.setup(file)
     assert caught.value.exit_code == 3
     lines = str(caught.value).splitlines()
     for line, words in zip(

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from imagegen import rules
-from imagegen.facts.rows import (
+from imagegen.compat.facts.rows import (
     CudaFact,
     FlashAttnFact,
     FlashAttnPackageFact,
@@ -23,9 +22,17 @@ from imagegen.facts.rows import (
     OsFact,
     TorchFact,
 )
-from imagegen.model import Origin, Python, driver_text
-from imagegen.rules import RULES, Reason, Rule, Severity, Stage, axes_of
-from imagegen.solve import AXES
+from imagegen.compat.rules import flash_attn, flash_attn_package, judged, known, machine, nvcc
+from imagegen.compat.rules.judged import RULES, axes_of
+from imagegen.compat.rules.reason import Reason, Rule, Severity, Stage, older
+from imagegen.compat.rules.torch import (
+    torch_has_code_for_the_gpu,
+    torch_has_the_python,
+    torch_is_built_for_the_cuda,
+    torchvision_has_the_python,
+)
+from imagegen.compat.solver import AXES
+from imagegen.model.target import Origin, Python, driver_text
 
 SOURCED: dict[str, Any] = {"source": "a list", "checked": "2026-11-21"}
 
@@ -223,7 +230,7 @@ def silent(rule: Rule, note: str = "", **axes: Any) -> None:
 
 # torch
 
-r: Rule = rules.torch_is_built_for_the_cuda
+r: Rule = torch_is_built_for_the_cuda
 two = torch("2.9.1", build("12.6", hosts=["x86_64"]), build("12.10"))
 gone = "impossible resolve torch-cuda"
 silent(r, torch=two, index=v("12.10"))
@@ -241,7 +248,7 @@ says(
     torch=torch("2.9.1", build(announced=True)),
 )
 
-r = rules.torch_has_the_python
+r = torch_has_the_python
 some = torch(pythons=["3.9", "3.12", "3.13t"], pythons_aarch64=["3.9"], index_pythons=["3.15"])
 gone = "impossible resolve torch-python"
 silent(r, torch=some, python=py("3.12"))
@@ -263,14 +270,14 @@ says(
     python=py("3.15"),
 )
 
-r = rules.torchvision_has_the_python
+r = torchvision_has_the_python
 silent(r, "no list of its own", python=py("3.99"))
 fewer = torch(torchvision_pythons=["3.11"])
 silent(r, torch=fewer, python=py("3.11"))
 says(r, "impossible resolve torchvision-python", "torchvision 0.24.1", "torch 2.9.1",
      "Python 3.12", torch=fewer)  # fmt: skip
 
-r = rules.torch_has_code_for_the_gpu
+r = torch_has_code_for_the_gpu
 gone = "impossible run torch-gpu"
 silent(r, "no card")
 silent(r, "another rule tells", gpu=gpu(), index=v("12.9"))
@@ -303,13 +310,13 @@ says(r, gone, "It has 9.0", gpu=gpu(86), host="aarch64")
 
 # nvcc
 
-r = rules.nvcc_is_of_torchs_major
+r = nvcc.nvcc_is_of_torchs_major
 silent(r, "another minor", cuda=cuda("12.10.0"), index=v("12.9"))
 says(r, "impossible compile nvcc-major", "nvcc 13.0", "CUDA 12.8", "torch 2.9.1",
      cuda=cuda("13.0.2"))  # fmt: skip
 says(r, "impossible compile nvcc-major", "nvcc 11.8", cuda=cuda("11.8.0"))
 
-r = rules.nvcc_is_of_torchs_minor
+r = nvcc.nvcc_is_of_torchs_minor
 silent(r, "another patch", cuda=cuda("12.8.2"))
 silent(r, "another major is another rule's", cuda=cuda("13.8.0"))
 says(r, "warn compile nvcc-minor", "nvcc 12.9", "CUDA 12.8", cuda=cuda("12.9.0"))
@@ -317,14 +324,14 @@ says(r, "warn compile nvcc-minor", "nvcc 12.6", "CUDA 12.8", cuda=cuda("12.6.3")
 says(r, "warn compile nvcc-minor", "nvcc 12.10", "CUDA 12.1 ", cuda=cuda("12.10.0"),
      index=v("12.1"))  # fmt: skip
 
-r = rules.nvcc_takes_the_compiler
+r = nvcc.nvcc_takes_the_compiler
 silent(r, "just below", os=os(gcc=13))
 silent(r, "at the limit", os=os(gcc=14))
 says(r, "impossible compile nvcc-gcc", "nvcc 12.8", "gcc up to 14", "ubuntu24.04 has 15",
      os=os(gcc=15))  # fmt: skip
 silent(r, "9 is below 10", os=os(gcc=9), cuda=cuda(gcc_max=10))
 
-r = rules.nvcc_takes_the_libc
+r = nvcc.nvcc_takes_the_libc
 silent(r, "no limit", os=os(glibc="2.99"))
 for glibc, limit, fine in (
     ("2.40", "2.40", True),
@@ -339,7 +346,7 @@ for glibc, limit, fine in (
         says(r, "impossible compile nvcc-glibc", "nvcc 12.8", f"up to {limit}", f"has {glibc}",
              note=f"{glibc} of {limit}", **rows_)  # fmt: skip
 
-r = rules.gcc_has_the_standard
+r = nvcc.gcc_has_the_standard
 of20 = torch("2.14.0", cxx=20)
 silent(r, "C++17", os=os(gcc=9))
 silent(r, "at 10", os=os(gcc=10), torch=of20)
@@ -348,7 +355,7 @@ says(r, "impossible compile torch-cxx20", "torch 2.14.0", "C++20", "gcc 9 of ubu
 says(r, "unverified compile torch-cxx20", "gcc 9", os=os(gcc=9), note="a torch that nobody knows",
      torch=torch("2.16.0", cxx=20, assumed="2.15.0"))  # fmt: skip
 
-r = rules.nvcc_makes_code_for_the_gpu
+r = nvcc.nvcc_makes_code_for_the_gpu
 gone = "impossible compile nvcc-gpu"
 silent(r, "no card")
 silent(r, gpu=gpu(89))
@@ -359,7 +366,7 @@ silent(r, "its major's", gpu=gpu(121))
 says(r, gone, "10.0", gpu=gpu(100), note="between the two")
 says(r, gone, "nvcc 12.6", "12.0", "7.5 to 9.0", gpu=gpu(120), cuda=cuda("12.6.3", archs=[75, 90]))
 
-r = rules.the_base_image_exists
+r = nvcc.the_base_image_exists
 missing = "impossible resolve base-image"
 unlisted = "unverified resolve base-image-unknown"
 both = [image("12.8.1", "ubuntu24.04", "devel"), image("12.8.1", "ubuntu24.04", "slim")]
@@ -385,14 +392,14 @@ says(r, missing, "12.8.1", "debian12", "publishes none for debian", os=os(**DEBI
 says(r, missing, "13.0.2", "debian", os=os(**DEBIAN), cuda=cuda("13.0.2"), kind="devel")
 silent(r, "the next rule's", os=os(**DEBIAN))
 
-r = rules.nvcc_is_in_the_wheels
+r = nvcc.nvcc_is_in_the_wheels
 silent(r, "NVIDIA's image")
 silent(r, os=os(**DEBIAN), kind="devel")
 silent(r, "at 13", os=os(**DEBIAN), cuda=cuda("13.0.0"))
 says(r, "impossible resolve wheel-nvcc", "debian12", "CUDA 12.10", "CUDA 13", os=os(**DEBIAN),
      cuda=cuda("12.10.0"))  # fmt: skip
 
-r = rules.the_wheels_are_the_toolkit_of_torch
+r = nvcc.the_wheels_are_the_toolkit_of_torch
 pinned = torch("2.11.0", build("13.0", toolkit="13.0.2"), build("13.2"), build("12.8"))
 on13: dict[str, Any] = {"torch": pinned, "index": v("13.0")}
 silent(r, "the same", cuda=cuda("13.0.2"), **on13)
@@ -408,7 +415,7 @@ says(r, "unverified resolve toolkit-unknown", "torch 2.11.0", "CUDA 13.2", cuda=
 
 # flash-attn
 
-r = rules.flash_attn_takes_the_python
+r = flash_attn.flash_attn_takes_the_python
 silent(r, "no flash-attn", python=py("3.1"))
 silent(r, "at the oldest", flash_attn=flash(), python=py("3.9"))
 silent(r, "3.10 is above 3.9", flash_attn=flash(), python=py("3.10"))
@@ -418,7 +425,7 @@ says(r, "impossible resolve flash-attn-python", "flash-attn 2.8.3", "needs Pytho
 says(r, "impossible resolve flash-attn-python", "needs Python 3.10", python=py("3.9"),
      flash_attn=flash(python_min="3.10"))  # fmt: skip
 
-r = rules.flash_attn_has_the_wheel
+r = flash_attn.flash_attn_has_the_wheel
 has = flash("2.8.3", wheel())
 official: dict[str, Any] = {"flash_attn": has, "origin": "official"}
 gone = "impossible resolve flash-attn-wheel"
@@ -468,7 +475,7 @@ says(r, "impossible import flash-attn-abi", "cxx11abiFALSE", "torch 2.9", "the o
 says(r, "unverified import flash-attn-abi", "cxx11abiFALSE", "A guess", torch=old_abi,
      flash_attn=guessed, origin="official", note="not seen")  # fmt: skip
 
-r = rules.third_parties_have_the_wheel
+r = flash_attn.third_parties_have_the_wheel
 theirs: dict[str, Any] = {"flash_attn": flash(third_party=[other()]), "origin": "third-party"}
 gone = "impossible resolve flash-attn-wheel"
 silent(r, "no flash-attn", origin="third-party")
@@ -487,14 +494,14 @@ says(r, gone, "aarch64", host="aarch64", **theirs)
 says(r, "impossible import flash-attn-abi", "flash-attn 2.8.3", "torch 2.9", "CUDA 12.8",
      torch=old_abi, **theirs)  # fmt: skip
 
-r = rules.third_parties_are_trusted
+r = flash_attn.third_parties_are_trusted
 silent(r, "no flash-attn", origin="third-party")
 silent(r, flash_attn=flash())
 silent(r, flash_attn=flash(), origin="official")
 says(r, "unverified resolve third-party", "flash-attn 2.8.3", flash_attn=flash(),
      origin="third-party")  # fmt: skip
 
-r = rules.flash_attn_wheel_takes_the_libc
+r = flash_attn.flash_attn_wheel_takes_the_libc
 gone = "impossible import flash-attn-glibc"
 silent(r, "no flash-attn", origin="official")
 silent(r, "compiled there", flash_attn=flash("2.8.3", wheel(), glibc="2.99"))
@@ -517,7 +524,7 @@ for glibc, needs, fine in (
             says(r, gone, "flash-attn 2.8.3", f"glibc {needs}", f"ubuntu24.04 has {glibc}",
                  note=f"{origin} {glibc} for {needs}", **rows_)  # fmt: skip
 
-r = rules.nvcc_makes_the_architectures
+r = flash_attn.nvcc_makes_the_architectures
 gone = "impossible compile flash-attn-archs"
 silent(r, "no flash-attn", archs=(35,))
 silent(r, "all that it can", flash_attn=flash())
@@ -535,7 +542,7 @@ silent(r, "all of the wheel", cuda=cuda("11.6.2"), **official)
 says(r, gone, "architecture 120", "(it has 80, 90)", archs=(80, 120), **official)
 silent(r, "theirs", archs=(120,), **theirs)
 
-r = rules.flash_attn_knows_the_gpu
+r = flash_attn.flash_attn_knows_the_gpu
 silent(r, "no card", flash_attn=flash())
 silent(r, "no flash-attn", gpu=gpu(75))
 silent(r, gpu=gpu(86), flash_attn=flash())
@@ -544,7 +551,7 @@ says(r, "impossible run flash-attn-gpu", "flash-attn 2.8.3", "RTX 4090", "7.5", 
      gpu=gpu(75), flash_attn=flash())  # fmt: skip
 says(r, "impossible run flash-attn-gpu", "10.0", gpu=gpu(100), flash_attn=flash())
 
-r = rules.flash_attn_has_code_for_the_gpu
+r = flash_attn.flash_attn_has_code_for_the_gpu
 gone = "impossible run flash-attn-gpu"
 silent(r, "no card", flash_attn=flash())
 silent(r, "no flash-attn", gpu=gpu(75))
@@ -565,7 +572,7 @@ says(r, gone, "it has 8.0, 9.0", gpu=gpu(120), flash_attn=one_runs, origin="thir
      os=os(glibc="2.32"), note="what runs there does not load")  # fmt: skip
 silent(r, "no such wheel", gpu=gpu(90), flash_attn=flash(), origin="official")
 
-r = rules.flash_attn_asks_for_the_standard
+r = flash_attn.flash_attn_asks_for_the_standard
 new = torch("2.14.0", cxx=20)
 silent(r, "no flash-attn", torch=new)
 silent(r, "a wheel", torch=new, **official)
@@ -573,7 +580,7 @@ silent(r, "C++17", flash_attn=flash())
 says(r, "warn compile flash-attn-cxx20", "torch 2.14.0", "C++20", "flash-attn 2.8.3", "C++17",
      torch=new, flash_attn=flash())  # fmt: skip
 
-r = rules.flash_attn_was_compiled_with_the_torch
+r = flash_attn.flash_attn_was_compiled_with_the_torch
 silent(r, "no flash-attn", torch=torch("2.99.0"))
 silent(r, "a wheel", torch=torch("2.99.0"), **official)
 for release, limit, fine in (
@@ -589,7 +596,7 @@ for release, limit, fine in (
         says(r, "unverified compile flash-attn-untested", "flash-attn 2.8.3", "torch 2.10",
              f"up to {limit}", note=f"{release} of {limit}", **rows_)  # fmt: skip
 
-r = rules.setup_py_guesses_right
+r = flash_attn.setup_py_guesses_right
 warns = "warn import pip-guess"
 torch13: dict[str, Any] = {"torch": torch("2.9.1", build("13.0")), "index": v("13.0")}
 silent(r, "no flash-attn", **torch13)
@@ -605,7 +612,7 @@ says(r, warns, "CUDA 12 and for Python 3.12,", flash_attn=has, python=py("3.12t"
      note="both", **torch13)  # fmt: skip
 silent(r, "the name is true", flash_attn=guessed)
 
-r = rules.the_compiler_has_memory
+r = flash_attn.the_compiler_has_memory
 silent(r, "no flash-attn", memory=1)
 silent(r, "unknown", flash_attn=flash())
 silent(r, "a wheel", memory=1, **official)
@@ -614,7 +621,7 @@ says(r, "impossible compile memory", "5 GB", "has 4", flash_attn=flash(), memory
 
 # machine
 
-r = rules.the_driver_runs_the_cuda
+r = machine.the_driver_runs_the_cuda
 silent(r, "no driver")
 new_cuda = cuda("13.0.0", driver_floor="580.65.06", driver="580.65.06")
 for driver in ("580.65.06", "580.65.07", "580.100", "580", "595", "1000.1"):
@@ -624,7 +631,7 @@ for driver in ("580.65.05", "580.9", "575", "575.99.99"):
          cuda=new_cuda, driver=v(driver))  # fmt: skip
 says(r, "impossible start driver", "not 525.60.02", driver=v("525.60.2"), note="as NVIDIA writes")
 
-r = rules.the_driver_knows_the_gpu
+r = machine.the_driver_knows_the_gpu
 blackwell = gpu(120, name="RTX 5090", driver="570")
 silent(r, "no card", driver=v("1"))
 silent(r, "no driver", gpu=blackwell)
@@ -635,7 +642,7 @@ for driver in ("569.99", "560.35.05", "569"):
     says(r, "impossible run driver-gpu", "RTX 5090", "570 or newer", f"not {driver}", note=driver,
          gpu=blackwell, driver=v(driver))  # fmt: skip
 
-r = rules.the_driver_came_with_the_cuda
+r = machine.the_driver_came_with_the_cuda
 silent(r, "no driver")
 for driver in ("570", "570.124.06", "570.124.07", "575"):
     silent(r, driver, driver=v(driver))
@@ -660,7 +667,7 @@ says(r, "unverified run driver-unknown", "CUDA 13.5 ", cuda=secret, driver=v("99
 says(r, "unverified run driver-unknown", "CUDA 12.8 ", driver=v("999"), note="torch's",
      torch=torch("2.9.1", build(driver_of_minor=None)))  # fmt: skip
 
-r = rules.the_base_image_starts
+r = machine.the_base_image_starts
 gate = "warn start container-gate"
 mine: dict[str, Any] = {"gpu": gpu(), "driver": v("550.54.15")}
 silent(r, "no card", driver=v("550.54.15"))
@@ -684,7 +691,7 @@ silent(r, "a patch's driver is not asked for", gpu=gpu(), driver=v("570.124.06")
 says(r, gate, "cuda>=13.1", gpu=gpu(), driver=v("580.65.06"), cuda=of13, kind="devel")
 silent(r, "nobody knows", gpu=gpu(), driver=v("580.65.06"), cuda=secret, kind="devel")
 
-r = rules.the_gpu_has_the_host
+r = machine.the_gpu_has_the_host
 grace = gpu(90, name="GH200", host="aarch64")
 silent(r, "no card")
 silent(r, gpu=gpu())
@@ -692,11 +699,11 @@ silent(r, gpu=grace, host="aarch64")
 says(r, "impossible resolve gpu-host", "GH200", "aarch64", "not x86_64", gpu=grace)
 says(r, "impossible resolve gpu-host", "RTX 4090", "not aarch64", gpu=gpu(), host="aarch64")
 
-r = rules.the_host_is_rendered
+r = machine.the_host_is_rendered
 silent(r)
 says(r, "warn resolve host-not-rendered", "aarch64", "x86_64", host="aarch64")
 
-r = rules.the_python_is_the_distributions
+r = machine.the_python_is_the_distributions
 silent(r)
 says(r, "warn resolve python-distribution", "Python 3.12", "3.13 ", python=py("3.13"))
 says(r, "warn resolve python-distribution", "3.12t ", python=py("3.12t"))
@@ -704,73 +711,78 @@ says(r, "warn resolve python-distribution", "3.12t ", python=py("3.12t"))
 # versions that no fact knows
 
 guess = "unverified resolve unknown-version"
-silent(rules.torch_is_known)
-says(rules.torch_is_known, guess, "torch 2.16.0", "2.15.0",
+silent(known.torch_is_known)
+says(known.torch_is_known, guess, "torch 2.16.0", "2.15.0",
      torch=torch("2.16.0", assumed="2.15.0"))  # fmt: skip
-silent(rules.cuda_is_known)
-says(rules.cuda_is_known, guess, "CUDA 14.0", "13.5.0", cuda=cuda("14.0", assumed="13.5.0"))
-silent(rules.flash_attn_is_known)
-silent(rules.flash_attn_is_known, flash_attn=flash())
-says(rules.flash_attn_is_known, guess, "flash-attn 2.9", "2.8.3",
+silent(known.cuda_is_known)
+says(known.cuda_is_known, guess, "CUDA 14.0", "13.5.0", cuda=cuda("14.0", assumed="13.5.0"))
+silent(known.flash_attn_is_known)
+silent(known.flash_attn_is_known, flash_attn=flash())
+says(known.flash_attn_is_known, guess, "flash-attn 2.9", "2.8.3",
      flash_attn=flash("2.9", assumed="2.8.3"))  # fmt: skip
 
 # FlashAttention-3 and -4
 
 for _rule in (
-    rules.the_package_comes_as_a_wheel,
-    rules.the_package_takes_the_python,
-    rules.the_package_takes_the_torch,
-    rules.the_package_takes_the_cuda,
-    rules.the_package_is_proven,
-    rules.the_package_is_final,
-    rules.the_package_stands_alone,
-    rules.the_package_runs_on_the_gpu,
+    flash_attn_package.the_package_comes_as_a_wheel,
+    flash_attn_package.the_package_takes_the_python,
+    flash_attn_package.the_package_takes_the_torch,
+    flash_attn_package.the_package_takes_the_cuda,
+    flash_attn_package.the_package_is_proven,
+    flash_attn_package.the_package_is_final,
+    flash_attn_package.the_package_stands_alone,
+    flash_attn_package.the_package_runs_on_the_gpu,
 ):
     silent(_rule, flash_attn=flash(), note="flash-attn 2 is another matter")
     silent(_rule, flash_attn=None, note="no flash-attn")
 
-silent(rules.the_package_comes_as_a_wheel, flash_attn=package(3), origin="official")
+silent(flash_attn_package.the_package_comes_as_a_wheel, flash_attn=package(3), origin="official")
 for _origin in ("source", "third-party"):
-    says(rules.the_package_comes_as_a_wheel, "impossible resolve flash-attn-origin",
+    says(flash_attn_package.the_package_comes_as_a_wheel, "impossible resolve flash-attn-origin",
          "flash-attn-3 3.0.0", "PyTorch's own index", flash_attn=package(3), origin=_origin,
          note=_origin)  # fmt: skip
-says(rules.the_package_comes_as_a_wheel, "impossible resolve flash-attn-origin", "from PyPI",
+says(flash_attn_package.the_package_comes_as_a_wheel, "impossible resolve flash-attn-origin", "from PyPI",
      flash_attn=package(4), origin="source")  # fmt: skip
 
-silent(rules.the_package_takes_the_python, flash_attn=package(), python=py("3.12"))
+silent(flash_attn_package.the_package_takes_the_python, flash_attn=package(), python=py("3.12"))
 for _python in ("3.13", "3.12t"):
-    says(rules.the_package_takes_the_python, "impossible resolve flash-attn-python", _python,
+    says(flash_attn_package.the_package_takes_the_python, "impossible resolve flash-attn-python", _python,
          "3.11, 3.12", flash_attn=package(), python=py(_python), note=_python)  # fmt: skip
 
-silent(rules.the_package_takes_the_torch, flash_attn=package(3), torch=torch("2.9.0"))
-says(rules.the_package_takes_the_torch, "impossible import flash-attn-torch", "2.8.1", "2.9",
+silent(flash_attn_package.the_package_takes_the_torch, flash_attn=package(3), torch=torch("2.9.0"))
+says(flash_attn_package.the_package_takes_the_torch, "impossible import flash-attn-torch", "2.8.1", "2.9",
      flash_attn=package(3), torch=torch("2.8.1"))  # fmt: skip
-says(rules.the_package_takes_the_torch, "unverified import flash-attn-torch", "2.8.1", "2.9",
+says(flash_attn_package.the_package_takes_the_torch, "unverified import flash-attn-torch", "2.8.1", "2.9",
      flash_attn=package(4), torch=torch("2.8.1"), note="Python, which may do")  # fmt: skip
 
 for _index in ("12.8", "13.0", "13.2"):
-    silent(rules.the_package_takes_the_cuda, flash_attn=package(), index=v(_index), note=_index)
-says(rules.the_package_takes_the_cuda, "unverified import flash-attn-cuda", "12.6", "12.8, 13",
+    silent(
+        flash_attn_package.the_package_takes_the_cuda,
+        flash_attn=package(),
+        index=v(_index),
+        note=_index,
+    )
+says(flash_attn_package.the_package_takes_the_cuda, "unverified import flash-attn-cuda", "12.6", "12.8, 13",
      flash_attn=package(), index=v("12.6"), note="the same major")  # fmt: skip
-says(rules.the_package_takes_the_cuda, "impossible import flash-attn-cuda", "11.8", "12.8, 13",
+says(flash_attn_package.the_package_takes_the_cuda, "impossible import flash-attn-cuda", "11.8", "12.8, 13",
      flash_attn=package(), index=v("11.8"))  # fmt: skip
 
-silent(rules.the_package_is_proven, flash_attn=package(3))
-says(rules.the_package_is_proven, "unverified resolve flash-attn-unproven", "nobody tried",
+silent(flash_attn_package.the_package_is_proven, flash_attn=package(3))
+says(flash_attn_package.the_package_is_proven, "unverified resolve flash-attn-unproven", "nobody tried",
      flash_attn=package(3, unproven="nobody tried"))  # fmt: skip
-silent(rules.the_package_is_final, flash_attn=package())
-says(rules.the_package_is_final, "warn run flash-attn-beta", "4.0.0b36",
+silent(flash_attn_package.the_package_is_final, flash_attn=package())
+says(flash_attn_package.the_package_is_final, "warn run flash-attn-beta", "4.0.0b36",
      flash_attn=package(version="4.0.0b36"))  # fmt: skip
-silent(rules.the_package_stands_alone, flash_attn=package(3))
-says(rules.the_package_stands_alone, "warn import flash-attn-cute", "flash_attn/cute",
+silent(flash_attn_package.the_package_stands_alone, flash_attn=package(3))
+says(flash_attn_package.the_package_stands_alone, "warn import flash-attn-cute", "flash_attn/cute",
      flash_attn=package(shares="flash_attn/cute"))  # fmt: skip
 
-silent(rules.the_package_runs_on_the_gpu, flash_attn=package(), gpu=None)
-silent(rules.the_package_runs_on_the_gpu, flash_attn=package(), gpu=gpu(90))
-says(rules.the_package_runs_on_the_gpu, "warn run flash-attn-backward", "8.9", "only for 9.x",
+silent(flash_attn_package.the_package_runs_on_the_gpu, flash_attn=package(), gpu=None)
+silent(flash_attn_package.the_package_runs_on_the_gpu, flash_attn=package(), gpu=gpu(90))
+says(flash_attn_package.the_package_runs_on_the_gpu, "warn run flash-attn-backward", "8.9", "only for 9.x",
      flash_attn=package(), gpu=gpu(89))  # fmt: skip
 for _capability in (75, 100):
-    says(rules.the_package_runs_on_the_gpu, "impossible run flash-attn-gpu", "RTX 4090", "8.x, 9.x",
+    says(flash_attn_package.the_package_runs_on_the_gpu, "impossible run flash-attn-gpu", "RTX 4090", "8.x, 9.x",
          flash_attn=package(), gpu=gpu(_capability), note=str(_capability))  # fmt: skip
 
 # and of those all rules about flash-attn 2 say nothing
@@ -781,11 +793,11 @@ for _rule in RULES:
 
 # of a version that nobody knows nothing is impossible
 
-says(rules.torch_is_built_for_the_cuda, "unverified resolve torch-cuda", "CUDA 12.6",
+says(torch_is_built_for_the_cuda, "unverified resolve torch-cuda", "CUDA 12.6",
      index=v("12.6"), torch=torch("2.16.0", assumed="2.15.0"), note="an assumed torch")  # fmt: skip
-says(rules.nvcc_takes_the_compiler, "unverified compile nvcc-gcc", os=os(gcc=15),
+says(nvcc.nvcc_takes_the_compiler, "unverified compile nvcc-gcc", os=os(gcc=15),
      cuda=cuda("14.0", assumed="13.5.0"), note="an assumed toolkit")  # fmt: skip
-says(rules.flash_attn_takes_the_python, "unverified resolve flash-attn-python", python=py("3.8"),
+says(flash_attn.flash_attn_takes_the_python, "unverified resolve flash-attn-python", python=py("3.8"),
      flash_attn=flash("2.9", assumed="2.8.3"), note="an assumed flash-attn")  # fmt: skip
 
 
@@ -819,8 +831,8 @@ def test_every_rule_speaks_in_one_case_and_is_silent_in_another() -> None:
 
 def functions() -> Iterator[Any]:
     """Every function of the package, where it is written."""
-    names = (info.name for info in pkgutil.iter_modules(rules.__path__, f"{rules.__name__}."))
-    for module in (rules, *map(importlib.import_module, names)):
+    names = (info.name for info in pkgutil.iter_modules(judged.__path__, f"{judged.__name__}."))
+    for module in (judged, *map(importlib.import_module, names)):
         for _, function in inspect.getmembers(module, inspect.isfunction):
             if function.__module__ == module.__name__:
                 yield function
@@ -872,9 +884,7 @@ def test_what_does_not_exist_at_all_is_told_apart() -> None:
 
 
 def test_what_is_said_of_an_assumed_version_names_what_it_is_like() -> None:
-    found = rules.torch_is_built_for_the_cuda(
-        torch("2.16.0", assumed="2.15.0"), v("12.6"), "x86_64"
-    )
+    found = torch_is_built_for_the_cuda(torch("2.16.0", assumed="2.15.0"), v("12.6"), "x86_64")
     assert found
     assert "2.15.0" in found.source
     assert not found.missing
@@ -897,9 +907,9 @@ drivers = st.lists(st.integers(0, 999), min_size=1, max_size=3).map(
 
 @given(drivers, drivers)
 def test_a_driver_is_not_older_than_itself_and_only_one_of_two_is(a: Version, b: Version) -> None:
-    assert not rules.older(a, a)
-    assert not (rules.older(a, b) and rules.older(b, a))
-    if rules.older(a, b):
+    assert not older(a, a)
+    assert not (older(a, b) and older(b, a))
+    if older(a, b):
         assert a < b
 
 
@@ -911,13 +921,13 @@ def test_a_drivers_text_is_the_driver(driver: Version) -> None:
 
 
 def test_a_branch_alone_means_its_newest() -> None:
-    assert not rules.older(v("570"), v("570.26"))
-    assert rules.older(v("570.20"), v("570.26"))
-    assert not rules.older(v("570.26"), v("570.26"))
-    assert not rules.older(v("570.124"), v("570.26"))
-    assert rules.older(v("569"), v("570.26"))
-    assert not rules.older(v("570.26"), v("570"))
-    assert rules.older(v("569.99"), v("570"))
+    assert not older(v("570"), v("570.26"))
+    assert older(v("570.20"), v("570.26"))
+    assert not older(v("570.26"), v("570.26"))
+    assert not older(v("570.124"), v("570.26"))
+    assert older(v("569"), v("570.26"))
+    assert not older(v("570.26"), v("570"))
+    assert older(v("569.99"), v("570"))
 
 
 # --- which wheel ----------------------------------------------------------------------------------
@@ -927,7 +937,7 @@ def names(row: FlashAttnFact, origin: Origin = "third-party", index: str = "12.8
     """The releases of the wheels that fit."""
     builds = [build(one) for one in ("12.6", "12.8")]
     torch_ = torch("2.9.1", *builds)
-    found = rules.wheels_of(row, origin, torch_, v(index), py("3.12"), "x86_64")
+    found = flash_attn.wheels_of(row, origin, torch_, v(index), py("3.12"), "x86_64")
     return {getattr(one, "release", "official") for one in found}
 
 
@@ -939,7 +949,7 @@ def chosen(
     for order in (rows, rows[::-1]):
         release = flash(third_party=order)
         wheels = release.third_party
-        one = rules.best_wheel(release, wheels, v(index), os(glibc=glibc), card)
+        one = flash_attn.best_wheel(release, wheels, v(index), os(glibc=glibc), card)
         found.add(getattr(one, "release", "none"))
     (name,) = found
     return name
@@ -957,7 +967,7 @@ def test_the_wheels_that_fit_have_the_torch_cuda_python_abi_and_machine() -> Non
     ]
     assert names(flash(third_party=rows)) == {"fits", "minor"}
     both = flash("2.8.3", wheel(), wheel(tag="cu13"), wheel(abi=[False]), wheel(host="aarch64"))
-    found = rules.wheels_of(both, "official", torch(), v("12.8"), py("3.12"), "x86_64")
+    found = flash_attn.wheels_of(both, "official", torch(), v("12.8"), py("3.12"), "x86_64")
     assert found == [both.wheel[0]]
 
 
@@ -986,5 +996,5 @@ def test_source_has_no_wheel() -> None:
 
 def test_the_architectures_that_a_wheel_holds() -> None:
     row = flash("2.8.3", wheel(), third_party=[other(archs=[86])])
-    assert rules.archs_in(row, row.wheel[0]) == (80, 90)
-    assert rules.archs_in(row, row.third_party[0]) == (86,)
+    assert flash_attn.archs_in(row, row.wheel[0]) == (80, 90)
+    assert flash_attn.archs_in(row, row.third_party[0]) == (86,)

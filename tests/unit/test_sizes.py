@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegen import sizes, stored
 from imagegen.engine import archive
 from imagegen.errors import EngineError
-from imagegen.model import Layer
-from imagegen.sizes import Sized
+from imagegen.inventory import layers, sizes
+from imagegen.inventory.sizes import Sized
+from imagegen.model.image import Layer
 
 # A digest stands for its bytes: the same digest has the same size, wherever it is.
 BYTES = {f"sha256:{i:064x}": i * i * 1000 + 7 for i in range(12)}
@@ -218,14 +218,14 @@ def test_an_archive_that_breaks_off_is_refused(length: int) -> None:
 
 def test_layers_are_kept_and_read_again(tmp_path: Path) -> None:
     file = tmp_path / "sizes/x.json"
-    assert stored.kept(file) is None
+    assert layers.kept(file) is None
     rows = tuple(layer(digest, 5) for digest in BYTES)
-    stored.keep(file, rows)
-    assert stored.kept(file) == rows
+    layers.keep(file, rows)
+    assert layers.kept(file) == rows
     assert list(file.parent.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("text", ["", "{", "7", "[7]", '[{"digest": "x"}]', '[{"nonsense": 1}]'])
 def test_what_cannot_be_read_was_not_kept(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(text)
-    assert stored.kept(tmp_path / "x.json") is None
+    assert layers.kept(tmp_path / "x.json") is None

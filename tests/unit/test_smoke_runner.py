@@ -18,12 +18,13 @@ import pytest
 
 pytestmark = pytest.mark.process  # each check runs in a process of its own
 
-IMAGE = Path(__file__).parents[2] / "imagegen/image/pod"
+IMAGE = Path(__file__).parents[2] / "imagegen/image"
 
 
 def load(name: str) -> ModuleType:
     """The module as it runs in the image, where it belongs to no package."""
-    spec = importlib.util.spec_from_file_location(name, IMAGE / f"{name}.py")
+    (file,) = IMAGE.glob(f"*/{name}.py")
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec
     assert spec.loader
     module = sys.modules[name] = importlib.util.module_from_spec(spec)

@@ -14,11 +14,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from imagegen.facts import CudaFact, Facts, FlashAttnFact, OsFact, TorchFact
-from imagegen.model import Host, Kind, Origin
-from imagegen.question import Question, narrowed
-from imagegen.rules import RULES, Reason, Rule, axes_of
-from imagegen.solve import (
+from imagegen.compat.facts.rows import CudaFact, FlashAttnFact, OsFact, TorchFact
+from imagegen.compat.facts.tables import Facts
+from imagegen.compat.query import Question, narrowed
+from imagegen.compat.rules.judged import RULES, axes_of
+from imagegen.compat.rules.reason import Reason, Rule
+from imagegen.compat.solver import (
     AXES,
     COST,
     LIGHT,
@@ -32,6 +33,7 @@ from imagegen.solve import (
     price_of,
     survey,
 )
+from imagegen.model.target import Host, Kind, Origin
 
 from .values import FACTS
 

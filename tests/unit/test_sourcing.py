@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.utils import parse_wheel_filename
 
-from imagegen import matrix, pieces, resolve, sourcing
+from imagegen.compat import sources
+from imagegen.compat.sources import Pinned, Policy, Sourced
 from imagegen.image.wheel.flash_attn_wheel.selection import DTYPES, FEATURES, HEAD_DIMS, Label
-from imagegen.model import FlashAttn, cuda_word, minor
-from imagegen.resolve import Candidate
-from imagegen.sourcing import Pinned, Policy, Sourced
+from imagegen.matrix import config, resolve
+from imagegen.matrix.resolve import Candidate
+from imagegen.model.target import FlashAttn, cuda_word, minor
 
 from .recipe import part
 from .values import FACTS, RESOLUTION
@@ -33,7 +34,7 @@ OPEN = Policy(third_party=True)
 def candidate(torch: str = "2.8", cuda: str = "12.8", **kernels: Any) -> Candidate:
     """A target of Ubuntu 24.04 with flash-attn 2.8.3, of which two makers published wheels."""
     axes = {"os": ["ubuntu24.04"], "cuda": [cuda], "torch": [torch], "profile": ["slim"]}
-    wanted = matrix.Matrix.model_validate(
+    wanted = config.Matrix.model_validate(
         {
             "packages": ["transformers"],
             "publish": {"repository": "me/finetune"},
@@ -70,7 +71,7 @@ def sourced(
     it: Candidate = IT, policy: Policy | None = None, known: Mapping[str, Pinned] = {}, **asked: Any
 ) -> Sourced:
     assert it.selection
-    return sourcing.sourced(it, kernels(it), policy or it.selection.policy, known, **asked)
+    return sources.sourced(it, kernels(it), policy or it.selection.policy, known, **asked)
 
 
 def why(found: Sourced, place: str) -> str:
@@ -137,7 +138,7 @@ def test_a_store_that_was_not_asked_is_named_as_an_option() -> None:
 
 
 def test_a_store_without_the_wheel_is_named_with_it() -> None:
-    name = sourcing.own_name(IT, kernels(IT))
+    name = sources.own_name(IT, kernels(IT))
     assert why(sourced(store=STORE, held=False), "store") == f"{STORE} has no {name}"
     (step, *others) = sourced(store=STORE, held=True).steps
     assert str(step) == f"own wheel store: {name} from {STORE}"
@@ -168,7 +169,7 @@ def test_what_fits_is_taken_by_its_hash_only() -> None:
     ids=["no wheel", "CUDA", "all archs", "archs", "head_dims", "dtypes", "preset"],
 )
 def test_a_wheel_that_does_not_fit_is_passed_over(it: Candidate, reason: str) -> None:
-    name, _ = pieces.published(FACTS, it, "official")
+    name, _ = sources.published(FACTS, it, "official")
     found = sourced(it, known=pins(*filter(None, [name])))
     assert reason in why(found, "official")
     assert found.taken == "source"
@@ -186,7 +187,7 @@ def test_a_wheel_of_the_other_abi_is_passed_over() -> None:
     it = replace(IT, torch=torch, flash_attn=release)
     reason = why(sourced(it, known=BOTH), "official")
     assert "has no wheel without the C++11 ABI" in reason
-    assert "cxx11abifalse" in sourcing.own_name(it, kernels(it))
+    assert "cxx11abifalse" in sources.own_name(it, kernels(it))
 
 
 def test_third_parties_are_asked_for_by_name_and_by_hash() -> None:
@@ -249,7 +250,7 @@ def test_a_wheels_name_is_one_and_says_what_is_in_it(
         dtypes=tuple(dtypes),
         features=tuple(features),
     )
-    project, version, build, tags = parse_wheel_filename(sourcing.own_name(it, chosen))
+    project, version, build, tags = parse_wheel_filename(sources.own_name(it, chosen))
     assert (project, version.public, build) == ("flash-attn", "2.8.3", ())
     cp = it.python.tag
     assert {str(tag) for tag in tags} == {f"{cp}-{cp}-linux_{it.host}"}
@@ -267,11 +268,11 @@ def test_a_wheels_name_is_one_and_says_what_is_in_it(
         dtypes=tuple(d for d in DTYPES if d in dtypes),
         features=tuple(f for f in FEATURES if f in features),
     )
-    assert label.selection == sourcing.selection(again)
-    assert sourcing.own_name(it, again) == sourcing.own_name(it, chosen)
+    assert label.selection == sources.selection(again)
+    assert sources.own_name(it, again) == sources.own_name(it, chosen)
 
 
 def test_kernels_named_twice_are_there_once() -> None:
     once = candidate(head_dims=[64], dtypes=["bf16"], features=[])
     twice = candidate(head_dims=[64, 64], dtypes=["bf16", "bf16"], features=[])
-    assert sourcing.own_name(twice, kernels(twice)) == sourcing.own_name(once, kernels(once))
+    assert sources.own_name(twice, kernels(twice)) == sources.own_name(once, kernels(once))

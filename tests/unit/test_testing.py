@@ -11,10 +11,12 @@ from typing import Any, cast
 
 import pytest
 
-from imagegen import checks, testing
-from imagegen.engine import Docker
-from imagegen.model import Asked, Built, Check, Level, Report
-from imagegen.pods import ONSTART
+from imagegen.commands import test
+from imagegen.engine.docker import Docker
+from imagegen.model.image import Built
+from imagegen.model.report import Asked, Check, Level, Report
+from imagegen.platforms.vast import template
+from imagegen.platforms.vast.template import ONSTART
 
 from .values import DEMO, DIGEST, built, report
 
@@ -49,7 +51,7 @@ class Checks:
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> Checks:
     stand_in = Checks()
-    monkeypatch.setattr(checks, "examine", stand_in)
+    monkeypatch.setattr(test, "examine", stand_in)
     return stand_in
 
 
@@ -61,7 +63,7 @@ def checked(
         frozenset({require} - {""}),
     )
     asked = Asked(levels=levels, required=required) if levels else Asked()
-    return testing.checked(engine, of or built(), asked, folder, lambda _: None, again=again)
+    return test.checked(engine, of or built(), asked, folder, lambda _: None, again=again)
 
 
 def names(folder: Path) -> list[str]:
@@ -78,7 +80,7 @@ def test_a_report_of_the_same_bytes_is_used_again(tmp_path: Path, tried: Checks)
     assert (second.seconds, second.at) == (round(first.seconds, 1), int(first.at))
     assert second == replace(first, cached=second.cached, seconds=second.seconds, at=second.at)
     digest = DIGEST.removeprefix("sha256:")
-    assert names(tmp_path) == [f"{digest}-{checks.version(testing.ONSTART)}-smoke-runpod-vast.json"]
+    assert names(tmp_path) == [f"{digest}-{test.version(template.ONSTART)}-smoke-runpod-vast.json"]
 
 
 def test_other_bytes_other_checks_and_again_are_checked(
@@ -89,7 +91,7 @@ def test_other_bytes_other_checks_and_again_are_checked(
     assert len(tried.asked) == 2
     checked(tmp_path, again=True)
     assert len(tried.asked) == 3
-    monkeypatch.setattr(checks, "version", lambda _: "00000000")
+    monkeypatch.setattr(test, "version", lambda _: "00000000")
     assert checked(tmp_path).cached == ""
     assert len(tried.asked) == 4
     assert len(names(tmp_path)) == 3
@@ -164,7 +166,7 @@ def test_a_report_that_is_broken_or_of_another_version_is_none(
     (tmp_path / name).write_text(json.dumps(WHOLE))
     assert checked(tmp_path).cached, "as it should be"
     (tmp_path / name).write_text(text, errors="surrogateescape")
-    assert testing.kept(tmp_path, built(), Asked()) is None
+    assert test.kept(tmp_path, built(), Asked()) is None
     assert checked(tmp_path).cached == ""
     assert checked(tmp_path).cached, "it was replaced by a good one"
 
@@ -175,18 +177,18 @@ def test_a_broken_one_with_a_gpu_does_not_hide_a_good_one_without(
     checked(tmp_path)
     (name,) = names(tmp_path)
     (tmp_path / name.replace("-smoke-", "-gpu-smoke-")).write_text("{")
-    assert testing.kept(tmp_path, built(), Asked())
+    assert test.kept(tmp_path, built(), Asked())
 
 
 def test_a_file_changes_only_when_its_writing_ends_well(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
     file.write_text("before")
-    with pytest.raises(KeyboardInterrupt), testing._replaced(file) as new:
+    with pytest.raises(KeyboardInterrupt), test._replaced(file) as new:
         new.write_text("ha")
         raise KeyboardInterrupt
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
     assert file.read_text() == "before"
-    with testing._replaced(file) as new:
+    with test._replaced(file) as new:
         new.write_text("after")
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
     assert file.read_text() == "after"
@@ -204,7 +206,7 @@ def test_an_image_that_nobody_built_here_is_held_to_what_it_says(
 ) -> None:
     asked = Asked(levels=("runpod",))
     engine = cast(Docker, Engine())
-    (one,) = testing.examined(engine, ["somebody/image:1"], asked, lambda _: None)
+    (one,) = test.examined(engine, ["somebody/image:1"], asked, lambda _: None)
     assert tried.asked == [("somebody/image:1", asked, DIGEST, None, "")]
     assert (one.name, one.digest, one.passed) == ("somebody/image:1", DIGEST, True)
     assert not isinstance(one, Report)

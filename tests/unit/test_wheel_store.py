@@ -18,11 +18,11 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegen import web
 from imagegen.errors import UsageError, WheelError
-from imagegen.wheels import landing, oci
+from imagegen.net import http, http_errors
+from imagegen.wheels import download, oci
+from imagegen.wheels.download import land
 from imagegen.wheels.entry import Entry, read
-from imagegen.wheels.landing import land
 from imagegen.wheels.store import Store, open_store
 
 NAME = (
@@ -158,11 +158,11 @@ def test_what_is_no_store_is_refused_without_its_login(location: str) -> None:
 def test_a_missing_ca_bundle_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
-    assert web.bundle("") is True
+    assert http.bundle("") is True
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path))
-    assert web.bundle("") == str(tmp_path)
+    assert http.bundle("") == str(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", __file__)
-    assert web.bundle("") == __file__
+    assert http.bundle("") == __file__
     with pytest.raises(UsageError, match=r"none\.pem is not there"):
         open_store("https://x.example/w", ca=str(tmp_path / "none.pem"))
 
@@ -324,8 +324,8 @@ def test_no_reason_repeats_an_url() -> None:
     refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
     kinds = (requests.ConnectionError, requests.Timeout, requests.exceptions.SSLError)
     for kind in (*kinds, requests.exceptions.InvalidURL, requests.TooManyRedirects):
-        assert SECRET not in web.reason(kind(f"Max retries exceeded with url: {url}"))
-        assert web.reason(kind(url, refused)) == "Connection refused"
+        assert SECRET not in http_errors.reason(kind(f"Max retries exceeded with url: {url}"))
+        assert http_errors.reason(kind(url, refused)) == "Connection refused"
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_no_reason_repeats_an_url() -> None:
 def test_how_long_to_wait(text: str, seconds: float) -> None:
     response = requests.Response()
     response.headers["Retry-After"] = text
-    assert web.retry_after(response) == seconds
+    assert http_errors.retry_after(response) == seconds
 
 
 # --- processes ------------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ def test_two_processes_put_the_same(wheel: Path, tmp_path: Path) -> None:
         file.truncate(30_000_000)
     folder = tmp_path / "store"
     folder.mkdir()
-    with landing.locked(folder / ".lock", say):
+    with download.locked(folder / ".lock", say):
         both = [putting(folder, wheel) for _ in range(2)]
         for one in both:
             assert one.stdout and "waiting" in one.stdout.readline()

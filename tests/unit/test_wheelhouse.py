@@ -13,20 +13,27 @@ from typing import Any, cast
 import pytest
 import requests
 
-from imagegen import files, flow, proc, sourcing, web, wheelhouse
-from imagegen.engine import Docker
+from imagegen.build import images
+from imagegen.build.options import Options
+from imagegen.commands import files
+from imagegen.commands import wheels as wheels_
+from imagegen.compat import sources
+from imagegen.engine.docker import Docker
 from imagegen.errors import BuildError, EngineError, FactsError, UsageError, WheelError
 from imagegen.image.wheel.flash_attn_wheel.selection import PRESETS, Selection
+from imagegen.matrix import project
+from imagegen.net import http
+from imagegen.util import process
+from imagegen.wheels.compile import Asked
 from imagegen.wheels.entry import Entry
-from imagegen.wheels.recipe import Asked
 from imagegen.wheels.store import open_store
 
 from .values import DEMO, FACTS, FILE, RESOLUTION, SETUP
 
-PLACES = tuple(sourcing.NAMES.values())
+PLACES = tuple(sources.NAMES.values())
 ID = DEMO.id
 (IT,) = RESOLUTION.select([ID])
-NAME = sourcing.own_name(IT, wheelhouse.kernels(IT))
+NAME = sources.own_name(IT, wheels_.kernels(IT))
 
 
 @pytest.fixture(autouse=True)
@@ -98,23 +105,23 @@ def put(folder: Path, content: bytes = b"kept", name: str = NAME) -> Entry:
     return open_store(str(folder / "store"), make=True).put(file, lambda _: None)
 
 
-def options(folder: Path, **more: Any) -> flow.Options:
-    return flow.Options(wheels=str(folder / "store"), **more)
+def options(folder: Path, **more: Any) -> Options:
+    return Options(wheels=str(folder / "store"), **more)
 
 
-def built(engine: Engine, chosen: flow.Options, it: flow.Setup = SETUP) -> list[str]:
+def built(engine: Engine, chosen: Options, it: project.Setup = SETUP) -> list[str]:
     heard: list[str] = []
-    flow.build(it, docker(engine), [ID], chosen, heard.append)
+    images.build(it, docker(engine), [ID], chosen, heard.append)
     return heard
 
 
-def made(engine: Engine, chosen: flow.Options, **more: Any) -> wheelhouse.Made:
-    (found,) = wheelhouse.build(SETUP, docker(engine), [ID], chosen, lambda _: None, **more)
+def made(engine: Engine, chosen: Options, **more: Any) -> wheels_.Made:
+    (found,) = wheels_.build(SETUP, docker(engine), [ID], chosen, lambda _: None, **more)
     return found
 
 
 @pytest.fixture
-def forbidding(tmp_path: Path) -> flow.Setup:
+def forbidding(tmp_path: Path) -> project.Setup:
     """A workspace whose matrix forbids compiling."""
     folder = tmp_path / "dockerfiles"
     folder.mkdir()
@@ -123,7 +130,7 @@ def forbidding(tmp_path: Path) -> flow.Setup:
     (folder / "matrix.toml").write_text(
         FILE.read_text().replace(old, f'{old}source = "forbidden"\n')
     )
-    it = flow.setup(folder / "matrix.toml")
+    it = project.setup(folder / "matrix.toml")
     files.render_files(it, [ID], check=False)
     return it
 
@@ -144,9 +151,9 @@ def test_nothing_is_left_and_nothing_is_built(tmp_path: Path) -> None:
     assert not engine.baked
 
 
-def test_a_matrix_that_forbids_compiling_says_what_else_there_is(forbidding: flow.Setup) -> None:
+def test_a_matrix_that_forbids_compiling_says_what_else_there_is(forbidding: project.Setup) -> None:
     with pytest.raises(WheelError, match='source = "forbidden"') as failed:
-        built(Engine(), flow.Options(), forbidding)
+        built(Engine(), Options(), forbidding)
     assert "--wheels LOCATION" in failed.value.hint
     assert "wheel build" not in failed.value.hint
 
@@ -159,10 +166,10 @@ def test_a_store_that_answers_500_is_no_reason_to_compile(monkeypatch: pytest.Mo
         return answer
 
     monkeypatch.setattr(requests.Session, "request", request)
-    monkeypatch.setattr(web, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(http, "PAUSES", (0.0, 0.0))
     engine = Engine()
     with pytest.raises(WheelError, match="HTTP 500 Internal Server Error"):
-        built(engine, flow.Options(wheels="https://x.example/wheels"))
+        built(engine, Options(wheels="https://x.example/wheels"))
     assert not engine.baked
 
 
@@ -175,8 +182,8 @@ def test_a_store_that_is_not_there_is_no_reason_to_compile(tmp_path: Path) -> No
 
 def test_an_image_with_the_stores_wheel_is_another_one(tmp_path: Path) -> None:
     first, other = put(tmp_path / "1"), put(tmp_path / "2", b"other")
-    chosen = [flow.Options(), options(tmp_path / "1"), options(tmp_path / "2")]
-    found = [flow.images(SETUP, None, [ID], each, lambda _: None)[0] for each in chosen]
+    chosen = [Options(), options(tmp_path / "1"), options(tmp_path / "2")]
+    found = [images.images(SETUP, None, [ID], each, lambda _: None)[0] for each in chosen]
     assert [image.given for image in found] == ["", first.sha256, other.sha256]
     assert len({image.key for image in found}) == len({image.ref for image in found}) == 3
 
@@ -202,7 +209,7 @@ def test_a_build_takes_the_wheel_from_a_folder_with_nothing_else_in_it(
 
 def test_a_source_build_says_first_what_it_costs(tmp_path: Path) -> None:
     engine = Engine()
-    heard = built(engine, flow.Options())
+    heard = built(engine, Options())
     assert "given" not in engine.row["contexts"]
     said = [line for line in heard if line.startswith(f"{ID}: ")]
     assert [line.split(": ")[1] for line in said[:-1]] == list(PLACES)
@@ -277,53 +284,47 @@ def test_shards_that_were_brought_together_are_given_to_the_link(tmp_path: Path)
 
 def test_a_shard_leaves_its_objects(tmp_path: Path) -> None:
     engine = Engine({"objects/key/a.o": b"a", "objects/key/a.json": b"{}"})
-    found = wheelhouse.build_shard(
-        SETUP, docker(engine), [ID], flow.Options(), lambda _: None, "2/4", tmp_path / "to"
+    found = wheels_.build_shard(
+        SETUP, docker(engine), [ID], Options(), lambda _: None, "2/4", tmp_path / "to"
     )
     assert found == (tmp_path / "to/objects/key/a.o",)
     assert engine.row["args"]["FLASH_ATTN_SHARD"] == "2/4"
 
 
-def test_what_is_asked_for_must_make_sense(tmp_path: Path, forbidding: flow.Setup) -> None:
+def test_what_is_asked_for_must_make_sense(tmp_path: Path, forbidding: project.Setup) -> None:
     engine, say = Engine(), lambda _: None
     with pytest.raises(UsageError, match="no wheel store is named"):
-        made(engine, flow.Options())
+        made(engine, Options())
     with pytest.raises(UsageError, match="no selected target has flash-attn 2"):
-        wheelhouse.build(SETUP, docker(engine), ["*-plain"], options(tmp_path), say)
+        wheels_.build(SETUP, docker(engine), ["*-plain"], options(tmp_path), say)
     with pytest.raises(UsageError, match="a shard is of one target"):
-        wheelhouse.build_shard(
-            SETUP, docker(engine), ["debian*"], flow.Options(), say, "1/2", tmp_path
-        )
+        wheels_.build_shard(SETUP, docker(engine), ["debian*"], Options(), say, "1/2", tmp_path)
     with pytest.raises(UsageError, match="6 kernel files cannot make 7 shards"):
-        wheelhouse.cut(SETUP, [ID], 7)
+        wheels_.cut(SETUP, [ID], 7)
     for shard in ("", "2", "0/2", "3/2", "a/b", "1/7", "02/4", "-1/2"):
         with pytest.raises(UsageError, match=r"give it as 2/4|cannot make 7"):
-            wheelhouse.build_shard(
-                SETUP, docker(engine), [ID], flow.Options(), say, shard, tmp_path
-            )
+            wheels_.build_shard(SETUP, docker(engine), [ID], Options(), say, shard, tmp_path)
     with pytest.raises(WheelError, match="its Dockerfile does not compile flash-attn"):
-        wheelhouse.build(forbidding, docker(engine), [ID], options(tmp_path), say)
+        wheels_.build(forbidding, docker(engine), [ID], options(tmp_path), say)
     with pytest.raises(WheelError, match="its Dockerfile does not compile flash-attn"):
-        wheelhouse.build_shard(
-            forbidding, docker(engine), [ID], flow.Options(), say, "1/2", tmp_path
-        )
+        wheels_.build_shard(forbidding, docker(engine), [ID], Options(), say, "1/2", tmp_path)
     assert not engine.baked
 
 
 def test_fetching_takes_what_the_store_has_and_says_what_it_has_not(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     with pytest.raises(WheelError, match="has no flash_attn-") as failed:
-        wheelhouse.fetch(SETUP, [ID], options(tmp_path), tmp_path / "to", lambda _: None)
+        wheels_.fetch(SETUP, [ID], options(tmp_path), tmp_path / "to", lambda _: None)
     assert failed.value.hint == f"imagegen wheel build {ID} --wheels {tmp_path / 'store'}"
     entry = put(tmp_path)
-    (found,) = wheelhouse.fetch(SETUP, [ID], options(tmp_path), tmp_path / "to", lambda _: None)
+    (found,) = wheels_.fetch(SETUP, [ID], options(tmp_path), tmp_path / "to", lambda _: None)
     assert found == tmp_path / "to" / NAME
     assert entry.is_in(found)
 
 
 def test_what_nobody_published_cannot_be_fetched(tmp_path: Path) -> None:
     def fetch(origin: str) -> None:
-        wheelhouse.fetch_published(SETUP, [ID], origin, flow.Options(), tmp_path, lambda _: None)
+        wheels_.fetch_published(SETUP, [ID], origin, Options(), tmp_path, lambda _: None)
 
     with pytest.raises(UsageError, match="--from source: official or third-party"):
         fetch("source")
@@ -343,15 +344,15 @@ def test_what_is_pushed_is_looked_through_first(
             raise WheelError("bad")
         return {}
 
-    monkeypatch.setattr(wheelhouse, "verify", verify)
+    monkeypatch.setattr(wheels_, "verify", verify)
     wheels = [tmp_path / NAME, tmp_path / NAME.replace("sm80", "sm90")]
     for wheel, content in zip(wheels, (b"good", b"bad"), strict=True):
         wheel.write_bytes(content)
     with pytest.raises(WheelError):
-        wheelhouse.push(wheels, options(tmp_path), lambda _: None, force=False)
+        wheels_.push(wheels, options(tmp_path), lambda _: None, force=False)
     assert seen == wheels
     assert not list((tmp_path / "store").glob("*.whl"))
-    (entry,) = wheelhouse.push(wheels[:1], options(tmp_path), lambda _: None, force=False)
+    (entry,) = wheels_.push(wheels[:1], options(tmp_path), lambda _: None, force=False)
     assert entry.is_in(tmp_path / "store" / NAME)
 
 
@@ -369,7 +370,7 @@ def smi(monkeypatch: pytest.MonkeyPatch, *cards: str) -> None:
             raise EngineError("nvidia-smi is not installed")
         return "\n".join(rows)
 
-    monkeypatch.setattr(proc, "run", run)
+    monkeypatch.setattr(process, "run", run)
 
 
 def test_what_is_built_here_is_for_the_cards_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -426,12 +427,12 @@ def test_the_list_names_every_place_of_every_target(
     (other,) = [row for id_, row in rows.items() if id_ != ID]
     assert (other["from"], other["held"], other["url"]) == ("source", None, None)
     for row in rows.values():
-        assert [step["place"] for step in row["places"]] == list(sourcing.NAMES)
+        assert [step["place"] for step in row["places"]] == list(sources.NAMES)
         assert all(step["why"] for step in row["places"])
 
 
 def test_the_list_shows_also_what_comes_from_nowhere(
-    line: Any, forbidding: flow.Setup, capsys: pytest.CaptureFixture[str]
+    line: Any, forbidding: project.Setup, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(forbidding.workspace.folder / "matrix.toml")
     assert line("wheel", "list", ID, "--matrix", file) == 0
@@ -443,7 +444,7 @@ def test_the_plan_holds_every_kernel_once(line: Any, capsys: pytest.CaptureFixtu
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == ["1/4", "2/4", "3/4", "4/4"]
     every = [kernel for row in rows for kernel in row["kernels"]]
-    assert sorted(every) == sorted(sourcing.selection(wheelhouse.kernels(IT)).kernels)
+    assert sorted(every) == sorted(sources.selection(wheels_.kernels(IT)).kernels)
     assert max(row["seconds"] for row in rows) < 2.5 * min(row["seconds"] for row in rows)
     assert line("wheel", "plan", ID, "--shards", "2", "--format", "github") == 0
     matrix = json.loads(capsys.readouterr().out)

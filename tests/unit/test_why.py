@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from packaging.version import Version
 from typer.testing import CliRunner
 
-from imagegen import cli, facts, question, why
+from imagegen.cli import app
+from imagegen.compat import query, why
+from imagegen.compat.facts.rows import CudaFact, exact
+from imagegen.compat.query import CHANGES, OPTIONS, Question, assuming, everything, narrowed
+from imagegen.compat.solver import AXES, COST, Combination, best, first_fine, judged
+from imagegen.compat.sources import Piece, pieces
+from imagegen.compat.why import MACHINE, MOST, Answer, Near
 from imagegen.errors import FactsError, ImagegenError, UsageError
-from imagegen.facts.rows import exact
-from imagegen.model import minor
-from imagegen.pieces import Piece, pieces
-from imagegen.question import CHANGES, OPTIONS, Question, assuming, everything, narrowed
-from imagegen.solve import AXES, COST, Combination, best, first_fine, judged
-from imagegen.why import MACHINE, MOST, Answer, Near
+from imagegen.model.target import minor
 
 from .values import FACTS
 
@@ -548,7 +549,7 @@ def test_only_versions_can_be_allowed() -> None:
     ],
 )
 def test_a_card_is_found_however_it_is_spelled(spelled: str, name: str) -> None:
-    assert question.card(FACTS, spelled).name == name
+    assert query.card(FACTS, spelled).name == name
     assert ask(gpu=spelled, flash_attn="none").found.combination.spelled["gpu"] == name
 
 
@@ -571,7 +572,7 @@ def test_every_name_of_every_card_is_found() -> None:
     for row in FACTS.gpu:
         for name in (row.name, *row.also):
             for spelled in (name, name.lower(), name.replace(" ", "_"), f"NVIDIA {name}"):
-                assert question.card(FACTS, spelled) is row, spelled
+                assert query.card(FACTS, spelled) is row, spelled
 
 
 # --- pieces ---------------------------------------------------------------------------------------
@@ -715,7 +716,7 @@ def test_a_digest_is_given_where_it_is_known() -> None:
     assert pieces(FACTS, made)["nvcc"]["from"] == "the base image"
 
 
-def facts_cuda(version: str) -> facts.CudaFact:
+def facts_cuda(version: str) -> CudaFact:
     return next(row for row in FACTS.cuda if str(row.version) == version)
 
 
@@ -731,7 +732,7 @@ ENVIRONMENT = {
 
 
 def invoke(*words: str) -> Any:
-    return CliRunner().invoke(cli.app, ["why", *words], env=ENVIRONMENT)
+    return CliRunner().invoke(app.app, ["why", *words], env=ENVIRONMENT)
 
 
 IMPOSSIBLE = ("--ubuntu", "24.04", "--cuda", "13.0", "--torch", "2.8", "--python", "3.12")

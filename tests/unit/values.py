@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from imagegen import flow, record
-from imagegen.model import CPU, Built, Check, Image, Layer, Pushed, Report, Status, Target
+from imagegen.matrix import project
+from imagegen.model.image import Built, Image, Layer
+from imagegen.model.pushed import Pushed
+from imagegen.model.report import CPU, Check, Report, Status, of
+from imagegen.model.target import Target
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "dockerfiles/matrix.toml"
-SETUP = flow.setup(FILE)
+SETUP = project.setup(FILE)
 FACTS = SETUP.facts
 WORKSPACE = SETUP.workspace
 MATRIX = WORKSPACE.matrix
@@ -64,7 +67,7 @@ def pushed(target: Target = DEMO, **changes: Any) -> Pushed:
     values: dict[str, Any] = {
         "target": target,
         "key": KEY,
-        "record": record.of(made),
+        "record": of(made),
         "repository": REPOSITORY,
         "digest": digest,
         "refs": (f"{REPOSITORY}:{target.tag}-{digest[7:19]}", f"{REPOSITORY}:{target.tag}"),

@@ -7,10 +7,10 @@ from collections.abc import Hashable, Iterable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from imagegen.model import minor
+from imagegen.model.target import minor
 
 if TYPE_CHECKING:
-    from imagegen.facts import Facts
+    from imagegen.compat.facts.tables import Facts
 
 
 def faults(facts: Facts) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
-from imagegen.model import Host, Kind, Os, Python
+from imagegen.model.target import Host, Kind, Os, Python
 
 
 def _version(value: object) -> object:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from packaging.version import Version
 
-from imagegen.facts.rows import (
+from imagegen.compat.facts.rows import (
     CudaFact,
     FlashAttnFact,
     FlashAttnRelease,
@@ -17,8 +17,7 @@ from imagegen.facts.rows import (
     TorchFact,
     Wheel,
 )
-from imagegen.model import Host, Origin, Python, minor
-from imagegen.rules.reason import (
+from imagegen.compat.rules.reason import (
     CUDA_13,
     Reason,
     capability,
@@ -28,6 +27,7 @@ from imagegen.rules.reason import (
     warn,
     words,
 )
+from imagegen.model.target import Host, Origin, Python, minor
 
 Release = FlashAttnRelease | None
 """Of any generation, or no flash-attn. These rules are about generation 2 only."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from packaging.version import Version
 
-from imagegen.facts.rows import (
+from imagegen.compat.facts.rows import (
     FlashAttnPackageFact,
     FlashAttnRelease,
     GpuFact,
     TorchFact,
     exact,
 )
-from imagegen.model import Origin, Python, minor
-from imagegen.rules.reason import (
+from imagegen.compat.rules.reason import (
     Reason,
     capability,
     impossible,
@@ -21,6 +20,7 @@ from imagegen.rules.reason import (
     warn,
     words,
 )
+from imagegen.model.target import Origin, Python, minor
 
 
 def the_package_comes_as_a_wheel(

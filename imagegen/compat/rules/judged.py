@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 from functools import cache
 
-from imagegen.rules.flash_attn import (
+from imagegen.compat.rules.flash_attn import (
     GIGABYTES_PER_NVCC,
     archs_in,
     best_wheel,
@@ -32,7 +32,7 @@ from imagegen.rules.flash_attn import (
     third_parties_have_the_wheel,
     wheels_of,
 )
-from imagegen.rules.flash_attn_package import (
+from imagegen.compat.rules.flash_attn_package import (
     the_package_comes_as_a_wheel,
     the_package_is_final,
     the_package_is_proven,
@@ -42,8 +42,8 @@ from imagegen.rules.flash_attn_package import (
     the_package_takes_the_python,
     the_package_takes_the_torch,
 )
-from imagegen.rules.known import cuda_is_known, flash_attn_is_known, torch_is_known
-from imagegen.rules.machine import (
+from imagegen.compat.rules.known import cuda_is_known, flash_attn_is_known, torch_is_known
+from imagegen.compat.rules.machine import (
     the_base_image_starts,
     the_driver_came_with_the_cuda,
     the_driver_knows_the_gpu,
@@ -52,7 +52,7 @@ from imagegen.rules.machine import (
     the_host_is_rendered,
     the_python_is_the_distributions,
 )
-from imagegen.rules.nvcc import (
+from imagegen.compat.rules.nvcc import (
     gcc_has_the_standard,
     nvcc_is_in_the_wheels,
     nvcc_is_of_torchs_major,
@@ -63,16 +63,8 @@ from imagegen.rules.nvcc import (
     the_base_image_exists,
     the_wheels_are_the_toolkit_of_torch,
 )
-from imagegen.rules.reason import (
-    CUDA_13,
-    Reason,
-    Rule,
-    Severity,
-    Stage,
-    from_wheels,
-    older,
-)
-from imagegen.rules.torch import (
+from imagegen.compat.rules.reason import CUDA_13, Reason, Rule, Severity, Stage, from_wheels, older
+from imagegen.compat.rules.torch import (
     torch_has_code_for_the_gpu,
     torch_has_the_python,
     torch_is_built_for_the_cuda,

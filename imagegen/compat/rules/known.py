@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from imagegen.facts.rows import CudaFact, FlashAttnRelease, Sourced, TorchFact
-from imagegen.rules.reason import Reason, unverified
+from imagegen.compat.facts.rows import CudaFact, FlashAttnRelease, Sourced, TorchFact
+from imagegen.compat.rules.reason import Reason, unverified
 
 
 def torch_is_known(torch: TorchFact) -> Reason | None:

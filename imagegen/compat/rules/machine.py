@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from packaging.version import Version
 
-from imagegen.facts.rows import CudaFact, GpuFact, OsFact, TorchFact
-from imagegen.model import Host, Kind, Python, driver_text, minor
-from imagegen.rules.reason import (
-    Reason,
-    from_wheels,
-    impossible,
-    older,
-    unverified,
-    warn,
-)
+from imagegen.compat.facts.rows import CudaFact, GpuFact, OsFact, TorchFact
+from imagegen.compat.rules.reason import Reason, from_wheels, impossible, older, unverified, warn
+from imagegen.model.target import Host, Kind, Python, driver_text, minor
 
 GATED_FROM = Version("12.6")
 """From here on the nvidia/cuda images' NVIDIA_REQUIRE_CUDA exempts no GeForce card; those of 12.4

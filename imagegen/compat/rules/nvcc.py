@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from packaging.version import Version
 
-from imagegen.facts.rows import CudaFact, GpuFact, OsFact, TorchFact
-from imagegen.model import Kind, minor
-from imagegen.rules.reason import (
+from imagegen.compat.facts.rows import CudaFact, GpuFact, OsFact, TorchFact
+from imagegen.compat.rules.reason import (
     CUDA_13,
     Reason,
     capability,
@@ -17,6 +16,7 @@ from imagegen.rules.reason import (
     warn,
     words,
 )
+from imagegen.model.target import Kind, minor
 
 LISTS = "cog's list of Docker Hub tags (2026-05-07); public Dockerfiles (2026-11-21)"
 

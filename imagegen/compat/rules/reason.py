@@ -8,8 +8,8 @@ from typing import Literal
 
 from packaging.version import Version
 
-from imagegen.facts.rows import CudaFact, Sourced
-from imagegen.model import Kind
+from imagegen.compat.facts.rows import CudaFact, Sourced
+from imagegen.model.target import Kind
 
 Severity = Literal["impossible", "unverified", "warn"]
 

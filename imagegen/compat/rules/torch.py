@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from packaging.version import Version
 
-from imagegen.facts.rows import GpuFact, TorchFact
-from imagegen.model import Host, Python
-from imagegen.rules.reason import Reason, capability, impossible, missing, unverified, words
+from imagegen.compat.facts.rows import GpuFact, TorchFact
+from imagegen.compat.rules.reason import Reason, capability, impossible, missing, unverified, words
+from imagegen.model.target import Host, Python
 
 
 def torch_is_built_for_the_cuda(torch: TorchFact, index: Version, host: Host) -> Reason | None:

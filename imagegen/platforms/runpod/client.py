@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from imagegen.errors import PlatformError
-from imagegen.pods import Spec
-from imagegen.pods.api import Api, Refused, Unanswered
-from imagegen.pods.change import Change, Edit, change, differing
-from imagegen.proc import Say
+from imagegen.platforms.api import Api, Platform, Refused, Unanswered
+from imagegen.platforms.apply import Row
+from imagegen.platforms.diff import Change, Edit, change, differing
+from imagegen.platforms.spec import Spec
+from imagegen.util.process import Say
 
-Row = Mapping[str, object]
 Found = TypeVar("Found")
 
 ROUNDS = 3
@@ -319,3 +319,17 @@ def in_graphql(spec: Spec) -> dict[str, object]:
         **spec.second,
     }
     return found | ({"containerRegistryAuthId": body["registry"]} if "registry" in body else {})
+
+
+RUNPOD = Platform(
+    name="RunPod",
+    address="https://api.runpod.io",
+    variable="RUNPOD_API_URL",
+    key_variable="RUNPOD_API_KEY",
+    hints={
+        401: "RUNPOD_API_KEY is not a key that it knows: the console's settings have a new one",
+        403: "the key may not write templates: give it that permission, or take another key",
+        404: "it was deleted meanwhile, or is another account's: run the command again",
+        422: "the platform's schema has changed, or a field is wrong: it names which",
+    },
+)

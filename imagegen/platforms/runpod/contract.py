@@ -9,13 +9,15 @@ import shlex
 import time
 from contextlib import suppress
 
-from imagegen.checks.both import works_on_its_gpu
-from imagegen.checks.contract import JUPYTER, NASTY, SSH, Failed, Pod, Trial, need, same
+from imagegen.checks.contract import NASTY, Suite, Trial
 from imagegen.checks.jupyter import Browser
-from imagegen.checks.runpod_image import SUITE
-from imagegen.engine.pods import Start, Volume
+from imagegen.checks.pod import JUPYTER, SSH, Failed, Pod, need, same
+from imagegen.checks.shared import works_on_its_gpu
+from imagegen.engine.container import Start, Volume
+from imagegen.platforms.runpod.contract_image import IMAGE
 
-__all__ = ["SUITE"]
+SUITE = Suite("runpod")
+SUITE.update(IMAGE)
 
 HOST = "x-8888.proxy.runpod.net"
 PROXY = f"https://{HOST}"

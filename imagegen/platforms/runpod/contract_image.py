@@ -1,4 +1,4 @@
-"""R1-R20, first part: what can be said of an image without a pod; runpod.py has the others."""
+"""R1-R20, first part: what can be said of an image without a pod; contract.py has the others."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 
 from packaging.version import Version
 
-from imagegen.checks.both import amd64, gate, of_one_major, tag
-from imagegen.checks.contract import Skip, Suite, Trial, need, same
+from imagegen.checks.contract import Suite, Trial
+from imagegen.checks.pod import Skip, need, same
+from imagegen.checks.shared import amd64, gate, of_one_major, tag
 
-__all__ = ["LAYER", "SUITE", "Said", "differences", "inventory", "said_by_label", "said_by_tag"]
-
-SUITE = Suite("runpod")
+IMAGE = Suite("runpod")
 
 LAYER = 4e9
 """Compressed bytes of a layer above which registries begin to fail (goharbor/harbor#17908)."""
@@ -158,12 +157,12 @@ def differences(said: Said, found: Mapping[str, Any]) -> list[str]:
 # --- the checks -----------------------------------------------------------------------------------
 
 
-@SUITE.clause("an image for another processor, which no host of RunPod runs")
+@IMAGE.clause("an image for another processor, which no host of RunPod runs")
 def R1_architecture_is_amd64(trial: Trial) -> str:
     return amd64(trial)
 
 
-@SUITE.clause("an ENTRYPOINT that swallows the start command (dstackai/dstack#1133)")
+@IMAGE.clause("an ENTRYPOINT that swallows the start command (dstackai/dstack#1133)")
 def R2_entrypoint_runs_the_command(trial: Trial) -> str:
     entrypoint, command = (trial.config["Config"].get(key) for key in ("Entrypoint", "Cmd"))
     need(command, "CMD: expected a command to run when no other is given, found none")
@@ -173,7 +172,7 @@ def R2_entrypoint_runs_the_command(trial: Trial) -> str:
     return f"ENTRYPOINT {entrypoint or 'none'}, CMD {command}"
 
 
-@SUITE.clause("a user who may not install packages; the platform's terminal and keys are root's")
+@IMAGE.clause("a user who may not install packages; the platform's terminal and keys are root's")
 def R4_runs_as_root(trial: Trial) -> str:
     user = str(trial.config["Config"].get("User") or "")
     need(user.partition(":")[0] in {"", "root", "0"}, f"USER: expected root, found {user}")
@@ -181,7 +180,7 @@ def R4_runs_as_root(trial: Trial) -> str:
     return f"USER {user or 'not set'}, id 0"
 
 
-@SUITE.clause(
+@IMAGE.clause(
     "tags that say one version over another's content (runpod/containers#114)", timeout=150
 )
 def R13_tag_and_label_tell_the_truth(trial: Trial) -> str:
@@ -204,7 +203,7 @@ def R13_tag_and_label_tell_the_truth(trial: Trial) -> str:
     )
 
 
-@SUITE.clause(
+@IMAGE.clause(
     "a gate of the driver below what torch needs (artokun/comfyui-mcp#118), or none at all",
     timeout=150,
 )
@@ -224,7 +223,7 @@ def R14_minimum_cuda_is_declared(trial: Trial) -> str:
     return f"cuda>={lowest}, for CUDA {newest}"
 
 
-@SUITE.clause(
+@IMAGE.clause(
     "`no kernel image is available` on the rented GPU (runpod/containers#114)", timeout=150
 )
 def R15_kernels_cover_the_gpus(trial: Trial) -> str:
@@ -241,7 +240,7 @@ def R15_kernels_cover_the_gpus(trial: Trial) -> str:
     return f"machine code for sm {has}"
 
 
-@SUITE.clause(
+@IMAGE.clause(
     "layers that break registries, and disks that do not hold the image (comfyui-mcp#2014)"
 )
 def R17_size_is_known(trial: Trial) -> str:

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from imagegen.errors import PlatformError
-from imagegen.pods import Spec
-from imagegen.pods.api import Api, Refused, Unanswered
-from imagegen.pods.change import Change, change
-from imagegen.pods.ledger import Entry, Ledger
-from imagegen.proc import Say
+from imagegen.platforms.api import Api, Platform, Refused, Unanswered
+from imagegen.platforms.diff import Change, change
+from imagegen.platforms.ledger import Entry, Ledger
+from imagegen.platforms.spec import Spec
+from imagegen.util.process import Say
 
 PATH = "/api/v0/template/"
 Row = Mapping[str, object]
@@ -202,3 +202,16 @@ def _noticed(current: Entry | None, rows: Mapping[str, Row]) -> tuple[str, ...]:
     if row["hash_id"] != current.hash_id:
         notes.append(f"{current.id} was edited by hand, which ended its link {current.link}")
     return tuple(notes)
+
+
+VAST = Platform(
+    name="vast.ai",
+    address="https://console.vast.ai",
+    variable="VAST_API_URL",
+    key_variable="VAST_API_KEY",
+    hints={
+        401: "VAST_API_KEY is not a key that it knows, or the account has two-factor login and "
+        "wants `vastai tfa login` first",
+        403: "the key lacks a permission: templates need user_read and user_write",
+    },
+)

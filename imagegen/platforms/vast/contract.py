@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import time
 
-from imagegen.checks.both import works_on_its_gpu
-from imagegen.checks.contract import SSH, Pod, Skip, Suite, Trial, need, same
-from imagegen.checks.vast_image import IMAGE
-from imagegen.checks.vast_pods import (
+from imagegen.checks.contract import Suite, Trial
+from imagegen.checks.pod import SSH, Pod, Skip, need, same
+from imagegen.checks.shared import works_on_its_gpu
+from imagegen.platforms.vast.contract_image import IMAGE
+from imagegen.platforms.vast.contract_pods import (
     DONE,
     LIMIT,
     ONSTART,

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 from packaging.version import Version
 
-from imagegen.checks.both import amd64, gate, of_one_major, tag
-from imagegen.checks.contract import Failed, Skip, Suite, Trial, need, same
+from imagegen.checks.contract import Suite, Trial
+from imagegen.checks.pod import Failed, Skip, need, same
+from imagegen.checks.shared import amd64, gate, of_one_major, tag
 
 IMAGE = Suite("vast")
 

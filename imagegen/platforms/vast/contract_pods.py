@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from imagegen.checks.contract import JUPYTER, NASTY, SSH, Pod, Trial, same
+from imagegen.checks.contract import NASTY, Trial
+from imagegen.checks.pod import JUPYTER, SSH, Pod, same
 
 LAUNCH = Path(__file__).with_name("launch")
 OTHER, BOTH = "# --- in the other mode ---\n", "# --- in both modes ---\n"
@@ -34,7 +35,7 @@ def launched(
     trial: Trial, name: str, *, jupyter: bool = False, network: str = "bridge", **how: Any
 ) -> Pod:
     """A pod in which the launch script takes the place of what the image would start."""
-    from imagegen.engine.pods import Start
+    from imagegen.engine.container import Start
 
     env = {
         "CONTAINER_ID": "1",
@@ -78,7 +79,7 @@ def onstart_alone(trial: Trial) -> Pod:
     With a Jupyter asked for, so that there is something that could start twice or hold on to the
     caller's output; and without a /workspace, which plain images do not have.
     """
-    from imagegen.engine.pods import Start
+    from imagegen.engine.container import Start
 
     run = f"timeout {LIMIT} bash -o pipefail -c 'bash {ONSTART} 2>&1 | cat >&2'"
     start = Start(
@@ -93,7 +94,7 @@ def onstart_alone(trial: Trial) -> Pod:
 
 def _own(trial: Trial, name: str, **env: str) -> Pod:
     """A pod in args mode: the image's own start."""
-    from imagegen.engine.pods import Start
+    from imagegen.engine.container import Start
 
     return trial.pod(name, Start(env=env, ports=(SSH, JUPYTER)))
 

@@ -8,14 +8,15 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagegen import bake
-from imagegen.base import Base
+from imagegen.build import bake
+from imagegen.build.base import Base
 from imagegen.errors import EngineError, RegistryError
-from imagegen.plan import context_image
-from imagegen.proc import Say
+from imagegen.net import settings
+from imagegen.util.files import context_image
+from imagegen.util.process import Say
 
 if TYPE_CHECKING:
-    from imagegen.engine import Docker
+    from imagegen.engine.docker import Docker
 
 NAME = "imagegen-registry"
 PORT = 5000
@@ -29,7 +30,7 @@ def image(base: Base) -> str:
     return f"imagegen/registry:{base.reference.rpartition(':')[2]}"
 
 
-def build(engine: Docker, base: Base, network: bake.Network, say: Say) -> str:
+def build(engine: Docker, base: Base, network: settings.Network, say: Say) -> str:
     """Build the registry's image on a bootstrapped base; returns its local name."""
     name = image(base)
     held = engine.local(name)
@@ -39,7 +40,7 @@ def build(engine: Docker, base: Base, network: bake.Network, say: Say) -> str:
     return name
 
 
-def start(engine: Docker, base: Base, network: bake.Network, say: Say) -> str:
+def start(engine: Docker, base: Base, network: settings.Network, say: Say) -> str:
     """Have the registry run; returns ``127.0.0.1:PORT``. What it holds stays in a volume.
 
     Raises:
@@ -64,12 +65,12 @@ def start(engine: Docker, base: Base, network: bake.Network, say: Say) -> str:
     )
 
 
-def _document(name: str, base: Base, network: bake.Network) -> dict[str, object]:
+def _document(name: str, base: Base, network: settings.Network) -> dict[str, object]:
     secrets = bake.secrets(network)
     return {
         "target": {
             "default": {
-                "context": str(Path(str(resources.files("imagegen"))) / "registry"),
+                "context": str(Path(str(resources.files("imagegen.publish.local_registry")))),
                 "contexts": {"image": str(context_image())},
                 "args": {"BASE": base.reference},
                 "labels": {"imagegen.base": base.digest},

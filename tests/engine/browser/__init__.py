@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import requests
 
-from imagegen.proc import run
+from imagegen.util.process import run
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""Image -> Built: bases, the bake definition, and the run of BuildKit."""

@@ -1,0 +1,1 @@
+"""What each command does: a project in, values out. A module is a command."""

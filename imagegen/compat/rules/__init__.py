@@ -1,0 +1,1 @@
+"""The knowledge: one small function for each fact, whose parameters name its axes."""

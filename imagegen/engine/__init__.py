@@ -1,0 +1,1 @@
+"""Docker: the only package that builds, runs and pushes."""

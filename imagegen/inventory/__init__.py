@@ -1,0 +1,1 @@
+"""What is inside an image: its layers, packages, files, and their sizes."""

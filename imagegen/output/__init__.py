@@ -1,0 +1,1 @@
+"""The only printer: tables, JSON, JUnit, GitHub summaries."""

@@ -1,0 +1,57 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from imagegen.output.console import Format, show, table
+from imagegen.output.images import _largest, _layer_row, _pushed, _sizes
+
+if TYPE_CHECKING:
+    from imagegen.commands.demo import Demo
+    from imagegen.doctor.model import Finding, Fixed
+
+
+def demo(made: Demo, templates: Mapping[str, object], fmt: Format) -> None:
+    """The demo's summary: templates, seconds for each step, sizes, largest layers."""
+    one = made.pushed
+    if fmt == "json":
+        steps = [{"step": n, "seconds": round(s, 1), "why": w} for n, s, w in made.steps]
+        show({"steps": steps, "undo": made.undo, "templates": templates, **_pushed(one)})
+        return
+    for platform, template in templates.items():
+        print(f"\n{platform} template:")
+        show(template)
+    print()
+    total = ("total", f"{sum(seconds for _, seconds, _ in made.steps):.1f}", "")
+    rows = [(name, f"{seconds:.1f}", why) for name, seconds, why in made.steps]
+    print(table(("STEP", "SECONDS", ""), [*rows, total]))
+    print(f"\n{_sizes(one)}; the largest layers:")
+    print(table(("SIZE", "MADE BY"), map(_layer_row, _largest(one.layers))))
+    id_ = one.target.id
+    print(f"\ntested and pushed: {one.pinned}")
+    print("Only this machine can pull that. For pods, push the same image where they reach it:")
+    print(f"  imagegen push {id_} --base bootstrap --repository ghcr.io/YOU/finetune")
+    print(f"try it: docker run --rm -it {made.ref} bash")
+    if made.undo:
+        print("\nto undo all of it:\n" + "\n".join(f"  {line}" for line in made.undo))
+
+
+def findings(found: Sequence[Finding], fmt: Format) -> None:
+    """What doctor saw."""
+    if fmt == "json":
+        show([{"name": f.name, "ok": f.ok, "detail": f.detail, "fix": f.fix} for f in found])
+        return
+    rows = (("ok" if f.ok else "MISSING", f.name, f.detail, f.fix) for f in found)
+    print(table(("", "WHAT", "FOUND", "FIX"), rows))
+
+
+def fixed(done: Fixed, fmt: Format) -> None:
+    """What doctor did, and how to undo it."""
+    if fmt == "json":
+        show({"did": list(done.did), "undo": list(done.undo)})
+        return
+    print("\n".join(done.did) or "nothing to do")
+    if done.undo:
+        print("to undo:\n" + "\n".join(f"  {line}" for line in done.undo))

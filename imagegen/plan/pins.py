@@ -1,0 +1,156 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+from packaging.version import Version
+
+from imagegen.compat.facts.rows import FlashAttnPackageFact
+from imagegen.errors import FactsError, StaleFiles
+from imagegen.matrix.config import Workspace
+from imagegen.matrix.resolve import Candidate, Resolution, lockable
+from imagegen.model.target import Target, cuda_word, minor
+
+TOOLKIT_EXTRAS = "nvcc,nvvm,crt,cudart,cccl,curand"
+"""All of them must be named: ``nvcc`` alone brings the newest nvvm and crt, which do not fit; and
+curand, whose header extensions include, torch 2.15 no longer asks for."""
+
+
+ASKED = "requirements.in"
+"""The file of a lock that holds what was asked for, so that a package added later is noticed."""
+
+
+PARTS = ("tools", "nvcc", "cuda", "torch", "build", "apps")
+"""The files of a lock, one for each install step of a Dockerfile."""
+
+
+PACKAGE = "flash_attn_4"
+"""The file of a lock for FlashAttention-4 and what it asks for: only where a target has it."""
+
+
+def for_the_torch(target: Target) -> tuple[str, ...]:
+    """torch and its partner, exactly."""
+    return (f"torch=={target.torch}", f"torchvision=={target.torchvision}")
+
+
+def asked(target: Target) -> tuple[str, ...]:
+    """What a lock for the target is asked for."""
+    return (*for_the_torch(target), *sorted(target.packages))
+
+
+def lock_name(torch: Version, cuda: Version, python: Version) -> str:
+    """The folder of a lock: ``torch2.11.0-cu130-py3.11``."""
+    return f"torch{torch}-{cuda_word(cuda)}-py{minor(python)}"
+
+
+def lock_of(it: Candidate) -> str:
+    """The folder of its lock, which may not be there."""
+    return lock_name(it.torch.version, it.cuda.version, it.python.version)
+
+
+def package(it: Candidate) -> str:
+    """What its lock is asked for in the part ``PACKAGE``; empty for nothing."""
+    found = it.flash_attn
+    if isinstance(found, FlashAttnPackageFact) and found.on_pypi and lockable(it):
+        return found.requirement(it.index)
+    return ""
+
+
+def packages(resolution: Resolution) -> dict[str, str]:
+    """The folder of each lock that has a part ``PACKAGE`` -> what that is asked for.
+
+    Raises:
+        FactsError: two targets of one lock ask for different releases.
+    """
+    found: dict[str, str] = {}
+    for it in resolution.combinations:
+        if (wanted := package(it)) and found.setdefault(lock_of(it), wanted) != wanted:
+            raise FactsError(f"{lock_of(it)}: one lock holds {wanted} or {found[lock_of(it)]}")
+    return found
+
+
+def unlocked(it: Candidate, workspace: Workspace) -> tuple[str, ...]:
+    """What of the target is named by version or tag only: base, torch, flash_attn, or nothing."""
+    base, own = it.base or it.os, (workspace.locks / lock_of(it)).is_dir()
+    by_version = {
+        "base": not base.digest,
+        "torch": not own,
+        "flash_attn": _flash_attn_from(it, own=own) in ("pypi", "index"),
+    }
+    return tuple(what for what, is_so in by_version.items() if is_so)
+
+
+def _flash_attn_from(
+    it: Candidate, *, own: bool
+) -> Literal["source", "lock", "pypi", "index", "nowhere"]:
+    if not isinstance(it.flash_attn, FlashAttnPackageFact):
+        return "source" if it.flash_attn else "nowhere"
+    if not it.flash_attn.on_pypi:
+        return "index"
+    return "lock" if own else "pypi"
+
+
+def _why_unlocked(it: Candidate, what: str) -> str:
+    if what == "base":
+        return "no digest of it is named by two public files, and no registry was asked"
+    if what == "flash_attn" and isinstance(it.flash_attn, FlashAttnPackageFact):
+        name = f"{it.flash_attn.name} {it.flash_attn.version}"
+        if not it.flash_attn.on_pypi:
+            return f"{name} is on PyTorch's own index, and not on PyPI"
+        return f"{name} is locked together with torch only"
+    if lockable(it) or it.torch.assumed:
+        return "there is no lock of it here; imagegen lock makes one of what is on PyPI"
+    return (
+        f"torch {it.torch.version} for CUDA {it.index} is on PyTorch's own index, and not on PyPI"
+    )
+
+
+def _locked(locks: Path, own: str, tools: str, flash_attn: str) -> dict[str, tuple[str, str]]:
+    """Install step -> its lock file and that file's sha256; the target's own lock where it is.
+
+    Raises:
+        StaleFiles: the lock has no part for FlashAttention-4.
+    """
+    steps = [part for part in PARTS if own or part in ("tools", "build", "apps")]
+    if flash_attn != "source":
+        steps.remove("build")
+    if flash_attn == "lock":
+        steps.append(PACKAGE)
+    files = {part: locks / (own or tools) / f"{part}.txt" for part in steps}
+    if flash_attn == "lock" and not files[PACKAGE].is_file():
+        raise StaleFiles(f"{files[PACKAGE]}: missing", hint="imagegen lock")
+    return {part: (f"locks/{own or tools}/{part}.txt", _sha256(f)) for part, f in files.items()}
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _tools_lock(target: Target, resolution: Resolution, workspace: Workspace) -> str:
+    """The lock of the target, or else of the newest torch for the same Python.
+
+    Raises:
+        FactsError: there is none. StaleFiles: it was made for other packages.
+    """
+    same = [it for it in resolution.combinations if it.python.version == target.python]
+    same.sort(key=lambda it: (it.torch.version == target.torch, it.torch.version), reverse=True)
+    again = (
+        f"imagegen lock --matrix {workspace.folder / 'matrix.toml'} '*py{minor(target.python)}*'"
+    )
+    for it in same:
+        name = lock_name(it.torch.version, it.cuda.version, it.python.version)
+        if (file := workspace.locks / name / ASKED).is_file():
+            missing = set(target.packages) ^ set(file.read_text().split("\n")[2:-1])
+            if missing:
+                raise StaleFiles(
+                    f"{file} and the matrix differ in {', '.join(sorted(missing))}", hint=again
+                )
+            return name
+    raise FactsError(
+        f"{target.id}: no lock for Python {minor(target.python)} in {workspace.locks}; one torch "
+        "of that Python must be on PyPI (--excluded shows which are left out)",
+        hint=again,
+    )

@@ -1,0 +1,1 @@
+"""RunPod: its contract, its templates, its API."""

@@ -1,0 +1,1 @@
+"""vast.ai: its contract, its templates, its API."""

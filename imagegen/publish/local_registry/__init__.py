@@ -1,0 +1,1 @@
+"""A registry on this machine, from the distribution's own package."""
