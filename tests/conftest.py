@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, settings
 
 from imagegen.engine.docker import Docker
 from imagegen.errors import EngineError
+from tests.support.logs import listening
 
 ENGINE_FIXTURES = frozenset({"engine", "registry", "base", "demo"})
 
@@ -130,6 +131,16 @@ def no_outside_world(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
     finally:
         _refused, _loopback = before
+
+
+# --- what is logged -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """The lines that a person watching would see, as they come."""
+    with listening() as lines:
+        yield lines
 
 
 # --- the engine -----------------------------------------------------------------------------------

@@ -30,9 +30,9 @@ def registry_image() -> str:
     here, _ = base.host_os(Path("/etc/os-release").read_text())
     os_ = next(row.os for row in setup.facts.os if row.os.name == here)
     engine = Docker.connect()
-    made = base.bootstrap(os_, files.cache(), tell)
+    made = base.bootstrap(os_, files.cache())
     engine.load(made.archive, made.reference, made.digest)
-    return server.build(engine, made, settings.Network(), tell)
+    return server.build(engine, made, settings.Network())
 
 
 def tell(line: str) -> None:
@@ -68,7 +68,7 @@ def main() -> None:
     for scenario in EVERY:
         if not given.only or scenario.name in given.only:
             runs = range(given.first, given.first + given.runs)
-            rows.append(play(scenario, image, given.seed, runs, tell))
+            rows.append(play(scenario, image, given.seed, runs))
     if given.format == "json":
         print(json.dumps([asdict(row) for row in rows], indent=1))
     else:

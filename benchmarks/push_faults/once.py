@@ -52,7 +52,7 @@ def main() -> None:
     """Push, say what is done, and exit with 1 where something failed."""
     patience = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
     for module in (push, http):
-        setattr(module, "PAUSES", tuple(pause * patience for pause in module.PAUSES))  # noqa: B010
+        setattr(module, "PAUSES", tuple(pause * patience for pause in module.PAUSES))
     targets = {target.id: target for target in project.setup(MATRIX).resolution.targets}
     rows = json.loads(Path(sys.argv[1]).read_text())
     parcels = [parcel(row, targets[row["target"]]) for row in rows]
@@ -63,7 +63,7 @@ def main() -> None:
         print(f"{time.monotonic() - start:7.2f} {line}", flush=True)
 
     say("begun")
-    done = push.push(engine, parcels, say)
+    done = push.push(engine, parcels)
     say(f"pushed {len(done.pushed)}")
     raise SystemExit(1 if done.failed else 0)
 

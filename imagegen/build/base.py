@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -21,7 +22,9 @@ from imagegen.compat.query import CODENAMES
 from imagegen.errors import EngineError
 from imagegen.model.target import Os
 from imagegen.util import process
-from imagegen.util.process import Say
+
+log = logging.getLogger(__name__)
+
 
 EPOCH = "1700000000"
 """SOURCE_DATE_EPOCH: every file's newest time. Any fixed instant gives the same digest twice."""
@@ -97,7 +100,7 @@ def release_of(os: Os, os_release: str) -> str:
     return names[os.name]
 
 
-def bootstrap(os: Os, cache: Path, say: Say, *, fresh: bool = False) -> Base:
+def bootstrap(os: Os, cache: Path, *, fresh: bool = False) -> Base:
     """Make the base of ``os``, or reuse the one in ``cache``; same packages, same digest.
 
     Raises:
@@ -114,12 +117,12 @@ def bootstrap(os: Os, cache: Path, say: Say, *, fresh: bool = False) -> Base:
             note.unlink(missing_ok=True)
             with tempfile.TemporaryDirectory(dir=folder) as work:
                 rootfs = Path(work) / "rootfs.tar"
-                _mmdebstrap(codename, rootfs, say)
+                _mmdebstrap(codename, rootfs)
                 digest = oci_archive(rootfs, Path(work) / "oci.tar", _config(os), reference(os))
                 (Path(work) / "oci.tar").replace(archive)
             note.write_text(json.dumps({"digest": digest}))
         else:
-            say(f"base {os.name}: reusing {archive} (--fresh-base makes a new one)")
+            log.info(f"base {os.name}: reusing {archive} (--fresh-base makes a new one)")
     return Base(archive=archive, reference=reference(os), digest=known_digest(os, cache))
 
 
@@ -134,7 +137,7 @@ def reference(os: Os) -> str:
     return f"imagegen/base:{os.name}"
 
 
-def _mmdebstrap(codename: str, rootfs: Path, say: Say) -> None:
+def _mmdebstrap(codename: str, rootfs: Path) -> None:
     targets = process.run("apt-get", "indextargets", "--format", INDEX_TARGETS, timeout=60)
     lines = sources(codename, targets)
     listing = rootfs.with_name("sources.list")
@@ -149,7 +152,6 @@ def _mmdebstrap(codename: str, rootfs: Path, say: Say) -> None:
         codename,
         rootfs,
         listing,
-        say=say,
         doing=f"bootstrapping {codename}",
         env={"SOURCE_DATE_EPOCH": EPOCH},
     )

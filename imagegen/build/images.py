@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,11 +30,12 @@ from imagegen.plan import image as image_
 from imagegen.plan import recipe as recipe_
 from imagegen.util import files, process
 from imagegen.util.files import cache
-from imagegen.util.process import Say
 
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
     from imagegen.wheels.supply import Supply
+
+log = logging.getLogger(__name__)
 
 
 DISK_FIRST, DISK_NEXT = 25 * 10**9, 14 * 10**9
@@ -45,7 +47,10 @@ target shares some. Measured for the demo target: see benchmarks/."""
 
 
 def images(
-    it: Setup, engine: Docker | None, select: Sequence[str], options: Options, say: Say
+    project: Setup,
+    engine: Docker | None,
+    select: Sequence[str],
+    options: Options,
 ) -> tuple[Image, ...]:
     """The images of the selected targets. With an engine, bootstrapped bases are made and loaded.
 
@@ -53,24 +58,24 @@ def images(
         StaleFiles: a Dockerfile on disk is not what the matrix renders to.
     """
     made = []
-    wheels, revision = supply(it, options), source_revision(it.workspace.folder)
+    wheels, revision = supply(project, options), source_revision(project.workspace.folder)
     bases: dict[Os, tuple[str, str]] = {}
-    for combination in it.resolution.select(select):
+    for combination in project.resolution.select(select):
         held, where = wheels.of(combination)
-        recipe = recipe_.recipe(combination, it.resolution, it.workspace)
+        recipe = recipe_.recipe(combination, project.resolution, project.workspace)
         rendered = dockerfile.files(recipe)
-        if stale := dockerfile.drift(it.workspace.folder, rendered):
+        if stale := dockerfile.drift(project.workspace.folder, rendered):
             raise StaleFiles(f"{stale[0]} is not what the matrix says", hint="imagegen render")
         override = digest = ""
         if options.base == "bootstrap":
             os_ = combination.os.os
             if combination.base or os_ not in bases:
-                bases[os_] = _bootstrapped(combination, engine, options, say)
+                bases[os_] = _bootstrapped(combination, engine, options)
             override, digest = bases[os_]
         image = image_.image(
             recipe,
             rendered,
-            it.workspace,
+            project.workspace,
             compression=options.compression,
             revision=revision,
             base_override=override,
@@ -79,7 +84,7 @@ def images(
             notes=_notes(recipe.target, where, options.jobs),
         )
         if held and engine and not engine.local(image.ref):
-            wheels.fetch(held, say)
+            wheels.fetch(held)
         made.append(image)
     return tuple(made)
 
@@ -101,7 +106,9 @@ def _notes(target: Target, where: Sourced | None, jobs: int) -> tuple[str, ...]:
 
 
 def _bootstrapped(
-    combination: resolve.Candidate, engine: Docker | None, options: Options, say: Say
+    combination: resolve.Candidate,
+    engine: Docker | None,
+    options: Options,
 ) -> tuple[str, str]:
     if combination.base:
         raise UsageError(
@@ -111,13 +118,13 @@ def _bootstrapped(
     os_ = combination.os.os
     if engine is None:
         return reference(os_), known_digest(os_, cache())
-    made = bootstrap(os_, cache(), say, fresh=options.fresh_base)
+    made = bootstrap(os_, cache(), fresh=options.fresh_base)
     engine.load(made.archive, made.reference, made.digest)
     return made.reference, made.digest
 
 
 def document(
-    it: Setup,
+    project: Setup,
     chosen: Sequence[Image],
     options: Options,
     compiling: bake.Compiling | None = None,
@@ -128,7 +135,7 @@ def document(
     given = {image.key: cache() / "wheels" / image.given for image in chosen if image.given}
     return bake.document(
         chosen,
-        it.workspace.folder.absolute(),
+        project.workspace.folder.absolute(),
         files.context_image(),
         options.network,
         compiling or bake.Compiling(given=given, jobs=options.jobs),
@@ -138,17 +145,16 @@ def document(
 
 
 def baked(
-    it: Setup,
+    project: Setup,
     engine: Docker,
     group: Sequence[Image],
     options: Options,
-    say: Say,
     compiling: bake.Compiling | None = None,
 ) -> float:
     """Run bake for the images once; returns seconds."""
     start = time.monotonic()
     texts = _texts(options, compiling)
-    engine.bake(document(it, group, options, compiling), texts, say, builder=options.builder)
+    engine.bake(document(project, group, options, compiling), texts, builder=options.builder)
     return time.monotonic() - start
 
 
@@ -156,21 +162,21 @@ def _texts(options: Options, compiling: bake.Compiling | None = None) -> dict[st
     return options.network.secrets | (compiling or bake.Compiling(jobs=options.jobs)).secrets
 
 
-def supply(it: Setup, options: Options) -> Supply:
+def supply(project: Setup, options: Options) -> Supply:
     """Where flash-attn's wheels come from."""
     from imagegen.wheels.store import open_store
     from imagegen.wheels.supply import Supply
 
     return Supply(
         folder=cache() / "wheels",
-        pins=it.workspace.pins,
+        pins=project.workspace.pins,
         store=open_store(options.wheels, ca=options.network.ca) if options.wheels else None,
         no_source=options.no_source,
     )
 
 
 def build(
-    it: Setup, engine: Docker, select: Sequence[str], options: Options, say: Say
+    project: Setup, engine: Docker, select: Sequence[str], options: Options
 ) -> tuple[Built, ...]:
     """Build the selected targets; those whose key the engine already has are done.
 
@@ -178,8 +184,8 @@ def build(
         BuildError: what failed; with ``keep_going``, after everything else was built; or what
             was built and is larger than its budget.
     """
-    chosen = images(it, engine, select, options, say)
-    made, failed = build_images(it, engine, chosen, options, say)
+    chosen = images(project, engine, select, options)
+    made, failed = build_images(project, engine, chosen, options)
     if failed:
         words = "\n\n".join(f"{name}: {error}" for name, error in failed.items())
         raise BuildError(f"{len(failed)} of {len(chosen)} failed\n{words}")
@@ -187,7 +193,10 @@ def build(
 
 
 def build_images(
-    it: Setup, engine: Docker, chosen: Sequence[Image], options: Options, say: Say
+    project: Setup,
+    engine: Docker,
+    chosen: Sequence[Image],
+    options: Options,
 ) -> tuple[tuple[Built, ...], dict[str, BuildError]]:
     """Build images; returns those that are there, and with ``keep_going`` the errors by target id.
 
@@ -199,23 +208,22 @@ def build_images(
     engine.need_disk(DISK_FIRST * bool(todo) + DISK_NEXT * max(0, len(todo) - 1))
     for image in todo:
         for line in image.notes:
-            say(f"{image.target.id}: {line}")
-    seconds, failed = _bake(it, engine, todo, options, say)
+            log.info(f"{image.target.id}: {line}")
+    seconds, failed = _bake(project, engine, todo, options)
     made = tuple(
         _built(engine, image, seconds.get(image.key, 0.0), cached=image.key in held)
         for image in chosen
         if image.target.id not in failed
     )
-    kept = tuple(one for one in made if _fits(it, engine, one, options, say, failed))
+    kept = tuple(one for one in made if _fits(project, engine, one, options, failed))
     return kept, failed
 
 
 def _fits(
-    it: Setup,
+    project: Setup,
     engine: Docker,
     built: Built,
     options: Options,
-    say: Say,
     failed: dict[str, BuildError],
 ) -> bool:
     """Whether an image is within its profile's budget; to keep going, ``failed`` says why not.
@@ -226,10 +234,10 @@ def _fits(
     from imagegen.inventory import layers
 
     target = built.image.target
-    budget = it.workspace.matrix.profile[target.profile].budget_gb
+    budget = project.workspace.matrix.profile[target.profile].budget_gb
     try:
         if budget:
-            layers.within(engine, (built,), {target.profile: budget}, cache() / "sizes", say)
+            layers.within(engine, (built,), {target.profile: budget}, cache() / "sizes")
     except BuildError as error:
         if not options.keep_going:
             raise
@@ -239,7 +247,10 @@ def _fits(
 
 
 def _bake(
-    it: Setup, engine: Docker, todo: Sequence[Image], options: Options, say: Say
+    project: Setup,
+    engine: Docker,
+    todo: Sequence[Image],
+    options: Options,
 ) -> tuple[dict[str, float], dict[str, BuildError]]:
     """Seconds by image key, in one run of bake; to keep going one for each image, and what failed
     by target id.
@@ -249,26 +260,26 @@ def _bake(
     failed: dict[str, BuildError] = {}
     for group in groups:
         try:
-            spent = baked(it, engine, group, options, say)
-            _attest(it, engine, group, options, say)
+            spent = baked(project, engine, group, options)
+            _attest(project, engine, group, options)
         except BuildError as error:
             if not options.keep_going:
                 raise
             failed[group[0].target.id] = error
-            say(f"{group[0].target.id} failed; going on")
+            log.info(f"{group[0].target.id} failed; going on")
         else:
             seconds |= {image.key: spent for image in group}
     return seconds, failed
 
 
-def _attest(it: Setup, engine: Docker, group: Sequence[Image], options: Options, say: Say) -> None:
+def _attest(project: Setup, engine: Docker, group: Sequence[Image], options: Options) -> None:
     """Have the provenance of what was just built beside it; an image without is none the worse."""
     if options.builder:  # another builder cannot bring an index into the engine
         return
     try:
-        engine.bake(document(it, group, options, attest=True), _texts(options), say)
+        engine.bake(document(project, group, options, attest=True), _texts(options))
     except BuildError as error:
-        say(f"no provenance: {error}")
+        log.info(f"no provenance: {error}")
 
 
 def _built(engine: Docker, image: Image, seconds: float, *, cached: bool) -> Built:
@@ -286,21 +297,21 @@ def _built(engine: Docker, image: Image, seconds: float, *, cached: bool) -> Bui
 
 
 def test(
-    it: Setup, engine: Docker, select: Sequence[str], options: Options, say: Say
+    project: Setup, engine: Docker, select: Sequence[str], options: Options
 ) -> tuple[Report, ...]:
     """Build, then check every image; a report of the same bytes is used again."""
     return tuple(
-        checked(engine, built, options, say) for built in build(it, engine, select, options, say)
+        checked(engine, built, options) for built in build(project, engine, select, options)
     )
 
 
-def checked(engine: Docker, built: Built, options: Options, say: Say) -> Report:
+def checked(engine: Docker, built: Built, options: Options) -> Report:
     """The report of a built image: the one that these bytes already have, or a new one."""
     from imagegen.commands import test as test_
 
     kept = cache() / "reports"
     again = options.again or options.force
-    return test_.checked(engine, built, options.asked, kept, say, again=again)
+    return test_.checked(engine, built, options.asked, kept, again=again)
 
 
 def passed(outcomes: Sequence[Outcome]) -> None:

@@ -7,6 +7,7 @@ user would do over SSH or HTTP is done so; only what a platform does happens ins
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import secrets
 import shlex
@@ -25,11 +26,14 @@ from imagegen.checks.pod import JUPYTER, OPTIONS, SSH, Failed, Pod, Skip, need, 
 from imagegen.errors import EngineError, UsageError
 from imagegen.model.report import Check, Level, Status
 from imagegen.util import process
-from imagegen.util.process import Ran, Say
+from imagegen.util.process import Ran
 
 if TYPE_CHECKING:
     from imagegen.engine.container import Start
     from imagegen.engine.docker import Docker
+
+log = logging.getLogger(__name__)
+
 
 __all__ = [
     "JUPYTER",
@@ -217,7 +221,7 @@ class Trial:
 
 
 def run(
-    suite: Suite, engine: Docker, ref: str, settings: Settings, say: Say, only: tuple[str, ...] = ()
+    suite: Suite, engine: Docker, ref: str, settings: Settings, only: tuple[str, ...] = ()
 ) -> tuple[Check, ...]:
     """Run a suite, or the checks ``only`` of it, on a local image.
 
@@ -248,7 +252,7 @@ def run(
                     guards=clause.guards,
                     needs=clause.needs,
                 )
-                say(f"{status:4} {clause.name} ({seconds:.1f} s) {detail}")
+                log.info(f"{status:4} {clause.name} ({seconds:.1f} s) {detail}")
                 checks.append(check)
         finally:
             trial.over.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from imagegen.errors import EngineError
 from imagegen.model.report import Asked, Check, Level, Status
 from imagegen.util.files import context_image
-from imagegen.util.process import Ran, Say
+from imagegen.util.process import Ran
 
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
+
+log = logging.getLogger(__name__)
+
 
 PYTHON = "/opt/venv/bin/python"
 SMOKE = (PYTHON, "/opt/imagegen/smoke.py", "--promise", "-")
@@ -33,7 +37,6 @@ SMOKE_ONLY = Asked(levels=("smoke",))
 def inside(
     engine: Docker,
     ref: str,
-    say: Say,
     *,
     promise: Mapping[str, object] | None = None,
     asked: Asked = SMOKE_ONLY,
@@ -48,15 +51,15 @@ def inside(
     argv = ["bash", "-c", script, "smoke", *SMOKE, "--level", "gpu" if gpu else "cpu"]
     argv += ["--require", "gpu"] * ("gpu" in asked.required)
     env = {"IMAGEGEN_PROMISE": json.dumps(promise)} if promise else {}
-    found, heard = _listener(say)
+    found, heard = _listener()
     try:
-        ran = engine.run(ref, argv, env=env, say=heard, timeout=TIMEOUT, gpus=gpu)
+        ran = engine.run(ref, argv, env=env, on_line=heard, timeout=TIMEOUT, gpus=gpu)
     except EngineError as error:  # no GPU to hand over, no bash in it: other levels may do
         ran = Ran(code=-1, out="", err=f"{error}. {error.hint}")
     return _settled(found, ran)
 
 
-def _listener(say: Say) -> tuple[list[Check], Callable[[str], None]]:
+def _listener() -> tuple[list[Check], Callable[[str], None]]:
     """A list, and what to call with each line of output: JSON lines are checks."""
     found: list[Check] = []
 
@@ -64,10 +67,10 @@ def _listener(say: Say) -> tuple[list[Check], Callable[[str], None]]:
         try:
             check = _check(json.loads(line))
         except (ValueError, KeyError, TypeError):
-            say(line)
+            log.info(line)
             return
         found.append(check)
-        say(f"{check.status:4} {check.name} ({check.seconds:.1f} s) {check.detail}")
+        log.info(f"{check.status:4} {check.name} ({check.seconds:.1f} s) {check.detail}")
 
     return found, heard
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from imagegen.cli import files, images, machine, registry, size, targets
 from imagegen.cli.templates import template
 from imagegen.cli.wheels import wheel
+from imagegen.output.progress import Progress
 
 app = typer.Typer(
     name="imagegen",
@@ -38,10 +40,9 @@ def _root(
 
         print(f"imagegen {__version__}")
         raise typer.Exit
-    if verbose:
-        import logging
-
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logger = logging.getLogger("imagegen")
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.handlers[:] = [Progress()]
 
 
 app.command("list")(targets.list_)

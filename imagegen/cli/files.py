@@ -58,7 +58,6 @@ def lock(
     """
     from imagegen.commands.files import check_locks, lock_files
     from imagegen.net.settings import Network
-    from imagegen.output import console
     from imagegen.output.files import locks, paths
 
     it = setup(matrix, facts, allow_unknown)
@@ -66,5 +65,5 @@ def lock(
         locks(check_locks(it, select or ()), fmt.value)
         return
     network = Network(ca=ca, pypi_index=pypi_index)
-    made = lock_files(it, select or (), network, console.Progress())
+    made = lock_files(it, select or (), network)
     paths(made, fmt.value)

@@ -85,14 +85,14 @@ def build(
         keep_going=keep_going, repository=repository or (), compression=compression, force=force,
         wheels=wheels, no_source=no_source, jobs=jobs,
     )  # fmt: skip
-    it, say = setup(matrix, facts, allow_unknown), console.Progress()
+    it = setup(matrix, facts, allow_unknown)
     if print_:
-        chosen = images.images(it, None, select or (), options, say)
+        chosen = images.images(it, None, select or (), options)
         console.show(images.document(it, chosen, options))
         return
     from imagegen.engine.docker import Docker
 
-    built(build_.build(it, Docker.connect, select or (), options, say), fmt.value)
+    built(build_.build(it, Docker.connect, select or (), options), fmt.value)
 
 
 def test(
@@ -131,7 +131,6 @@ def test(
     from imagegen.commands.test import listed, tested
     from imagegen.engine.docker import Docker
     from imagegen.output import checks
-    from imagegen.output.console import Progress
 
     if list_:
         checks.catalogue(listed(), {one.value for one in level or ()}, fmt.value)
@@ -143,8 +142,8 @@ def test(
         again=again, wheels=wheels, no_source=no_source, jobs=jobs, required=require or (),
         levels=level or ((Level.runpod, Level.vast) if image else ()),
     )  # fmt: skip
-    of, say = (lambda: setup(matrix, facts, allow_unknown)), Progress()
-    found = tested(of, Docker.connect, select or (), image or (), options, say)
+    of = lambda: setup(matrix, facts, allow_unknown)
+    found = tested(of, Docker.connect, select or (), image or (), options)
     checks.show(found, fmt.value, files)
     images.passed(found)
 
@@ -183,7 +182,6 @@ def push(
     """
     from imagegen.commands import push as push_
     from imagegen.engine.docker import Docker
-    from imagegen.output import console
     from imagegen.output.images import published
 
     options = settings(
@@ -192,6 +190,6 @@ def push(
         required=require or (), again=again, wheels=wheels, no_source=no_source, jobs=jobs,
     )  # fmt: skip
     it = setup(matrix, facts, allow_unknown)
-    done = push_.push(it, Docker.connect, select or (), options, console.Progress())
+    done = push_.push(it, Docker.connect, select or (), options)
     published(done, fmt.value)
     push_.delivered(done)

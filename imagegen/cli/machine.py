@@ -38,10 +38,10 @@ def doctor(
     from imagegen.doctor import fix as fix_
     from imagegen.doctor import probe
     from imagegen.errors import EngineError
-    from imagegen.output import console, machine
+    from imagegen.output import machine
 
     if fix:
-        machine.fixed(fix_.fix(console.Progress(), dry_run=dry_run), fmt.value)
+        machine.fixed(fix_.fix(dry_run=dry_run), fmt.value)
         return
     found = probe.examine()
     machine.findings(found, fmt.value)
@@ -67,11 +67,11 @@ def demo(
     """
     from imagegen import platforms
     from imagegen.commands import demo as whole_way
-    from imagegen.output import console, machine
+    from imagegen.output import machine
 
     options = settings(Base.bootstrap, fresh_base, ca, pypi_index, "", apt_mirror, registry, "")
     it = setup(matrix, facts, allow_unknown)
-    made = whole_way.demo(it, options, console.Progress())
+    made = whole_way.demo(it, options)
     templates = {
         name: platforms.template(name, made.pushed, it.facts) for name in platforms.PLATFORMS
     }

@@ -44,11 +44,10 @@ def inspect(
 
     Nothing is pulled, and no engine is needed.
     """
-    from imagegen.output import console
     from imagegen.output.registry import documents, inspected
     from imagegen.publish import inspect as inspect_
 
-    found = inspect_.inspect(ref, console.Progress(), ca=ca)
+    found = inspect_.inspect(ref, ca=ca)
     if show:
         documents(found.bodies(show.value))
     else:
@@ -82,14 +81,11 @@ def prune(
     """
     from imagegen.commands import prune as prune_
     from imagegen.errors import UsageError
-    from imagegen.output import console
     from imagegen.output.registry import prunable
 
     if not registry:
         raise UsageError("say where: --registry", hint="docker image prune is for the engine")
     it = setup(matrix, facts, allow_unknown)
-    done = prune_.prune(
-        it, repository or (), console.Progress(), ca=ca, older=older, ledger=ledger, apply=apply
-    )
+    done = prune_.prune(it, repository or (), ca=ca, older=older, ledger=ledger, apply=apply)
     prunable(done, fmt.value, applied=apply)
     prune_.deleted(done)

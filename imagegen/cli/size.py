@@ -63,14 +63,12 @@ def size(
     from imagegen.build.options import Options
     from imagegen.commands.size import complete, measure
     from imagegen.engine.docker import Docker
-    from imagegen.output.console import Progress
     from imagegen.output.size import show, writable
 
     page = writable(html)
     options = Options(base=base.value, wheels=wheels, compression=compression.value)
     found = measure(
-        lambda: setup(matrix, facts, allow_unknown),
-        Docker.connect, select or (), image or (), options, Progress(),
+        lambda: setup(matrix, facts, allow_unknown), Docker.connect, select or (), image or (), options,
     )  # fmt: skip
     show(found, fmt.value, top, page)
     complete(found)

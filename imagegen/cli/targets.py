@@ -119,23 +119,23 @@ def why(
         raise typer.Exit(ImpossibleCombination.exit_code)
 
 
-def _places(it: Combination, origin: str, wheels: str, ca: str) -> tuple[Step, ...]:
+def _places(combination: Combination, origin: str, wheels: str, ca: str) -> tuple[Step, ...]:
     """Every place that flash-attn 2 with all its kernels could come from, or the one asked for; the
     store is asked.
     """
     from imagegen.compat import sources
 
-    kernels, held, place = sources.every_kernel(it), None, ""
+    kernels, held, place = sources.every_kernel(combination), None, ""
     if kernels is None:
         return ()
     if wheels:
         from imagegen.wheels.store import open_store
 
         store = open_store(wheels, ca=ca)
-        held, place = bool(store.find(sources.own_name(it, kernels))), store.location
+        held, place = bool(store.find(sources.own_name(combination, kernels))), store.location
     pins = sources.pins(MATRIX.parent / "locks")
     policy = sources.Policy(third_party=origin == "third-party")
-    steps = sources.sourced(it, kernels, policy, pins, place, held=held).steps
+    steps = sources.sourced(combination, kernels, policy, pins, place, held=held).steps
     return tuple(step for step in steps if origin in ("", step.place))
 
 

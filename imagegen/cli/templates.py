@@ -196,10 +196,9 @@ def _template(
     from imagegen.output import console
     from imagegen.output.templates import outcome
 
-    say = console.Progress()
-    pushed = published(it, select or (), how, say)
+    pushed = published(it, select or (), how)
     if options.live:
-        found = templates.run(platform, pushed, it.facts, options, ledger, say)
+        found = templates.run(platform, pushed, it.facts, options, ledger)
         outcome(found, fmt.value)
         templates.complete(found)
     else:

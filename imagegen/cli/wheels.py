@@ -222,21 +222,18 @@ def _build_here(
     from imagegen.commands import wheels as wheels_
     from imagegen.compat.facts import load as load_
     from imagegen.output import wheels as report
-    from imagegen.output.console import Progress
     from imagegen.wheels import compile
 
-    say = Progress()
     found = compile.build_here(
-        compile.Asked(*kernels), load_.load(own), sdist=sdist, python=python, work=work, to=to,
-        jobs=options.jobs, shard=shard, given=given, say=say,
+        compile.Asked(*kernels), load_.load(own), sdist=sdist, python=python, work=work, to=to, jobs=options.jobs, shard=shard, given=given,
     )  # fmt: skip
     if keep and "wheel" in found:
-        wheels_.push([to / str(found["wheel"])], options, say, force=False)
+        wheels_.push([to / str(found["wheel"])], options, force=False)
     report.here(found, to, fmt.value)
 
 
 def _build(
-    it: Setup,
+    project: Setup,
     select: Sequence[str],
     options: Options,
     shard: str,
@@ -248,14 +245,13 @@ def _build(
     from imagegen.commands import wheels as wheels_
     from imagegen.engine.docker import Docker
     from imagegen.output import wheels as report
-    from imagegen.output.console import Progress
 
-    engine, say = Docker.connect(), Progress()
+    engine = Docker.connect()
     if shard:
-        objects = wheels_.build_shard(it, engine, select, options, say, shard, to)
+        objects = wheels_.build_shard(project, engine, select, options, shard, to)
         report.files(objects, fmt.value)
     else:
-        report.made(wheels_.build(it, engine, select, options, say, force=force), fmt.value)
+        report.made(wheels_.build(project, engine, select, options, force=force), fmt.value)
 
 
 @wheel.command("join")
@@ -286,14 +282,13 @@ def join(
     from imagegen.commands import wheels as wheels_
     from imagegen.engine.docker import Docker
     from imagegen.output import wheels as report
-    from imagegen.output.console import Progress
 
     options = settings(
         base, False, ca, pypi_index, torch_index, apt_mirror, registry, builder, wheels=wheels
     )
     it, engine = setup(matrix, facts, allow_unknown), Docker.connect()
     report.made(
-        wheels_.build(it, engine, select or (), options, Progress(), given=given, force=force),
+        wheels_.build(it, engine, select or (), options, given=given, force=force),
         fmt.value,
     )
 
@@ -324,14 +319,13 @@ def fetch(
     """
     from imagegen.commands import wheels as wheels_
     from imagegen.output import wheels as report
-    from imagegen.output.console import Progress
 
     it = setup(matrix, facts, allow_unknown)
     options = settings(Base.pull, False, ca, "", "", "", "", "", wheels=wheels)
     if published:
-        found = wheels_.fetch_published(it, select or (), published, options, to, Progress())
+        found = wheels_.fetch_published(it, select or (), published, options, to)
     else:
-        found = wheels_.fetch(it, select or (), options, to, Progress())
+        found = wheels_.fetch(it, select or (), options, to)
     report.files(found, fmt.value)
 
 
@@ -351,10 +345,9 @@ def push(
     """
     from imagegen.commands import wheels as wheels_
     from imagegen.output import wheels as report
-    from imagegen.output.console import Progress
 
     options = settings(Base.pull, False, ca, "", "", "", "", "", wheels=wheels)
-    report.pushed(wheels_.push(files, options, Progress(), force=force), fmt.value)
+    report.pushed(wheels_.push(files, options, force=force), fmt.value)
 
 
 @wheel.command("verify")
@@ -382,11 +375,8 @@ def verify(
     imagegen wheel verify ./wheels/*.whl --image imagegen/built:TAG
     """
     from imagegen.output import wheels as report
-    from imagegen.output.console import Progress
     from imagegen.wheels.verify import no_faults, verify_all
 
-    found, faults = verify_all(
-        files, Progress(), python=python, level=level.value, image=image, sha256=sha256
-    )
+    found, faults = verify_all(files, python=python, level=level.value, image=image, sha256=sha256)
     report.verified(found, faults, fmt.value)
     no_faults(faults)

@@ -10,19 +10,21 @@ from imagegen.commands.published import Connect, _left, _published
 from imagegen.matrix.project import Setup
 from imagegen.model.image import Built
 from imagegen.model.pushed import Pushed
-from imagegen.util.process import Say
 
 
 def build(
-    it: Setup, connect: Connect, select: Sequence[str], options: Options, say: Say
+    project: Setup,
+    connect: Connect,
+    select: Sequence[str],
+    options: Options,
 ) -> tuple[Built | Pushed, ...]:
     """Build the selected targets, but for those that are published under their key.
 
     Raises:
         BuildError: what failed; with ``keep_going``, after everything else was built.
     """
-    there = _published(it, select, options, say)
-    if not (missing := _left(it, select, there)):
+    there = _published(project, select, options)
+    if not (missing := _left(project, select, there)):
         return tuple(there.values())
-    made = images.build(it, connect(), missing, options, say)
+    made = images.build(project, connect(), missing, options)
     return (*there.values(), *made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +18,9 @@ from imagegen.model.image import Image
 from imagegen.model.pushed import Pushed
 from imagegen.model.report import Tested
 from imagegen.util import files
-from imagegen.util.process import Say
+
+log = logging.getLogger(__name__)
+
 
 REPOSITORY = "imagegen/finetune"
 """In the demo's own registry."""
@@ -49,13 +52,13 @@ def demo_target(it: project.Setup, os_release: str) -> resolve.Candidate:
     return demos[here]
 
 
-def demo(it: project.Setup, options: Options, say: Say) -> Demo:
+def demo(it: project.Setup, options: Options) -> Demo:
     """From a bare machine to a tested image in a registry, every step said."""
     steps: list[tuple[str, float, str]] = []
 
     @contextlib.contextmanager
     def step(name: str) -> Iterator[list[str]]:
-        say(f"=== {name}")
+        log.info(f"=== {name}")
         start, why = time.monotonic(), list[str]()
         yield why
         steps.append((name, time.monotonic() - start, " ".join(why)))
@@ -64,14 +67,14 @@ def demo(it: project.Setup, options: Options, say: Say) -> Demo:
     os_ = target.os.os
     with step("engine") as why:
         for finding in probe.examine():
-            say(f"{'ok' if finding.ok else 'missing':8}{finding.name}: {finding.detail}")
-        fixed = fix.fix(say)
+            log.info(f"{'ok' if finding.ok else 'missing':8}{finding.name}: {finding.detail}")
+        fixed = fix.fix()
         undo = remembered(files.cache() / "undo", fixed.undo)
         for line in fixed.undo:
-            say(f"to undo this: {line}")
+            log.info(f"to undo this: {line}")
         why.append("installed or started" if fixed.did else "an engine already runs")
-    from imagegen.engine.docker import Docker
     from imagegen.commands.push import delivered
+    from imagegen.engine.docker import Docker
     from imagegen.publish import attestations
     from imagegen.publish.local_registry import server
     from imagegen.publish.push import Parcel, push
@@ -79,22 +82,22 @@ def demo(it: project.Setup, options: Options, say: Say) -> Demo:
     with contextlib.closing(Docker.connect()) as engine:
         with step("base image") as why:
             had = base.known_digest(os_, files.cache())
-            made = base.bootstrap(os_, files.cache(), say, fresh=options.fresh_base)
+            made = base.bootstrap(os_, files.cache(), fresh=options.fresh_base)
             engine.load(made.archive, made.reference, made.digest)
             why.append("the same as before" if had == made.digest else "new")
         with step("build") as why:
             options = replace(options, base="bootstrap", fresh_base=False)
-            (built,) = images.build(it, engine, [target.id], options, say)
+            (built,) = images.build(it, engine, [target.id], options)
             why.append(built.cached)
         with step("test") as why:
-            report = images.checked(engine, built, options, say)
+            report = images.checked(engine, built, options)
             tested = Tested(report=report)
             why.append(report.cached)
         with step("push") as why:
-            host = server.start(engine, made, options.network, say)
+            host = server.start(engine, made, options.network)
             bill = attestations.bill(engine, built, files.cache() / "papers")
             parcel = Parcel(tested=tested, repository=f"{host}/{REPOSITORY}", sbom=bill)
-            done = push(engine, [parcel], say, ca=options.network.ca)
+            done = push(engine, [parcel], ca=options.network.ca)
             delivered(done)
             (pushed,) = done.pushed
             why.append("" if pushed.sent else "already pushed: the registry has this digest")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from imagegen.matrix import resolve
 from imagegen.matrix.project import Setup
 from imagegen.net import settings
 from imagegen.plan import dockerfile, lock, pins, recipe
-from imagegen.util.process import Say
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,18 +25,20 @@ class Rendered:
     strays: tuple[Path, ...]
 
 
-def render_files(it: Setup, select: Sequence[str], *, check: bool) -> Rendered:
+def render_files(project: Setup, select: Sequence[str], *, check: bool) -> Rendered:
     """Write the files of the selected targets, or only compare.
 
     Raises:
         StaleFiles: with ``check``, when a file differs or a folder has no target any more.
     """
-    chosen = it.resolution.select(select)
+    chosen = project.resolution.select(select)
     rendered: dict[str, str] = {}
     for combination in chosen:
-        rendered |= dockerfile.files(recipe.recipe(combination, it.resolution, it.workspace))
-    folder = it.workspace.folder
-    strays = dockerfile.strays(folder, (t.id for t in it.resolution.targets))
+        rendered |= dockerfile.files(
+            recipe.recipe(combination, project.resolution, project.workspace)
+        )
+    folder = project.workspace.folder
+    strays = dockerfile.strays(folder, (t.id for t in project.resolution.targets))
     changed = dockerfile.drift(folder, rendered) if check else dockerfile.write(folder, rendered)
     if check and (changed or strays):
         lines = [f"  {path} differs" for path in changed]
@@ -45,37 +49,39 @@ def render_files(it: Setup, select: Sequence[str], *, check: bool) -> Rendered:
 
 
 def lock_files(
-    it: Setup, select: Sequence[str], network: settings.Network, say: Say
+    project: Setup, select: Sequence[str], network: settings.Network
 ) -> tuple[Path, ...]:
     """Write the locks of the selected targets, one for each torch, CUDA and Python."""
     folders: dict[Path, resolve.Candidate] = {}
-    packages = pins.packages(it.resolution)  # of every target: what is not selected stays locked
-    for combination in it.resolution.select(select):
+    packages = pins.packages(
+        project.resolution
+    )  # of every target: what is not selected stays locked
+    for combination in project.resolution.select(select):
         name = pins.lock_of(combination)
         if resolve.lockable(combination):
-            folders.setdefault(it.workspace.locks / name, combination)
+            folders.setdefault(project.workspace.locks / name, combination)
         else:
-            say(f"{name}: not on PyPI, so not locked here")
+            log.info(f"{name}: not on PyPI, so not locked here")
     for folder, combination in folders.items():
-        target = combination.target(it.resolution.packages)
+        target = combination.target(project.resolution.packages)
         build = combination.torch.build_for(combination.index)
         toolkit = build.toolkit if build else None
-        lock.lock(target, toolkit, folder, network, say, packages.get(folder.name, ""))
+        lock.lock(target, toolkit, folder, network, packages.get(folder.name, ""))
     return tuple(folders)
 
 
-def check_locks(it: Setup, select: Sequence[str]) -> tuple[Path, ...]:
+def check_locks(project: Setup, select: Sequence[str]) -> tuple[Path, ...]:
     """The locks that the selected targets use, each found whole and made for what is asked now.
 
     Raises:
         StaleFiles: with every fault of every lock.
     """
     asked: dict[Path, tuple[str, ...]] = {}
-    for one in it.resolution.select(select):
+    for one in project.resolution.select(select):
         if resolve.lockable(one):
-            folder = it.workspace.locks / pins.lock_of(one)
-            asked[folder] = pins.asked(one.target(it.resolution.packages))
-    packages = pins.packages(it.resolution)
+            folder = project.workspace.locks / pins.lock_of(one)
+            asked[folder] = pins.asked(one.target(project.resolution.packages))
+    packages = pins.packages(project.resolution)
     faults = [
         fault
         for folder, rows in asked.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Sequence
@@ -12,16 +13,17 @@ from imagegen.matrix.project import Setup
 from imagegen.net.registry import Repository
 from imagegen.publish.prune import Old, Pruned, plan, remove
 from imagegen.publish.push import named
-from imagegen.util.process import Say
+
+log = logging.getLogger(__name__)
+
 
 LEDGER = "templates.json"
 """The ledger of templates, beside the matrix."""
 
 
 def prune(
-    it: Setup,
+    project: Setup,
     repositories: Sequence[str],
-    say: Say,
     *,
     ca: str = "",
     older: float,
@@ -34,19 +36,19 @@ def prune(
         UsageError: a repository names no registry, or the ledger is not there.
         RegistryError: a registry does not answer.
     """
-    names = repositories or (it.workspace.matrix.publish.repository,)
+    names = repositories or (project.workspace.matrix.publish.repository,)
     for name in names:
         named(name)
-    used = _used(it, ledger, say)
+    used = _used(project, ledger)
     found: list[Old] = []
     gone: list[Old] = []
     failed: dict[str, RegistryError] = {}
     for name in names:
-        repository = Repository(name, ca=ca, say=say)
-        mine = plan(repository, now=time.time(), older=older, used=used, say=say)
+        repository = Repository(name, ca=ca)
+        mine = plan(repository, now=time.time(), older=older, used=used)
         found += mine
         if apply:
-            went, why = remove(repository, mine, say)
+            went, why = remove(repository, mine)
             gone += went
             failed |= why
     return Pruned(found=tuple(found), gone=tuple(gone), failed=failed)
@@ -64,12 +66,12 @@ def deleted(done: Pruned) -> None:
         raise RegistryError(f"not deleted:\n{words}", hint=first.hint)
 
 
-def _used(it: Setup, ledger: Path | None, say: Say) -> set[str]:
+def _used(project: Setup, ledger: Path | None) -> set[str]:
     """The digests that the ledger of templates names, whatever it says of them."""
-    file = ledger or it.workspace.folder / LEDGER
+    file = ledger or project.workspace.folder / LEDGER
     if file.is_file():
         return set(re.findall(r"sha256:[0-9a-f]{64}", file.read_text()))
     if ledger:
         raise UsageError(f"{ledger}: there is no such file")
-    say(f"no ledger at {file}: no template is known to use any of these")
+    log.info(f"no ledger at {file}: no template is known to use any of these")
     return set()

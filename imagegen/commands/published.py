@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,10 +17,11 @@ from imagegen.net.registry import Refused, Repository
 from imagegen.publish import push
 from imagegen.publish.push import Arrived, named, names_registry
 from imagegen.util import parallel
-from imagegen.util.process import Say
 
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
+
+log = logging.getLogger(__name__)
 
 
 ASKED_AT_ONCE = 24
@@ -33,21 +35,21 @@ Found = dict[tuple[str, str], Arrived]
 """What is in a registry, by image key and repository."""
 
 
-def published(it: Setup, select: Sequence[str], options: Options, say: Say) -> tuple[Pushed, ...]:
+def published(project: Setup, select: Sequence[str], options: Options) -> tuple[Pushed, ...]:
     """The selected targets as the first repository has them: a template names one image. No engine
     is asked.
 
     Raises:
         RegistryError: one is not there as it is now, with the command that makes it so.
     """
-    (repository, *others) = _repositories(it, options)
+    (repository, *others) = _repositories(project, options)
     named(repository)
     if others:
-        say(f"of {len(others) + 1} repositories the first is used: {repository}")
+        log.info(f"of {len(others) + 1} repositories the first is used: {repository}")
     packing = options.compression
     packed = f" --compression {packing}" * (packing != Options().compression)
-    chosen = images.images(it, None, select, options, say)
-    found = _found(it, chosen, (repository,), options, say)
+    chosen = images.images(project, None, select, options)
+    found = _found(project, chosen, (repository,), options)
     for image in chosen:
         if (image.key, repository) not in found:
             raise RegistryError(
@@ -57,49 +59,48 @@ def published(it: Setup, select: Sequence[str], options: Options, say: Say) -> t
     return tuple(found[image.key, repository].pushed for image in chosen)
 
 
-def _repositories(it: Setup, options: Options) -> tuple[str, ...]:
-    return options.repositories or (it.workspace.matrix.publish.repository,)
+def _repositories(project: Setup, options: Options) -> tuple[str, ...]:
+    return options.repositories or (project.workspace.matrix.publish.repository,)
 
 
-def _aliases(it: Setup, target_id: str) -> tuple[str, ...]:
-    return tuple(sorted(tag for tag, id_ in it.aliases.items() if id_ == target_id))
+def _aliases(project: Setup, target_id: str) -> tuple[str, ...]:
+    return tuple(sorted(tag for tag, id_ in project.aliases.items() if id_ == target_id))
 
 
 def _published(
-    it: Setup, select: Sequence[str], options: Options, say: Say, suite: str = ""
+    project: Setup, select: Sequence[str], options: Options, suite: str = ""
 ) -> dict[str, Pushed]:
     """What every repository has, by target id, with a report by the checks ``suite`` if that is
     named; nothing where none names a registry, or one does not answer: then it is made here.
     """
-    repositories = _repositories(it, options)
+    repositories = _repositories(project, options)
     if options.force or options.fresh_base or not all(map(names_registry, repositories)):
         return {}
-    chosen = images.images(it, None, select, options, say)
+    chosen = images.images(project, None, select, options)
     try:
-        found = _found(it, chosen, repositories, options, say)
+        found = _found(project, chosen, repositories, options)
     except RegistryError as error:
-        say(f"{error}: so nothing is taken to be published")
+        log.info(f"{error}: so nothing is taken to be published")
         return {}
     there = {}
     for image in chosen:
         mine = [found.get((image.key, repository)) for repository in repositories]
         if all(mine) and mine[0] and suite in ("", mine[0].pushed.record.suite):
             there[image.target.id] = mine[0].pushed
-            say(f"{image.target.id}: {mine[0].pushed.cached}")
+            log.info(f"{image.target.id}: {mine[0].pushed.cached}")
     return there
 
 
-def _left(it: Setup, select: Sequence[str], there: dict[str, Pushed]) -> list[str]:
-    ids = [combination.id for combination in it.resolution.select(select)]
+def _left(project: Setup, select: Sequence[str], there: dict[str, Pushed]) -> list[str]:
+    ids = [combination.id for combination in project.resolution.select(select)]
     return [id_ for id_ in ids if id_ not in there]
 
 
 def _found(
-    it: Setup,
+    project: Setup,
     chosen: Sequence[Image],
     repositories: Sequence[str],
     options: Options,
-    say: Say,
 ) -> Found:
     """Ask the registries for the images.
 
@@ -111,8 +112,8 @@ def _found(
 
     def ask(image: Image, name: str) -> Arrived | None:
         try:
-            repository = Repository(name, ca=ca, say=say)
-            return push.found(repository, image, _aliases(it, image.target.id))
+            repository = Repository(name, ca=ca)
+            return push.found(repository, image, _aliases(project, image.target.id))
         except Refused:
             return None
 

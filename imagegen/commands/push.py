@@ -6,6 +6,7 @@ neither built nor tested nor sent again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,26 +21,25 @@ from imagegen.publish import attestations
 from imagegen.publish import push as push_
 from imagegen.publish.push import Parcel, Publication
 from imagegen.util import files
-from imagegen.util.process import Say
 
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
 
+log = logging.getLogger(__name__)
 
-def push(
-    it: Setup, connect: Connect, select: Sequence[str], options: Options, say: Say
-) -> Publication:
+
+def push(project: Setup, connect: Connect, select: Sequence[str], options: Options) -> Publication:
     """Build, test and push, each target on its own: one that fails keeps no other from it.
 
     Raises:
         UsageError: a repository names no registry. RegistryError: a registry is not there.
     """
-    repositories = _repositories(it, options)
+    repositories = _repositories(project, options)
     for repository in repositories:
         push_.named(repository)  # said before hours of building, not after
-    chosen = images.images(it, None, select, options, say)
+    chosen = images.images(project, None, select, options)
     anew = options.force or options.again or options.fresh_base
-    found = {} if anew else _found(it, chosen, repositories, options, say)
+    found = {} if anew else _found(project, chosen, repositories, options)
     asked = options.asked
     found = {at: one for at, one in found.items() if one.pushed.record.covers(asked)}
     missing = [
@@ -49,23 +49,23 @@ def push(
     ]
     there = tuple(found.values())
     for one in there:
-        say(f"{one.pushed.target.id}: {one.pushed.cached}")
+        log.info(f"{one.pushed.target.id}: {one.pushed.cached}")
     if not missing:
-        return push_.point(there, say, back=options.move_back)
+        return push_.point(there, back=options.move_back)
     engine = connect()
-    tested, failed = _tested(it, engine, missing, options, say)
+    tested, failed = _tested(project, engine, missing, options)
     beside: dict[str, tuple[bytes, bytes]] = {}
     for passed in tested:
         try:
-            beside[passed.report.digest] = _papers(engine, passed, say)
+            beside[passed.report.digest] = _papers(engine, passed)
         except ImagegenError as error:
             failed[passed.report.name] = error
-            say(f"{passed.report.name}: {error}")
+            log.info(f"{passed.report.name}: {error}")
     parcels = [
         Parcel(
             tested=one,
             repository=repository,
-            aliases=_aliases(it, one.report.name),
+            aliases=_aliases(project, one.report.name),
             sbom=beside[one.report.digest][0],
             provenance=beside[one.report.digest][1],
         )
@@ -74,7 +74,7 @@ def push(
         if one.report.digest in beside and (one.report.built.image.key, repository) not in found
     ]
     network, back = options.network, options.move_back
-    done = push_.push(engine, parcels, say, there=there, ca=network.ca, back=back)
+    done = push_.push(engine, parcels, there=there, ca=network.ca, back=back)
     return replace(done, failed={**failed, **done.failed})
 
 
@@ -94,24 +94,27 @@ def delivered(done: Publication) -> None:
 
 
 def _tested(
-    it: Setup, engine: Docker, ids: Sequence[str], options: Options, say: Say
+    project: Setup,
+    engine: Docker,
+    ids: Sequence[str],
+    options: Options,
 ) -> tuple[list[Tested], dict[str, ImagegenError]]:
     """Build and test, and keep going: what passed, and why the others did not, by target id."""
-    chosen = images.images(it, engine, ids, options, say)
+    chosen = images.images(project, engine, ids, options)
     going = replace(options, keep_going=True)
-    made, errors = images.build_images(it, engine, chosen, going, say)
+    made, errors = images.build_images(project, engine, chosen, going)
     failed: dict[str, ImagegenError] = dict(errors)
     tested = []
     for built in made:
         try:
-            tested.append(Tested(report=images.checked(engine, built, options, say)))
+            tested.append(Tested(report=images.checked(engine, built, options)))
         except ImagegenError as error:
             failed[built.image.target.id] = error
-            say(str(error))
+            log.info(str(error))
     return tested, failed
 
 
-def _papers(engine: Docker, one: Tested, say: Say) -> tuple[bytes, bytes]:
+def _papers(engine: Docker, one: Tested) -> tuple[bytes, bytes]:
     """SBOM and provenance of what was tested."""
     kept, built = files.cache() / "papers", one.report.built
-    return attestations.bill(engine, built, kept), attestations.provenance(engine, built, kept, say)
+    return attestations.bill(engine, built, kept), attestations.provenance(engine, built, kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,11 @@ from imagegen.inventory.contents import Inventory
 from imagegen.inventory.sizes import Sharing, Sized
 from imagegen.matrix import project
 from imagegen.util import files
-from imagegen.util.process import Say
 
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +47,6 @@ def measure(
     select: Sequence[str],
     refs: Sequence[str],
     options: Options,
-    say: Say,
 ) -> Measures:
     """Measure the selected targets, and images by reference; without either, every target here.
 
@@ -58,14 +59,14 @@ def measure(
     here: list[tuple[str, str]] = []
     missing: list[str] = []
     if select or not refs:
-        here, missing = _built(it(), engine, select, options, say)
+        here, missing = _built(it(), engine, select, options)
     for ref in dict.fromkeys(refs):
-        engine.pulled(ref, say)
+        engine.pulled(ref)
         here.append((ref, ref))
     if not here:
         raise absent(missing)
     folder = files.cache() / "sizes"
-    images = tuple(_measured(engine, name, ref, folder, say) for name, ref in here)
+    images = tuple(_measured(engine, name, ref, folder) for name, ref in here)
     return Measures(
         images=images,
         sharing=sizes.sharing([one.sized for one in images]),
@@ -75,13 +76,16 @@ def measure(
 
 
 def _built(
-    it: project.Setup, engine: Docker, select: Sequence[str], options: Options, say: Say
+    it: project.Setup,
+    engine: Docker,
+    select: Sequence[str],
+    options: Options,
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """Name and reference of the selected targets that are built here, and the names of the rest."""
     here, missing = [], []
     for name in [one.id for one in it.resolution.select(select)]:
         try:
-            (image,) = images(it, None, [name], options, say)
+            (image,) = images(it, None, [name], options)
         except UsageError:  # it cannot stand on that base, so nobody built it so
             if select:
                 raise
@@ -94,9 +98,9 @@ def _built(
     return here, missing
 
 
-def _measured(engine: Docker, name: str, ref: str, folder: Path, say: Say) -> Measured:
-    sized = layers.sized(engine, name, ref, folder, say)
-    say(f"{name}: looking inside")
+def _measured(engine: Docker, name: str, ref: str, folder: Path) -> Measured:
+    sized = layers.sized(engine, name, ref, folder)
+    log.info(f"{name}: looking inside")
     try:
         return Measured(sized=sized, inventory=contents.of(engine, ref))
     except EngineError as error:  # an image without Python has a size all the same

@@ -30,7 +30,7 @@ class Listed:
 
 
 def best(
-    it: Setup,
+    project: Setup,
     select: Sequence[str],
     gpu: str,
     driver: str,
@@ -50,13 +50,13 @@ def best(
         raise UsageError(
             "pick needs a machine", hint="--gpu and --driver, or --from-nvidia-smi on it"
         )
-    where = nvidia_smi.read(it.facts) if here else described(it.facts, gpu, driver)
+    where = nvidia_smi.read(project.facts) if here else described(project.facts, gpu, driver)
     try:
         wanted = Python.parse(python) if python else None
     except ValueError as error:
         raise UsageError(f"--python: {error}") from error
     return pick.pick(
-        it.resolution.select(select),
+        project.resolution.select(select),
         where,
         python=wanted,
         torch=_version("--torch", torch) if torch else None,
@@ -69,14 +69,14 @@ def described(known: tables.Facts, gpu: str, driver: str) -> Machine:
     return Machine(gpus=cards, driver=query.driver(driver) if driver else None)
 
 
-def listed(it: Setup, select: Sequence[str], gpu: str, driver: str) -> tuple[Listed, ...]:
+def listed(project: Setup, select: Sequence[str], gpu: str, driver: str) -> tuple[Listed, ...]:
     """The selected targets; on a machine, those that work there, with what is to know about them.
 
     Raises:
         ImpossibleCombination: none of them works there.
     """
-    chosen = it.resolution.select(select)
-    where = described(it.facts, gpu, driver)
+    chosen = project.resolution.select(select)
+    where = described(project.facts, gpu, driver)
     rows = [(one, one.reasons) for one in chosen]
     if gpu or driver:
         fits = {fit.candidate.id: fit.found.reasons for fit in pick.fitting(chosen, where)}
@@ -84,25 +84,25 @@ def listed(it: Setup, select: Sequence[str], gpu: str, driver: str) -> tuple[Lis
     if not rows:
         pick.pick(chosen, where)  # raises, with the reasons of the closest
         raise ImpossibleCombination("no target works there")
-    return tuple(_listed(it, one, reasons) for one, reasons in rows)
+    return tuple(_listed(project, one, reasons) for one, reasons in rows)
 
 
-def _listed(it: Setup, one: Candidate, reasons: tuple[Reason, ...]) -> Listed:
+def _listed(project: Setup, one: Candidate, reasons: tuple[Reason, ...]) -> Listed:
     return Listed(
-        target=one.target(it.resolution.packages),
+        target=one.target(project.resolution.packages),
         reasons=reasons,
-        unlocked=pins.unlocked(one, it.workspace),
-        aliases=tuple(name for name, id_ in it.aliases.items() if id_ == one.id),
+        unlocked=pins.unlocked(one, project.workspace),
+        aliases=tuple(name for name, id_ in project.aliases.items() if id_ == one.id),
     )
 
 
-def left_out(it: Setup, select: Sequence[str]) -> tuple[LeftOut, ...]:
+def left_out(project: Setup, select: Sequence[str]) -> tuple[LeftOut, ...]:
     """What the matrix crosses and does not build, filtered by globs over ids.
 
     Raises:
         NothingSelected: a glob matches nothing that is left out.
     """
-    rows = it.resolution.left_out
+    rows = project.resolution.left_out
     found = tuple(row for row in rows if not select or row.matches(select))
     if select and not found:
         raise NothingSelected(f"nothing that matches {' '.join(select)} is left out")

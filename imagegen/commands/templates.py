@@ -21,7 +21,6 @@ from imagegen.platforms.runpod.client import RUNPOD, RunPod
 from imagegen.platforms.spec import Spec, Wish
 from imagegen.platforms.vast.apply import _applied_vast, _planned_vast
 from imagegen.platforms.vast.client import VAST, Vast
-from imagegen.util.process import Say
 
 
 def specs(
@@ -38,7 +37,6 @@ def run(
     facts: Facts,
     options: Options,
     file: Path,
-    say: Say,
     api: Api | None = None,
 ) -> Outcome:
     """Compare with what is live, and unless it is only planned make it so.
@@ -50,21 +48,21 @@ def run(
         PlatformError: the platform does not say what is live.
         UsageError: there is no key, or the ledger cannot be used.
     """
-    with closing(api or Api.of(RUNPOD if platform == "runpod" else VAST, say, options.ca)) as asked:
+    with closing(api or Api.of(RUNPOD if platform == "runpod" else VAST, options.ca)) as asked:
         if platform == "runpod":
-            runpod = RunPod(asked, say)
+            runpod = RunPod(asked)
             if options.registry:
                 options = replace(options, registry=runpod.registry(options.registry))
             wanted = specs(platform, pushed, facts, options)
             if options.plan:
-                return _planned_runpod(runpod, wanted, Ledger(file), say)
-            with locked(file, say) as ledger:
-                return _applied_runpod(runpod, wanted, ledger, say)
+                return _planned_runpod(runpod, wanted, Ledger(file))
+            with locked(file) as ledger:
+                return _applied_runpod(runpod, wanted, ledger)
         wanted = specs(platform, pushed, facts, options)
         if options.plan:
-            return _planned_vast(Vast(asked, say), wanted, Ledger(file), options)
-        with locked(file, say) as ledger:
-            return _applied_vast(Vast(asked, say), wanted, ledger, options, say)
+            return _planned_vast(Vast(asked), wanted, Ledger(file), options)
+        with locked(file) as ledger:
+            return _applied_vast(Vast(asked), wanted, ledger, options)
 
 
 def complete(found: Outcome) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
@@ -24,7 +25,6 @@ from imagegen.matrix.project import Setup
 from imagegen.model.pushed import Pushed
 from imagegen.model.report import LEVELS, Asked, Check, Level, Outcome
 from imagegen.platforms.vast.template import ONSTART
-from imagegen.util.process import Say
 
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
@@ -42,22 +42,21 @@ from imagegen.model.report import Report, document, of, parse
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
 
+log = logging.getLogger(__name__)
 
-def checked(
-    engine: Docker, built: Built, asked: Asked, folder: Path, say: Say, *, again: bool
-) -> Report:
+
+def checked(engine: Docker, built: Built, asked: Asked, folder: Path, *, again: bool) -> Report:
     """The report of a built image: the one that is in ``folder`` for these bytes, or a new one."""
     name, start = built.image.target.id, time.monotonic()
     if not again and (old := kept(folder, built, asked)):
-        say(f"{name}: {old.cached}")
+        log.info(f"{name}: {old.cached}")
         return old
-    say(f"{name}: checking {built.digest[:19]}")
+    log.info(f"{name}: checking {built.digest[:19]}")
     found = examine(
         engine,
         built.image.ref,
         asked,
-        say,
-        digest=built.digest,  # what is pushed later, whatever has that name by then
+        digest=built.digest,
         promise=built.image.target.promise,
         onstart=ONSTART,
     )
@@ -75,17 +74,17 @@ def checked(
     return report
 
 
-def examined(engine: Docker, refs: Sequence[str], asked: Asked, say: Say) -> tuple[Outcome, ...]:
+def examined(engine: Docker, refs: Sequence[str], asked: Asked) -> tuple[Outcome, ...]:
     """Images that were not built here, by reference; those that are not here are pulled.
 
     Raises:
         RegistryError: one cannot be pulled.
     """
     found = []
-    for ref, digest in [(ref, engine.pulled(ref, say)) for ref in refs]:
+    for ref, digest in [(ref, engine.pulled(ref)) for ref in refs]:
         start = time.monotonic()
-        say(f"{ref}: checking {digest[:19]}")
-        rows = examine(engine, ref, asked, say, digest=digest)
+        log.info(f"{ref}: checking {digest[:19]}")
+        rows = examine(engine, ref, asked, digest=digest)
         seconds = time.monotonic() - start
         found.append(Outcome(name=ref, digest=digest, checks=rows, seconds=seconds))
     return tuple(found)
@@ -146,7 +145,6 @@ def examine(
     engine: Docker,
     ref: str,
     asked: Asked,
-    say: Say,
     *,
     digest: str = "",
     promise: Mapping[str, object] | None = None,
@@ -162,7 +160,7 @@ def examine(
     labels = engine.config(digest or ref)["Config"].get("Labels") or {}
     own = promise is not None or bool(labels.get(LABEL))  # others have no such program
     if own and (gpus or "smoke" in asked.levels):
-        found += inside(engine, digest or ref, say, promise=promise, asked=asked)
+        found += inside(engine, digest or ref, promise=promise, asked=asked)
     elif "smoke" in asked.levels or asked.levels == ("gpu",):
         detail = "imagegen has not made it: it holds no checks. runpod and vast try any image"
         found.append(Check(name="smoke", status="fail", detail=detail, seconds=0.0))
@@ -170,7 +168,7 @@ def examine(
     suites = contracts()
     for level in asked.levels:
         if suite := suites.get(level):
-            found += contract.run(suite, engine, ref, settings, say)
+            found += contract.run(suite, engine, ref, settings)
     return tuple(_required(check, asked.required) for check in found)
 
 
@@ -220,12 +218,15 @@ def _code(file: Traversable) -> bytes:
 class _Bare(ast.NodeTransformer):
     """Takes docstrings away."""
 
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:  # noqa: N802 - ast's own word
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         return None if isinstance(node.value, ast.Constant) else node
 
 
 def test(
-    it: Setup, connect: Connect, select: Sequence[str], options: Options, say: Say
+    project: Setup,
+    connect: Connect,
+    select: Sequence[str],
+    options: Options,
 ) -> tuple[Outcome, ...]:
     """Build and check the selected targets, but for those that are published under their key.
 
@@ -234,10 +235,10 @@ def test(
     """
     plain = options.asked == Asked() and not options.again
     suite = version(ONSTART)
-    there = _published(it, select, options, say, suite) if plain else {}
-    if not (missing := _left(it, select, there)):
+    there = _published(project, select, options, suite) if plain else {}
+    if not (missing := _left(project, select, there)):
         return tuple(map(_outcome, there.values()))
-    tested = images.test(it, connect(), missing, options, say)
+    tested = images.test(project, connect(), missing, options)
     return (*map(_outcome, there.values()), *tested)
 
 
@@ -247,7 +248,6 @@ def tested(
     select: Sequence[str],
     refs: Sequence[str],
     options: Options,
-    say: Say,
 ) -> tuple[Outcome, ...]:
     """The outcome for targets, or for images by reference; the matrix is for targets only.
 
@@ -257,8 +257,8 @@ def tested(
     if select and refs:
         raise UsageError("name targets, or images by --image, not both")
     if not refs:
-        return test(it(), connect, select, options, say)
-    return examined(connect(), refs, options.asked, say)
+        return test(it(), connect, select, options)
+    return examined(connect(), refs, options.asked)
 
 
 def _outcome(pushed: Pushed) -> Outcome:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imagegen.build import bake
-from imagegen.build.images import baked, images, supply
+from imagegen.build.images import baked
+from imagegen.build.images import images as planned
+from imagegen.build.images import supply as opened
 from imagegen.build.options import Options
 from imagegen.compat import sources
 from imagegen.compat.sources import Pinned, Sourced
@@ -21,12 +24,13 @@ from imagegen.matrix.resolve import Candidate
 from imagegen.model.image import Image
 from imagegen.model.target import FlashAttn
 from imagegen.net.http import Web
-from imagegen.util.process import Say
 from imagegen.wheels.download import STORE
 from imagegen.wheels.entry import Entry
 from imagegen.wheels.store import Store, open_store
 from imagegen.wheels.supply import expected
 from imagegen.wheels.verify import described, verify
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,11 +63,11 @@ class Shard:
     seconds: float
 
 
-def listed(it: Setup, select: Sequence[str], options: Options) -> tuple[Listed, ...]:
+def listed(project: Setup, select: Sequence[str], options: Options) -> tuple[Listed, ...]:
     """The wheel of every selected target that has flash-attn 2, and where it would come from."""
-    supply = supply(it, options)
+    supply = opened(project, options)
     found = []
-    for candidate in chosen(it, select):
+    for candidate in chosen(project, select):
         held, where = supply.looked(candidate)
         assert where  # it has flash-attn 2
         name = sources.own_name(candidate, kernels(candidate))
@@ -71,34 +75,34 @@ def listed(it: Setup, select: Sequence[str], options: Options) -> tuple[Listed, 
     return tuple(found)
 
 
-def chosen(it: Setup, select: Sequence[str]) -> tuple[Candidate, ...]:
+def chosen(project: Setup, select: Sequence[str]) -> tuple[Candidate, ...]:
     """The selected targets with kernels of flash-attn 2.
 
     Raises:
         UsageError: none has any.
     """
-    every = it.resolution.select(select)
+    every = project.resolution.select(select)
     found = tuple(c for c in every if isinstance(c.target().flash_attn, FlashAttn))
     if not found:
         raise UsageError("no selected target has flash-attn 2: there is no wheel to speak of")
     return found
 
 
-def kernels(it: Candidate) -> FlashAttn:
+def kernels(candidate: Candidate) -> FlashAttn:
     """The kernels of a target that has some."""
-    found = it.target().flash_attn
+    found = candidate.target().flash_attn
     assert isinstance(found, FlashAttn)
     return found
 
 
-def cut(it: Setup, select: Sequence[str], count: int) -> tuple[Shard, ...]:
+def cut(project: Setup, select: Sequence[str], count: int) -> tuple[Shard, ...]:
     """The kernel files of every selected target in ``count`` parts of about the same cost.
 
     Raises:
         UsageError: a target has fewer kernel files than that.
     """
     found = []
-    for candidate in chosen(it, select):
+    for candidate in chosen(project, select):
         selection = sources.selection(kernels(candidate))
         try:
             parts = shards(selection, count)
@@ -117,11 +121,10 @@ def cut(it: Setup, select: Sequence[str], count: int) -> tuple[Shard, ...]:
 
 
 def build(
-    it: Setup,
+    project: Setup,
     engine: Docker,
     select: Sequence[str],
     options: Options,
-    say: Say,
     *,
     given: Path | None = None,
     force: bool = False,
@@ -137,13 +140,13 @@ def build(
         raise UsageError(f"{given} holds nothing that shards compiled: no objects/*/*.o")
     store = _needed(options, make=True)
     # what the store has is not to be used for making it
-    candidates = _compiled(it, select)
+    candidates = _compiled(project, select)
     ids = [candidate.id for candidate in candidates]
-    images = images(it, engine, ids, replace(options, wheels=""), say)
+    images = planned(project, engine, ids, replace(options, wheels=""))
     names = {c.id: sources.own_name(c, kernels(c)) for c in candidates}
     made = []
     there = {} if force else {name: store.find(name) for name in dict.fromkeys(names.values())}
-    _announce([image for image in images if not there.get(names[image.target.id])], say)
+    _announce([image for image in images if not there.get(names[image.target.id])])
     for image in images:
         id_, name = image.target.id, names[image.target.id]
         if held := there.get(name):
@@ -152,35 +155,34 @@ def build(
             continue
         with tempfile.TemporaryDirectory(prefix="imagegen-wheel-") as folder:
             seconds = _export(
-                it, engine, image, options, say, Path(folder), given=given, anew=force
+                project, engine, image, options, Path(folder), given=given, anew=force
             )
             (wheel,) = Path(folder).glob("*.whl")
             if wheel.name != name:
                 raise BuildError(f"{id_}: the build made {wheel.name}, expected {name}")
             held = None if force else store.find(name)
-            entry = held or store.put(wheel, say, replace=force)
+            entry = held or store.put(wheel, replace=force)
         why = f"another build has put it into {store.location} meanwhile" if held else ""
         made.append(Made(id=id_, entry=entry, seconds=seconds, found=why))
     return tuple(made)
 
 
-def _announce(images: Sequence[Image], say: Say) -> None:
+def _announce(images: Sequence[Image]) -> None:
     """What several compilations cost together, before the first one begins."""
     kernels_ = [i.target.flash_attn for i in images if isinstance(i.target.flash_attn, FlashAttn)]
     hours = sum(map(sources.cpu_hours, kernels_))
     if len(images) > 1:
-        say(
+        log.info(
             f"{len(images)} wheels to build, at most {hours:.0f} CPU-hours: kernels that several "
             "share are compiled once"
         )
 
 
 def build_shard(
-    it: Setup,
+    project: Setup,
     engine: Docker,
     select: Sequence[str],
     options: Options,
-    say: Say,
     name: str,
     to: Path,
 ) -> tuple[Path, ...]:
@@ -189,27 +191,27 @@ def build_shard(
     Raises:
         UsageError: several targets are selected, or the part is none of them.
     """
-    (candidate, *more) = _compiled(it, select)
+    (candidate, *more) = _compiled(project, select)
     if more:
         raise UsageError("a shard is of one target", hint=f"name it: {candidate.id}")
     number, _, count = name.partition("/")
-    parts = cut(it, [candidate.id], int(count)) if count.isdecimal() else ()
+    parts = cut(project, [candidate.id], int(count)) if count.isdecimal() else ()
     if f"{number}/{count}" not in {part.name for part in parts}:
         raise UsageError(f"--shard {name}: give it as 2/4, the second of four parts")
-    images = images(it, engine, [candidate.id], replace(options, wheels=""), say)
+    images = planned(project, engine, [candidate.id], replace(options, wheels=""))
     to.mkdir(parents=True, exist_ok=True)
-    _export(it, engine, images[0], options, say, to, shard=name)
+    _export(project, engine, images[0], options, to, shard=name)
     return tuple(sorted(to.glob("objects/*/*.o")))
 
 
-def _compiled(it: Setup, select: Sequence[str]) -> tuple[Candidate, ...]:
+def _compiled(project: Setup, select: Sequence[str]) -> tuple[Candidate, ...]:
     """The selected targets with kernels, whose Dockerfiles compile them.
 
     Raises:
         WheelError: one takes a published wheel instead, or nothing.
     """
-    supply = supply(it, Options())
-    for candidate in (found := chosen(it, select)):
+    supply = opened(project, Options())
+    for candidate in (found := chosen(project, select)):
         _, where = supply.looked(candidate)
         assert where  # it has flash-attn 2
         if where.taken != "source":
@@ -219,11 +221,10 @@ def _compiled(it: Setup, select: Sequence[str]) -> tuple[Candidate, ...]:
 
 
 def _export(
-    it: Setup,
+    project: Setup,
     engine: Docker,
     image: Image,
     options: Options,
-    say: Say,
     to: Path,
     *,
     given: Path | None = None,
@@ -233,7 +234,7 @@ def _export(
     """Build the stage that holds the wheel and have its files in ``to``; returns seconds."""
     part = int(shard.partition("/")[2]) if shard else 1
     cost = "linking what shards compiled" if given else expected(image.target, options.jobs, part)
-    say(f"{image.target.id}: {cost}")
+    log.info(f"{image.target.id}: {cost}")
     compiling = bake.Compiling(
         given={image.key: given.absolute()} if given else {},
         jobs=options.jobs,
@@ -241,10 +242,10 @@ def _export(
         shard="join" if given else shard,
         anew=anew,
     )
-    return baked(it, engine, [image], options, say, compiling)
+    return baked(project, engine, [image], options, compiling)
 
 
-def fetch(it: Setup, select: Sequence[str], options: Options, to: Path, say: Say) -> list[Path]:
+def fetch(project: Setup, select: Sequence[str], options: Options, to: Path) -> list[Path]:
     """Have the wheels of the selected targets from the store in a folder, by their hash.
 
     Raises:
@@ -252,7 +253,7 @@ def fetch(it: Setup, select: Sequence[str], options: Options, to: Path, say: Say
     """
     store = _needed(options)
     found = []
-    for candidate in chosen(it, select):
+    for candidate in chosen(project, select):
         name = sources.own_name(candidate, kernels(candidate))
         entry = store.find(name)
         if entry is None:
@@ -261,12 +262,16 @@ def fetch(it: Setup, select: Sequence[str], options: Options, to: Path, say: Say
                 hint=f"imagegen wheel build {candidate.id} --wheels {store.location}",
             )
         to.mkdir(parents=True, exist_ok=True)
-        found.append(described(store.fetch(entry, to, say)))
+        found.append(described(store.fetch(entry, to)))
     return found
 
 
 def fetch_published(
-    it: Setup, select: Sequence[str], origin: str, options: Options, to: Path, say: Say
+    project: Setup,
+    select: Sequence[str],
+    origin: str,
+    options: Options,
+    to: Path,
 ) -> list[Path]:
     """Fetch the published wheels that fit the selected targets and record their hashes.
 
@@ -278,24 +283,26 @@ def fetch_published(
     """
     if origin not in sources.PUBLISHED:
         raise UsageError(f"--from {origin}: {' or '.join(sources.PUBLISHED)}")
-    found, pins = [], dict(it.workspace.pins)
-    for candidate in chosen(it, select):
-        name, url = sources.published(it.facts, candidate, origin)
+    found, pins = [], dict(project.workspace.pins)
+    for candidate in chosen(project, select):
+        name, url = sources.published(project.facts, candidate, origin)
         if not name:
             raise WheelError(f"{candidate.id}: no {origin} wheel fits it that the facts know")
         assert candidate.selection  # where its kernels come from
         if why := sources.unfit(candidate, kernels(candidate), origin, candidate.selection.policy):
             raise WheelError(f"{candidate.id}: no build would take it: {why}")
-        wheel = _downloaded(url, to / name, pins.get(name), options.network.ca, say)
-        verify(wheel, say, level="contents")
+        wheel = _downloaded(url, to / name, pins.get(name), options.network.ca)
+        verify(wheel, level="contents")
         pins[name] = Pinned(name=name, url=url, sha256=Entry.of(wheel).sha256)
         found.append(wheel)
-        it.workspace.record(pins.values())
-    say(f"recorded in {it.workspace.locks / sources.PINS}; imagegen render writes it into targets")
+        project.workspace.record(pins.values())
+    log.info(
+        f"recorded in {project.workspace.locks / sources.PINS}; imagegen render writes it into targets"
+    )
     return found
 
 
-def _downloaded(url: str, file: Path, held: Pinned | None, ca: str, say: Say) -> Path:
+def _downloaded(url: str, file: Path, held: Pinned | None, ca: str) -> Path:
     """A published file; ``held`` is what was recorded of it, if somebody fetched it before."""
     web, part = Web(url, STORE, ca=ca), file.with_name(f".{file.name}.part")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -306,7 +313,7 @@ def _downloaded(url: str, file: Path, held: Pinned | None, ca: str, say: Say) ->
     if not size:
         raise WheelError(f"{url}: the server does not say how long the file is")
     with part.open("wb+") as sink:  # anew: of what another run left nobody knows the hash
-        if not web.download(url, sink, size, say):
+        if not web.download(url, sink, size):
             raise WheelError(f"{url}: there is no such file")
     if held and hashlib.sha256(part.read_bytes()).hexdigest() != held.sha256:
         part.unlink()
@@ -326,12 +333,12 @@ def held(options: Options) -> tuple[Entry, ...]:
     return _needed(options).entries()
 
 
-def push(wheels: Sequence[Path], options: Options, say: Say, *, force: bool) -> tuple[Entry, ...]:
+def push(wheels: Sequence[Path], options: Options, *, force: bool) -> tuple[Entry, ...]:
     """Put wheels into the store, each looked through before: its hashes, its name, its metadata."""
     for wheel in wheels:
-        verify(wheel, say, level="contents")
+        verify(wheel, level="contents")
     store = _needed(options, make=True)
-    return tuple(store.put(wheel, say, replace=force) for wheel in wheels)
+    return tuple(store.put(wheel, replace=force) for wheel in wheels)
 
 
 def _needed(options: Options, *, make: bool = False) -> Store:

@@ -162,11 +162,11 @@ class Found:
         return self.verdict in ("ok", "warn")
 
 
-def judged(it: Combination, rules: Iterable[Rule] = RULES) -> Found:
+def judged(combination: Combination, rules: Iterable[Rule] = RULES) -> Found:
     """The combination with every reason."""
-    values = {axis: getattr(it, axis) for axis in AXES}
+    values = {axis: getattr(combination, axis) for axis in AXES}
     found = [rule(*(values[axis] for axis in axes_of(rule))) for rule in rules]
-    return Found(combination=it, reasons=graded(reason for reason in found if reason))
+    return Found(combination=combination, reasons=graded(reason for reason in found if reason))
 
 
 def graded(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
@@ -174,11 +174,7 @@ def graded(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
     return tuple(sorted(reasons, key=lambda reason: -COST[reason.severity]))
 
 
-def best(
-    domains: Domains,
-    *,
-    rules: Sequence[Rule] = RULES,
-) -> Found | None:
+def best(domains: Domains, *, rules: Sequence[Rule] = RULES) -> Found | None:
     """The combination with the least against it; of equals, the one of the preferred values.
 
     None where an axis is empty.

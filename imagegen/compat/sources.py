@@ -27,128 +27,141 @@ Piece = Mapping[str, object]
 """JSON values; ``from`` is always there, in words."""
 
 
-def pieces(facts: Facts, it: Combination) -> dict[str, Piece]:
+def pieces(facts: Facts, combination: Combination) -> dict[str, Piece]:
     """Every piece by name: base, nvcc, python, torch and its partners, flash_attn."""
     return {
-        "base": _base(it),
-        "nvcc": _nvcc(it),
-        "python": _python(it),
-        "torch": _torch(it),
-        "torchvision": {"from": "beside torch", "version": str(it.torch.torchvision)},
-        "torchaudio": _torchaudio(it),
-        "triton": {"from": "torch's own requirement", "version": it.torch.triton},
-        "flash_attn": _flash_attn(facts, it),
+        "base": _base(combination),
+        "nvcc": _nvcc(combination),
+        "python": _python(combination),
+        "torch": _torch(combination),
+        "torchvision": {"from": "beside torch", "version": str(combination.torch.torchvision)},
+        "torchaudio": _torchaudio(combination),
+        "triton": {"from": "torch's own requirement", "version": combination.torch.triton},
+        "flash_attn": _flash_attn(facts, combination),
     }
 
 
-def wheel_name(release: FlashAttnFact, it: Combination) -> str:
+def wheel_name(release: FlashAttnFact, combination: Combination) -> str:
     """The file name of the published wheel that the combination takes; empty without one."""
-    found, build = it.wheel, it.torch.build_for(it.index)
-    cp, ours = f"cp{it.python.version.major}{it.python.version.minor}", it.python.tag
+    found, build = combination.wheel, combination.torch.build_for(combination.index)
+    cp, ours = (
+        f"cp{combination.python.version.major}{combination.python.version.minor}",
+        combination.python.tag,
+    )
     if isinstance(found, ThirdPartyWheel):
         local = f"{cuda_word(found.nvcc)}torch{found.torch}"
         return f"flash_attn-{found.version}+{local}-{cp}-{ours}-{found.platform}.whl"
     if isinstance(found, Wheel) and build:
         local = f"{found.tag}torch{found.torch}cxx11abi{str(build.abi).upper()}"
         version = found.named or release.version
-        return f"flash_attn-{version}+{local}-{cp}-{ours}-linux_{it.host}.whl"
+        return f"flash_attn-{version}+{local}-{cp}-{ours}-linux_{combination.host}.whl"
     return ""
 
 
-def of_origin(it: Combination, origin: Origin) -> Combination:
+def of_origin(combination: Combination, origin: Origin) -> Combination:
     """The combination with flash-attn from there, with all that there is in it."""
-    values = {field.name: getattr(it, field.name) for field in fields(Combination)}
+    values = {field.name: getattr(combination, field.name) for field in fields(Combination)}
     return Combination(**(values | {"origin": origin, "archs": ()}))
 
 
-def published(facts: Facts, it: Combination, origin: Origin) -> tuple[str, str]:
+def published(facts: Facts, combination: Combination, origin: Origin) -> tuple[str, str]:
     """The name and the address of somebody else's wheel of flash-attn 2 for a combination; empty
     where no fact knows one.
     """
-    if not isinstance(it.flash_attn, FlashAttnFact):
+    if not isinstance(combination.flash_attn, FlashAttnFact):
         return "", ""
-    theirs = of_origin(it, origin)
-    name, found = wheel_name(it.flash_attn, theirs), theirs.wheel
+    theirs = of_origin(combination, origin)
+    name, found = wheel_name(combination.flash_attn, theirs), theirs.wheel
     if isinstance(found, ThirdPartyWheel):
         return name, facts.third_party_url.format(release=found.release, wheel=quote(name))
-    version = it.flash_attn.version
+    version = combination.flash_attn.version
     return name, facts.flash_attn_url.format(version=version, wheel=quote(name)) if name else ""
 
 
-def _base(it: Combination) -> Piece:
-    if it.base is None and not it.from_wheels:
-        return {"from": f"none: NVIDIA publishes no images for {it.os.distribution}"}
-    pinned = it.base or it.os
-    if it.base and not it.cuda.base_for(it.os, it.kind):
-        return {"from": "an nvidia/cuda image that no list has", "image": it.base.tag}
-    words = "NVIDIA's image" if it.base else "the distribution's image"
+def _base(combination: Combination) -> Piece:
+    if combination.base is None and not combination.from_wheels:
+        return {"from": f"none: NVIDIA publishes no images for {combination.os.distribution}"}
+    pinned = combination.base or combination.os
+    if combination.base and not combination.cuda.base_for(combination.os, combination.kind):
+        return {"from": "an nvidia/cuda image that no list has", "image": combination.base.tag}
+    words = "NVIDIA's image" if combination.base else "the distribution's image"
     piece: dict[str, object] = {"from": words, "image": pinned.tag}
     if pinned.digest:
         return piece | {"digest": pinned.digest, "witnesses": pinned.witnesses}
     return piece | {"note": "no digest that two public files name: by tag"}
 
 
-def _nvcc(it: Combination) -> Piece:
-    if it.from_wheels:
+def _nvcc(combination: Combination) -> Piece:
+    if combination.from_wheels:
         where = "wheels on PyPI, beside torch's CUDA libraries"
     else:
-        where = "the base image" if it.kind == "devel" else "NVIDIA's apt packages"
-    return {"from": where, "version": str(it.cuda.version)}
+        where = "the base image" if combination.kind == "devel" else "NVIDIA's apt packages"
+    return {"from": where, "version": str(combination.cuda.version)}
 
 
-def _python(it: Combination) -> Piece:
-    own = it.python == it.os.python
-    return {"from": it.os.os.name if own else "elsewhere", "version": str(it.python)}
+def _python(combination: Combination) -> Piece:
+    own = combination.python == combination.os.python
+    return {
+        "from": combination.os.os.name if own else "elsewhere",
+        "version": str(combination.python),
+    }
 
 
-def _torch(it: Combination) -> Piece:
-    plain = it.torch.pypi_cuda == it.index and it.host in it.torch.pypi_hosts
-    word = cuda_word(it.index)
+def _torch(combination: Combination) -> Piece:
+    plain = (
+        combination.torch.pypi_cuda == combination.index
+        and combination.host in combination.torch.pypi_hosts
+    )
+    word = cuda_word(combination.index)
     where = "PyPI" if plain else f"PyTorch's index {word}"
-    piece = {"from": where, "version": str(it.torch.version), "cuda": str(it.index)}
+    piece = {
+        "from": where,
+        "version": str(combination.torch.version),
+        "cuda": str(combination.index),
+    }
     return piece if plain else piece | {"index": word}
 
 
-def _torchaudio(it: Combination) -> Piece:
-    if it.torch.torchaudio.release[:2] == it.torch.version.release[:2]:
-        return {"from": "beside torch", "version": str(it.torch.torchaudio)}
-    last = str(it.torch.torchaudio)
+def _torchaudio(combination: Combination) -> Piece:
+    if combination.torch.torchaudio.release[:2] == combination.torch.version.release[:2]:
+        return {"from": "beside torch", "version": str(combination.torch.torchaudio)}
+    last = str(combination.torch.torchaudio)
     return {"from": "none of this torch: the last release names no torch", "version": last}
 
 
-def _flash_attn(facts: Facts, it: Combination) -> Piece:
-    release = it.flash_attn
+def _flash_attn(facts: Facts, combination: Combination) -> Piece:
+    release = combination.flash_attn
     if isinstance(release, FlashAttnPackageFact):
-        return _package(release, it)
+        return _package(release, combination)
     if not isinstance(release, FlashAttnFact):
         return {"from": "not in the image"}
-    name, archs = wheel_name(release, it), list(it.kernels)
+    name, archs = wheel_name(release, combination), list(combination.kernels)
     piece: dict[str, object] = {"version": str(release.version), "archs": archs}
-    if isinstance(it.wheel, Wheel):
+    if isinstance(combination.wheel, Wheel):
         url = facts.flash_attn_url.format(version=release.version, wheel=name)
         return {"from": "the official wheel", **piece, "wheel": name, "url": url}
-    if isinstance(it.wheel, ThirdPartyWheel):
-        url = facts.third_party_url.format(release=it.wheel.release, wheel=name)
+    if isinstance(combination.wheel, ThirdPartyWheel):
+        url = facts.third_party_url.format(release=combination.wheel.release, wheel=name)
         return {"from": "a third party's wheel", **piece, "wheel": name, "url": url}
-    if it.origin != "source":
-        return {"from": f"no {it.origin} wheel is known", **piece}
+    if combination.origin != "source":
+        return {"from": f"no {combination.origin} wheel is known", **piece}
     return {
         "from": "source",
         **piece,
         "sdist": f"flash_attn-{release.version}.tar.gz",
         "sha256": release.sha256,
         "kernel_files": release.kernel_files,
-        "torch": minor(it.torch.version),
+        "torch": minor(combination.torch.version),
     }
 
 
-def _package(release: FlashAttnPackageFact, it: Combination) -> Piece:
-    if it.origin != "official":
-        return {"from": f"no {it.origin} of it is taken", "version": str(release.version)}
+def _package(release: FlashAttnPackageFact, combination: Combination) -> Piece:
+    if combination.origin != "official":
+        return {"from": f"no {combination.origin} of it is taken", "version": str(release.version)}
     return {
-        "from": "PyPI" if release.on_pypi else f"PyTorch's index {cuda_word(it.index)}",
+        "from": "PyPI" if release.on_pypi else f"PyTorch's index {cuda_word(combination.index)}",
         "version": str(release.version),
-        "package": release.requirement(it.index),
+        "package": release.requirement(combination.index),
     }
 
 
@@ -239,13 +252,15 @@ def selection(kernels: FlashAttn) -> Selection:
     )
 
 
-def every_kernel(it: Combination) -> FlashAttn | None:
+def every_kernel(combination: Combination) -> FlashAttn | None:
     """flash-attn 2 with all of its kernels, for a combination that has it."""
-    if not isinstance(it.flash_attn, FlashAttnFact):
+    if not isinstance(combination.flash_attn, FlashAttnFact):
         return None
-    whole = Selection(it.kernels or it.flash_attn.able(it.cuda.version) or (80,))
+    whole = Selection(
+        combination.kernels or combination.flash_attn.able(combination.cuda.version) or (80,)
+    )
     return FlashAttn(
-        version=it.flash_attn.version,
+        version=combination.flash_attn.version,
         archs=whole.archs,
         head_dims=whole.head_dims,
         dtypes=whole.dtypes,
@@ -253,13 +268,15 @@ def every_kernel(it: Combination) -> FlashAttn | None:
     )
 
 
-def own_name(it: Combination, kernels: FlashAttn) -> str:
+def own_name(combination: Combination, kernels: FlashAttn) -> str:
     """The file name of the wheel that imagegen's own recipe makes for a combination."""
-    build = it.torch.build_for(it.index)
+    build = combination.torch.build_for(combination.index)
     abi = build.abi if build else True
-    local = selection(kernels).local_version(minor(it.torch.version), minor(it.index), abi)
-    cp = f"cp{it.python.version.major}{it.python.version.minor}"
-    return f"flash_attn-{kernels.version}+{local}-{cp}-{it.python.tag}-linux_{it.host}.whl"
+    local = selection(kernels).local_version(
+        minor(combination.torch.version), minor(combination.index), abi
+    )
+    cp = f"cp{combination.python.version.major}{combination.python.version.minor}"
+    return f"flash_attn-{kernels.version}+{local}-{cp}-{combination.python.tag}-linux_{combination.host}.whl"
 
 
 def cpu_hours(kernels: FlashAttn) -> float:
@@ -268,7 +285,7 @@ def cpu_hours(kernels: FlashAttn) -> float:
 
 
 def sourced(
-    it: Combination,
+    combination: Combination,
     kernels: FlashAttn,
     policy: Policy,
     pins: Mapping[str, Pinned],
@@ -282,16 +299,18 @@ def sourced(
     ``pins`` are the published wheels whose hash is known, by name. ``held`` is what ``store`` says
     of the wheel, None where it was not asked.
     """
-    steps: list[Step] = [_from_store(own_name(it, kernels), store, held, policy)]
+    steps: list[Step] = [_from_store(own_name(combination, kernels), store, held, policy)]
     wheel = None
     for place in PUBLISHED:
-        why, found = _published(it, kernels, place, policy, pins)
+        why, found = _published(combination, kernels, place, policy, pins)
         taken = found is not None and not any(step.taken for step in steps)
         if found and not taken:
             why = "not needed"
         wheel = found if taken else wheel
         steps.append(Step(place=place, taken=taken, why=why))
-    steps.append(_from_source(it, kernels, policy, done=any(s.taken for s in steps), no=no_source))
+    steps.append(
+        _from_source(combination, kernels, policy, done=any(s.taken for s in steps), no=no_source)
+    )
     return Sourced(steps=tuple(steps), wheel=wheel)
 
 
@@ -305,13 +324,13 @@ def _from_store(name: str, store: str, held: bool | None, policy: Policy) -> Ste
     return Step(place="store", taken=False, why=f"{store} has no {name}")
 
 
-def unfit(it: Combination, kernels: FlashAttn, origin: Origin, policy: Policy) -> str:
+def unfit(combination: Combination, kernels: FlashAttn, origin: Origin, policy: Policy) -> str:
     """Why no build would take somebody else's wheel, whatever its hash; empty where one would."""
     if policy.source == "required":
         return COMPILED
     if origin == "third-party" and not policy.third_party:
         return "third parties are not allowed (third_party = true in the matrix allows them)"
-    chosen, theirs = selection(kernels), of_origin(it, origin)
+    chosen, theirs = selection(kernels), of_origin(combination, origin)
     if chosen != Selection(chosen.archs):
         return "the target selects kernels, and published wheels have all of them"
     found = judged(theirs)
@@ -324,18 +343,18 @@ def unfit(it: Combination, kernels: FlashAttn, origin: Origin, policy: Policy) -
 
 
 def _published(
-    it: Combination,
+    combination: Combination,
     kernels: FlashAttn,
     origin: Origin,
     policy: Policy,
     pins: Mapping[str, Pinned],
 ) -> tuple[str, Pinned | None]:
     """Why somebody else's wheel is passed over, or the wheel."""
-    release = it.flash_attn
+    release = combination.flash_attn
     assert isinstance(release, FlashAttnFact)
-    if why := unfit(it, kernels, origin, policy):
+    if why := unfit(combination, kernels, origin, policy):
         return why, None
-    name = wheel_name(release, of_origin(it, origin))
+    name = wheel_name(release, of_origin(combination, origin))
     if name not in pins:
         how = f"imagegen wheel fetch TARGET --from {origin}"
         return f"no hash of {name} is recorded ({how} records one)", None
@@ -343,9 +362,9 @@ def _published(
 
 
 def _from_source(
-    it: Combination, kernels: FlashAttn, policy: Policy, *, done: bool, no: bool
+    combination: Combination, kernels: FlashAttn, policy: Policy, *, done: bool, no: bool
 ) -> Step:
-    release = it.flash_attn
+    release = combination.flash_attn
     if done:
         return Step(place="source", taken=False, why="not needed")
     if isinstance(release, FlashAttnFact) and release.kernel_files != len(KERNELS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -11,16 +12,19 @@ from imagegen.doctor.model import LOG, Command, Daemon, Fixed, Install, Step, Wr
 from imagegen.doctor.plan import accept, plan
 from imagegen.doctor.probe import answering, ask, look
 from imagegen.errors import EngineError
-from imagegen.util.process import Say, run, start, stream
+from imagegen.util.process import run, start, stream
+
+log = logging.getLogger(__name__)
+
 
 ANSWER = 60.0
 """Seconds that a started engine gets to answer; it needs about 2, more on a first start."""
 
 
-def fix(say: Say, *, dry_run: bool = False) -> Fixed:
+def fix(*, dry_run: bool = False) -> Fixed:
     """Take the steps of ``plan``; nothing to do gives an empty ``Fixed``.
 
-    ``say`` hears each step as a shell line, then its output. With ``dry_run`` it hears the lines
+    Each step is logged as a shell line, then its output. With ``dry_run`` these are the lines
     and no more, and ``Fixed`` says what would be done.
 
     Raises:
@@ -31,7 +35,7 @@ def fix(say: Say, *, dry_run: bool = False) -> Fixed:
     steps = plan(facts)
     if dry_run:
         for step in steps:
-            say(step.shell())
+            log.info(step.shell())
         return Fixed(
             did=tuple(step.what for step in steps),
             undo=tuple(line for step in reversed(steps) for line in step.undo),
@@ -43,9 +47,9 @@ def fix(say: Say, *, dry_run: bool = False) -> Fixed:
         )
     fixed = Fixed()
     for step in steps:
-        say(f"+ {step.shell()}")
+        log.info(f"+ {step.shell()}")
         try:
-            done = _take(step, say)
+            done = _take(step)
         except EngineError as error:
             hints = [error.hint] if error.hint else []
             # this step's too: apt may have unpacked, an engine that stays silent may be running
@@ -56,7 +60,7 @@ def fix(say: Say, *, dry_run: bool = False) -> Fixed:
     return fixed
 
 
-def _take(step: Step, say: Say) -> Fixed:
+def _take(step: Step) -> Fixed:
     """Take one step.
 
     Raises:
@@ -72,17 +76,17 @@ def _take(step: Step, say: Say) -> Fixed:
             except OSError as error:
                 raise EngineError(f"could not write {step.path}: {error}") from error
         case Command():
-            status, last = stream(*step.argv, say=say, doing=step.what)
+            status, last = stream(*step.argv, doing=step.what)
             if status and not step.may_fail:
                 raise EngineError(_failed(step.what, status, last))
             if status:
-                say(f"{step.what}: exited {status}; going on with the lists that are here")
+                log.info(f"{step.what}: exited {status}; going on with the lists that are here")
             if step.awaits:
                 _await_engine()
         case Install():
             new, newer = _foresee(step)
             # A dpkg that is killed leaves packages half installed: let it come to an end.
-            status, last = stream(*step.argv(), say=say, doing="apt-get install", grace=600)
+            status, last = stream(*step.argv(), doing="apt-get install", grace=600)
             if status:
                 raise EngineError(_failed(step.what, status, last))
             undo = step.undo_of(new)

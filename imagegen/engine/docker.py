@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,10 @@ from imagegen.engine.errors import FOREIGN, build_error, reason, registry_errors
 from imagegen.errors import EngineError, RegistryError
 from imagegen.model.image import Layer
 from imagegen.util import process
-from imagegen.util.process import Ran, Say
+from imagegen.util.process import Ran
+
+log = logging.getLogger(__name__)
+
 
 OWN = "imagegen.run"
 """Label of every container, network and volume made here, so that strays can be found."""
@@ -101,7 +105,7 @@ class Docker:
             labels=config.get("Labels") or {},
         )
 
-    def pulled(self, ref: str, say: Say) -> str:
+    def pulled(self, ref: str) -> str:
         """The digest of ``ref``, which is pulled unless it is here.
 
         Raises:
@@ -110,7 +114,7 @@ class Docker:
         held = self.local(ref)
         if held is None:
             with registry_errors(ref):
-                progress.follow(self._client.api.pull(ref, stream=True, decode=True), say)
+                progress.follow(self._client.api.pull(ref, stream=True, decode=True))
             held = self.local(ref)
         if held is None:
             raise RegistryError(f"{ref} was pulled and is not here")
@@ -134,7 +138,6 @@ class Docker:
         self,
         document: Mapping[str, object],
         texts: Mapping[str, str],
-        say: Say,
         *,
         builder: str = "",
     ) -> dict[str, str]:
@@ -152,7 +155,6 @@ class Docker:
                 *("docker", "buildx", "bake", "--progress=plain"),
                 *(("--builder", builder) if builder else ()),
                 *("--file", definition, "--metadata-file", metadata),
-                say=say,
                 doing="building",
                 env={secret_variable(name): value for name, value in texts.items()}
                 | {
@@ -224,16 +226,16 @@ class Docker:
         ref: str,
         argv: Sequence[str],
         *,
-        say: Say | None = None,
         timeout: float,
         env: Mapping[str, str] | None = None,
         gpus: bool = False,
         mounts: Mapping[Path, str] | None = None,
         alone: bool = False,
+        on_line: Callable[[str], None] | None = None,
     ) -> Ran:
         """Run ``argv`` in a new container and remove it.
 
-        ``say`` hears each line of standard output as it comes; ``alone`` as for ``container``.
+        ``on_line`` gets each line of standard output as it comes; ``alone`` as for ``container``.
 
         Raises:
             EngineError: it ran past ``timeout`` seconds, or the engine refused.
@@ -243,8 +245,8 @@ class Docker:
             with translated(f"running {argv[0]} in {ref}"), _limit(box, timeout) as over:
                 for line in _lines(box.logs(stdout=True, stderr=False, stream=True, follow=True)):
                     out.append(line)
-                    if say:
-                        say(line)
+                    if on_line:
+                        on_line(line)
                 code = box.wait()["StatusCode"]
                 err = box.logs(stdout=False, stderr=True).decode(errors="replace")
             if over.is_set():
@@ -340,7 +342,7 @@ class Docker:
 
     # --- registries -------------------------------------------------------------------------------
 
-    def push(self, digest: str, repository: str, tag: str, say: Say) -> None:
+    def push(self, digest: str, repository: str, tag: str) -> None:
         """Push the local image ``digest`` as ``repository:tag``; leaves no new local name behind.
 
         Raises:
@@ -355,9 +357,7 @@ class Docker:
             self._client.api.reload_config()  # a login may have been renewed since we began
             self._client.images.get(digest).tag(repository, tag)
             try:
-                progress.follow(
-                    self._client.api.push(repository, tag, stream=True, decode=True), say
-                )
+                progress.follow(self._client.api.push(repository, tag, stream=True, decode=True))
             finally:
                 if not held:
                     with contextlib.suppress(*FOREIGN):

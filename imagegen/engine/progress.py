@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import docker.errors
 
-from imagegen.util.process import Say
+log = logging.getLogger(__name__)
 
 
-def follow(events: Iterator[Mapping[str, Any]], say: Say) -> None:
+def follow(events: Iterator[Mapping[str, Any]]) -> None:
     """Say how much of a push is done, every few seconds; docker-py returns normally on failure.
 
     Raises:
@@ -28,4 +29,6 @@ def follow(events: Iterator[Mapping[str, Any]], say: Say) -> None:
             sent[layer], total[layer] = detail.get("current", 0), detail["total"]
         if time.monotonic() - last > 3 and total:
             last = time.monotonic()
-            say(f"pushed {sum(sent.values()) / 1e6:,.0f} of {sum(total.values()) / 1e6:,.0f} MB")
+            log.info(
+                f"pushed {sum(sent.values()) / 1e6:,.0f} of {sum(total.values()) / 1e6:,.0f} MB"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,13 +15,14 @@ from imagegen.errors import BuildError, EngineError
 from imagegen.inventory import sizes
 from imagegen.inventory.sizes import Sized
 from imagegen.model.image import Built, Layer
-from imagegen.util.process import Say
 
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
 
+log = logging.getLogger(__name__)
 
-def sized(engine: Docker, name: str, ref: str, folder: Path, say: Say) -> Sized:
+
+def sized(engine: Docker, name: str, ref: str, folder: Path) -> Sized:
     """The local image ``ref`` under ``name``; what was read is kept in ``folder`` by digest.
 
     Raises:
@@ -32,7 +34,7 @@ def sized(engine: Docker, name: str, ref: str, folder: Path, say: Say) -> Sized:
     file = folder / f"{local.digest.removeprefix('sha256:')}.json"
     layers = kept(file)
     if layers is None:
-        say(f"{name}: reading its layers out of the engine")
+        log.info(f"{name}: reading its layers out of the engine")
         layers = engine.stored(local.digest)
         keep(file, layers)
     return Sized(name=name, digest=local.digest, layers=layers)
@@ -57,7 +59,10 @@ def keep(file: Path, layers: Sequence[Layer]) -> None:
 
 
 def within(
-    engine: Docker, built: Sequence[Built], budgets: Mapping[str, float], folder: Path, say: Say
+    engine: Docker,
+    built: Sequence[Built],
+    budgets: Mapping[str, float],
+    folder: Path,
 ) -> None:
     """Every image is within the budget of its profile, in GB compressed.
 
@@ -72,7 +77,7 @@ def within(
         # no reading. (Seen of engine 26.1: 2,921,621,057 for layers of 2,921,612,147 bytes.)
         if budget is None or int(engine.config(ref)["Size"]) <= budget * sizes.GB:
             continue
-        faults.append(sizes.over(sized(engine, target.id, ref, folder, say), budget))
+        faults.append(sizes.over(sized(engine, target.id, ref, folder), budget))
     if faults := [fault for fault in faults if fault]:
         raise BuildError(
             "\n".join(faults),

@@ -142,12 +142,13 @@ def _kernels(selection: Kernels | None) -> int:
     return len(selection.head_dims) * len(selection.dtypes) if selection else 0
 
 
-def _fit(it: Candidate, machine: Machine) -> Fit:
+def _fit(candidate: Candidate, machine: Machine) -> Fit:
     found = [
-        for_machine(it, {"gpu": gpu, "driver": machine.driver}) for gpu in machine.gpus or (None,)
+        for_machine(candidate, {"gpu": gpu, "driver": machine.driver})
+        for gpu in machine.gpus or (None,)
     ]
     worst = max(found, key=lambda one: _cost(one.reasons))
-    return Fit(candidate=it, found=worst)
+    return Fit(candidate=candidate, found=worst)
 
 
 def _cost(reasons: Iterable[Reason]) -> int:

@@ -212,9 +212,9 @@ def _no_target(reasons: Sequence[Reason]) -> str:
     return f"gives no target that a fact confirms ({codes}): {first.text}; see --allow-unknown"
 
 
-def for_machine(it: Candidate, machine: dict[str, object]) -> Found:
+def for_machine(candidate: Candidate, machine: dict[str, object]) -> Found:
     """What the rules say of a target on a machine: ``gpu`` and ``driver``, None where unknown."""
-    values = {field.name: getattr(it, field.name) for field in fields(Combination)}
+    values = {field.name: getattr(candidate, field.name) for field in fields(Combination)}
     return judged(Combination(**(values | machine)))
 
 
@@ -262,13 +262,15 @@ def _pinned_first(toolkits: Sequence[CudaFact], os: OsFact, kind: Kind) -> list[
     return sorted(toolkits, key=unpinned)
 
 
-def _excluded(it: Candidate, excludes: Iterable[Exclude]) -> Reason | None:
+def _excluded(candidate: Candidate, excludes: Iterable[Exclude]) -> Reason | None:
     for row in excludes:
         if (
-            (not row.os or it.os.os.name in row.os)
-            and (not row.cuda or any(exact(it.cuda.version, wanted) for wanted in row.cuda))
-            and (not row.torch or any(exact(it.torch.version, wanted) for wanted in row.torch))
-            and (not row.profile or it.profile in row.profile)
+            (not row.os or candidate.os.os.name in row.os)
+            and (not row.cuda or any(exact(candidate.cuda.version, wanted) for wanted in row.cuda))
+            and (
+                not row.torch or any(exact(candidate.torch.version, wanted) for wanted in row.torch)
+            )
+            and (not row.profile or candidate.profile in row.profile)
         ):
             return Reason(
                 code="excluded",
@@ -291,6 +293,9 @@ def _near(pattern: str, ids: Iterable[str], left_out: Iterable[LeftOut]) -> str:
     return f"near: {', '.join(near[:3])}" if near else "imagegen list shows every id"
 
 
-def lockable(it: Candidate) -> bool:
+def lockable(candidate: Candidate) -> bool:
     """Whether the plain PyPI wheel is the right CUDA build, so that PyPI alone can lock it."""
-    return it.torch.pypi_cuda == it.index and it.host in it.torch.pypi_hosts
+    return (
+        candidate.torch.pypi_cuda == candidate.index
+        and candidate.host in candidate.torch.pypi_hosts
+    )

@@ -23,7 +23,6 @@ from requests.auth import AuthBase
 
 from imagegen.errors import ImagegenError, UsageError
 from imagegen.net.http_errors import reason, retry_after, status
-from imagegen.util.process import Say
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +99,6 @@ class Web:
         ca: str = "",
         auth: Auth = None,
         renew: Callable[[requests.Response], bool] = lambda _: False,
-        say: Say | None = None,
     ) -> None:
         """``renew`` gets a 401 and says whether ``auth`` knows better now; ``say`` hears what is
         waited for, and when a limit of requests is near.
@@ -111,7 +109,6 @@ class Web:
         self.location, self.kind = location, kind
         self._name = f"{kind.name} {location}"
         self._auth, self._renew = auth, renew
-        self._say = say or log.info
         self._left = FEW + 1
         self._session = requests.Session()
         self._session.headers["Accept-Encoding"] = "identity"  # bytes are counted as they come
@@ -170,7 +167,7 @@ class Web:
             except Broken as error:
                 self._pause_or_give_up(tries, str(error))
 
-    def download(self, url: str, part: BufferedRandom, size: int, say: Say) -> bool:
+    def download(self, url: str, part: BufferedRandom, size: int) -> bool:
         """Bring ``part`` to ``size`` bytes; False where the server says that nothing is there.
 
         A download that breaks off goes on where it was, or from the start if the server knows no
@@ -193,7 +190,7 @@ class Web:
                     restart(part)
                 broke = "it sends another part than was asked for"
                 if rest or response.status_code == 200:
-                    broke = self._pour(response, part, size, say)
+                    broke = self._pour(response, part, size)
             reached = part.seek(0, os.SEEK_END)
             tries = 1 if reached >= best + PROGRESS else tries + 1
             best = max(best, reached)
@@ -201,7 +198,7 @@ class Web:
                 self._pause_or_give_up(tries, f"{broke} after {reached:,} of {size:,} bytes")
         return True
 
-    def _pour(self, response: requests.Response, part: BufferedRandom, size: int, say: Say) -> str:
+    def _pour(self, response: requests.Response, part: BufferedRandom, size: int) -> str:
         """Write what comes until it ends; returns why it did."""
         told = time.monotonic()
         try:
@@ -213,7 +210,7 @@ class Web:
                     )
                 if time.monotonic() - told > TELL:
                     told = time.monotonic()
-                    say(f"fetched {part.tell() / 1e6:,.0f} of {size / 1e6:,.0f} MB")
+                    log.info(f"fetched {part.tell() / 1e6:,.0f} of {size / 1e6:,.0f} MB")
         except Broken as error:
             return str(error)
         return "the connection was cut"
@@ -268,7 +265,7 @@ class Web:
                 hint="is it up, and is the address right?",
             )
         pause = max(wanted, PAUSES[tries - 1])
-        self._say(f"{self.location}: {why}; again in {pause:.0f} s")
+        log.info(f"{self.location}: {why}; again in {pause:.0f} s")
         time.sleep(pause)
 
     def _tell_limit(self, response: requests.Response) -> None:
@@ -276,7 +273,7 @@ class Web:
         left = response.headers.get("RateLimit-Remaining", "").partition(";")[0]
         if left.isdecimal() and int(left) <= FEW and int(left) != self._left:
             self._left = int(left)
-            self._say(f"{self.location}: {left} requests are left before it refuses more")
+            log.info(f"{self.location}: {left} requests are left before it refuses more")
 
     def _refused(self, response: requests.Response, method: str) -> ImagegenError:
         code = response.status_code
@@ -361,14 +358,14 @@ class Web:
 class Upload(io.FileIO):
     """A file that says how much of it was read, as it is sent."""
 
-    def __init__(self, path: Path, say: Say) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._say, self._size, self._told = say, path.stat().st_size, time.monotonic()
+        self._size, self._told = path.stat().st_size, time.monotonic()
 
     def read(self, size: int | None = -1) -> bytes:
         if time.monotonic() - self._told > TELL:
             self._told = time.monotonic()
-            self._say(f"sent {self.tell() / 1e6:,.0f} of {self._size / 1e6:,.0f} MB")
+            log.info(f"sent {self.tell() / 1e6:,.0f} of {self._size / 1e6:,.0f} MB")
         return super().read(-1 if size is None else size) or b""
 
 

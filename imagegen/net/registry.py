@@ -20,7 +20,6 @@ import requests
 from imagegen.errors import Lost, RegistryError
 from imagegen.net.http import Body, Kind, Web, is_here
 from imagegen.net.registry_login import Login
-from imagegen.util.process import Say
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -118,7 +117,6 @@ class Repository:
         kind: Kind = REGISTRY,
         location: str = "",
         ca: str = "",
-        say: Say | None = None,
     ) -> None:
         """``name`` is ``HOST[:PORT]/PATH``; plain HTTP is spoken to this machine only.
 
@@ -134,7 +132,7 @@ class Repository:
         base = f"{scheme}://{served}/v2"
         self._url = f"{base}/{path}"
         login = Login(host, base, self.location, kind, ca=ca)
-        self.web = Web(self.location, kind, ca=ca, auth=login, renew=login.renew, say=say)
+        self.web = Web(self.location, kind, ca=ca, auth=login, renew=login.renew)
 
     # --- manifests --------------------------------------------------------------------------------
 

@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from imagegen.model.report import Check
 
-if TYPE_CHECKING:
-    pass
-
 Format = Literal["text", "json"]
-
-
-class Progress:
-    """What a person watching sees: lines on standard error, each with the seconds so far."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-
-    def __call__(self, line: str) -> None:
-        print(f"[{time.monotonic() - self._start:6.1f} s] {line}", file=sys.stderr, flush=True)
 
 
 def show(value: object) -> None:
@@ -52,15 +37,6 @@ def size(count: float) -> str:
 def known(count: float | None) -> str:
     """The same, of bytes that nobody may know."""
     return "?" if count is None else size(count)
-
-
-# --- render, lock ---------------------------------------------------------------------------------
-
-
-# --- build, test, push ----------------------------------------------------------------------------
-
-
-# --- doctor ---------------------------------------------------------------------------------------
 
 
 def check_row(check: Check) -> dict[str, object]:

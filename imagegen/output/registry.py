@@ -121,16 +121,16 @@ def _tested(one: Inspected) -> str:
     return f"{moment(report.at)}: {count} checks passed ({levels}), by {report.engine}"
 
 
-def _kind(it: Attached) -> str:
+def _kind(attached: Attached) -> str:
     from imagegen.publish.inspect import KINDS
 
     names = {kind: name for name, kind in KINDS.items()}
-    return names.get(it.referrer.artifact_type, it.referrer.artifact_type or "attached")
+    return names.get(attached.referrer.artifact_type, attached.referrer.artifact_type or "attached")
 
 
-def _about(it: Attached) -> str:
+def _about(attached: Attached) -> str:
     """A few words on a document."""
-    found = it.document
+    found = attached.document
     if not isinstance(found, dict):
         return ""
     if "spdxVersion" in found:

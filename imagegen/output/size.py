@@ -88,41 +88,43 @@ def _image(one: Measured, top: int) -> Iterator[str]:
         yield f"  what is inside is not known: {one.unseen}"
 
 
-def _inside(it: Inventory, top: int) -> Iterator[str]:
-    packages = [(one.bytes, one.name, one.version, "apt") for one in it.dpkg]
-    packages += [(one.bytes or 0, one.name, one.version, "Python") for one in it.python]
+def _inside(inventory: Inventory, top: int) -> Iterator[str]:
+    packages = [(one.bytes, one.name, one.version, "apt") for one in inventory.dpkg]
+    packages += [(one.bytes or 0, one.name, one.version, "Python") for one in inventory.python]
     rows = [
         (console.size(size), f"{name} {version}", kind)
         for size, name, version, kind in sorted(packages, reverse=True)[:top]
     ]
     yield _indented(table(("SIZE", f"PACKAGE, OF {len(packages)}", "FROM"), rows))
-    if it.copies:
-        spare = console.size(sum(one.spare for one in it.copies))
+    if inventory.copies:
+        spare = console.size(sum(one.spare for one in inventory.copies))
         lines = [f"{spare} would be spared by one copy of each file over 1 MB"]
-        for one in it.copies[:top]:
+        for one in inventory.copies[:top]:
             lines += [f"{console.size(one.spare):>9}  {path}" for path in one.paths[:1]]
             lines += [f"{'':9}  {path}" for path in one.paths[1:]]
         yield _indented("\n".join(lines))
-    if it.versions:
+    if inventory.versions:
         lines = ["libraries of one name whose bytes differ"]
-        for several in it.versions[:top]:
+        for several in inventory.versions[:top]:
             lines += [f"{console.size(at.bytes):>9}  {at.path}" for at in several.places]
         yield _indented("\n".join(lines))
 
 
-def _shared(it: Sharing, top: int) -> Iterator[str]:
+def _shared(sharing: Sharing, top: int) -> Iterator[str]:
     lines = [
         f"{pair.want} costs {console.size(pair.cost)} if you have {pair.have}, "
         f"{console.size(pair.cost + pair.shared)} else"
-        for pair in it.pairs
+        for pair in sharing.pairs
         if pair.shared
     ]
     yield "\n".join(lines[:top]) or "no two of them share a layer"
     yield (
-        f"together {console.size(it.total)}, and {console.size(it.once)} where each layer is kept "
+        f"together {console.size(sharing.total)}, and {console.size(sharing.once)} where each layer is kept "
         "once; one after another, what is least first:"
     )
-    yield _indented(table(("COSTS", "IMAGE"), [(console.size(size), n) for n, size in it.order]))
+    yield _indented(
+        table(("COSTS", "IMAGE"), [(console.size(size), n) for n, size in sharing.order])
+    )
 
 
 def _indented(lines: str) -> str:

@@ -101,27 +101,27 @@ def _image(number: int, one: Measured) -> dict[str, Any]:
     }
 
 
-def _inside(it: Inventory) -> dict[str, Any]:
-    packages = [(one.bytes, one.name, one.version, "apt") for one in it.dpkg]
-    packages += [(one.bytes or 0, one.name, one.version, "Python") for one in it.python]
-    kinds = [(kind, it.kinds.get(kind, 0)) for kind in KINDS]  # type: ignore[call-overload]
+def _inside(inventory: Inventory) -> dict[str, Any]:
+    packages = [(one.bytes, one.name, one.version, "apt") for one in inventory.dpkg]
+    packages += [(one.bytes or 0, one.name, one.version, "Python") for one in inventory.python]
+    kinds = [(kind, inventory.kinds.get(kind, 0)) for kind in KINDS]  # type: ignore[call-overload]
     return {
-        "bytes": it.bytes,
-        "files": it.files,
+        "bytes": inventory.bytes,
+        "files": inventory.files,
         "kinds": [
-            {"kind": kind, "size": count, "share": _share(count, it.bytes)}
+            {"kind": kind, "size": count, "share": _share(count, inventory.bytes)}
             for kind, count in kinds
             if count
         ],
         "packages": sorted(packages, reverse=True)[:ROWS],
         "package_count": len(packages),
-        "copies": it.copies[:ROWS],
-        "spare": sum(one.spare for one in it.copies),
-        "versions": it.versions[:ROWS],
+        "copies": inventory.copies[:ROWS],
+        "spare": sum(one.spare for one in inventory.copies),
+        "versions": inventory.versions[:ROWS],
     }
 
 
-def _shared(it: Sharing, images: Sequence[Measured]) -> dict[str, Any]:
+def _shared(sharing: Sharing, images: Sequence[Measured]) -> dict[str, Any]:
     widest = max((one.sized.compressed for one in images), default=0)
     bars = [
         {
@@ -129,7 +129,7 @@ def _shared(it: Sharing, images: Sequence[Measured]) -> dict[str, Any]:
             "size": one.sized.compressed,
             "parts": [
                 {"others": others, "size": count, "share": _share(count, widest)}
-                for others, count in enumerate(_few(it.degrees[one.sized.name]))
+                for others, count in enumerate(_few(sharing.degrees[one.sized.name]))
                 if count
             ],
         }
@@ -137,12 +137,12 @@ def _shared(it: Sharing, images: Sequence[Measured]) -> dict[str, Any]:
     ]
     degrees = {part["others"] for bar in bars for part in bar["parts"]}  # type: ignore[attr-defined]
     return {
-        "total": it.total,
-        "once": it.once,
+        "total": sharing.total,
+        "once": sharing.once,
         "bars": bars,
         "degrees": sorted(degrees),
-        "pairs": [pair for pair in it.pairs if pair.shared][:ROWS],
-        "order": it.order,
+        "pairs": [pair for pair in sharing.pairs if pair.shared][:ROWS],
+        "order": sharing.order,
     }
 
 

@@ -141,23 +141,23 @@ def _near(near: Near) -> dict[str, object]:
     }
 
 
-def _spelled(it: Combination) -> dict[str, str | None]:
-    return {axis: None if word == "none" else word for axis, word in it.spelled.items()}
+def _spelled(combination: Combination) -> dict[str, str | None]:
+    return {axis: None if word == "none" else word for axis, word in combination.spelled.items()}
 
 
-def _combination(it: Combination) -> str:
-    words = it.spelled
+def _combination(combination: Combination) -> str:
+    words = combination.spelled
     flash_attn = f"flash-attn {words['flash_attn']} ({words['origin']})"
     found = [
         words["os"],
         f"CUDA {words['cuda']} ({words['kind']})",
         f"torch {words['torch']} ({words['index']})",
         f"Python {words['python']}",
-        flash_attn if it.flash_attn else "no flash-attn",
+        flash_attn if combination.flash_attn else "no flash-attn",
         words["host"],
-        words["gpu"] if it.gpu else "",
-        f"driver {words['driver']}" if it.driver else "",
-        f"{it.memory} GB to compile in" if it.memory is not None else "",
+        words["gpu"] if combination.gpu else "",
+        f"driver {words['driver']}" if combination.driver else "",
+        f"{combination.memory} GB to compile in" if combination.memory is not None else "",
     ]
     return ", ".join(filter(None, found))
 

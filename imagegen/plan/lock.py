@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,9 @@ from imagegen.model.target import Target, minor
 from imagegen.net.settings import Network
 from imagegen.plan.pins import ASKED, PACKAGE, PARTS, TOOLKIT_EXTRAS, asked, for_the_torch
 from imagegen.util import process
-from imagegen.util.process import Say
+
+log = logging.getLogger(__name__)
+
 
 TOOLS = ("pip", "uv")
 BUILD = ("ninja", "packaging", "psutil", "setuptools", "wheel")
@@ -36,7 +39,6 @@ def lock(
     toolkit: Version | None,
     folder: Path,
     network: Network,
-    say: Say,
     package: str = "",
 ) -> None:
     """Resolve the target's packages once and write them to ``folder``, split by install step.
@@ -55,7 +57,7 @@ def lock(
         everything = [*torch, *nvcc, *target.packages, *TOOLS, *BUILD, "einops"]
         held = [p.read_text() for part in PARTS if (p := folder / f"{part}.txt").exists()]
         whole.write_text("\n".join(held))
-        say(f"lock {folder.name}: resolving {len(everything)} requirements")
+        log.info(f"lock {folder.name}: resolving {len(everything)} requirements")
         _compile(target, everything, network, "--output-file", whole)
         entries = _entries(whole.read_text())
         constraint.write_text("".join(entries.values()))
@@ -73,7 +75,7 @@ def lock(
     else:
         (folder / f"{PACKAGE}.txt").unlink(missing_ok=True)
     (folder / ASKED).write_text("".join(f"{row}\n" for row in asked(target)))
-    say(f"lock {folder.name}: {len(entries) + len(added)} packages")
+    log.info(f"lock {folder.name}: {len(entries) + len(added)} packages")
 
 
 def _added(

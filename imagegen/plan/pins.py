@@ -46,16 +46,16 @@ def lock_name(torch: Version, cuda: Version, python: Version) -> str:
     return f"torch{torch}-{cuda_word(cuda)}-py{minor(python)}"
 
 
-def lock_of(it: Candidate) -> str:
+def lock_of(candidate: Candidate) -> str:
     """The folder of its lock, which may not be there."""
-    return lock_name(it.torch.version, it.cuda.version, it.python.version)
+    return lock_name(candidate.torch.version, candidate.cuda.version, candidate.python.version)
 
 
-def package(it: Candidate) -> str:
+def package(candidate: Candidate) -> str:
     """What its lock is asked for in the part ``PACKAGE``; empty for nothing."""
-    found = it.flash_attn
-    if isinstance(found, FlashAttnPackageFact) and found.on_pypi and lockable(it):
-        return found.requirement(it.index)
+    found = candidate.flash_attn
+    if isinstance(found, FlashAttnPackageFact) and found.on_pypi and lockable(candidate):
+        return found.requirement(candidate.index)
     return ""
 
 
@@ -72,40 +72,38 @@ def packages(resolution: Resolution) -> dict[str, str]:
     return found
 
 
-def unlocked(it: Candidate, workspace: Workspace) -> tuple[str, ...]:
+def unlocked(candidate: Candidate, workspace: Workspace) -> tuple[str, ...]:
     """What of the target is named by version or tag only: base, torch, flash_attn, or nothing."""
-    base, own = it.base or it.os, (workspace.locks / lock_of(it)).is_dir()
+    base, own = candidate.base or candidate.os, (workspace.locks / lock_of(candidate)).is_dir()
     by_version = {
         "base": not base.digest,
         "torch": not own,
-        "flash_attn": _flash_attn_from(it, own=own) in ("pypi", "index"),
+        "flash_attn": _flash_attn_from(candidate, own=own) in ("pypi", "index"),
     }
     return tuple(what for what, is_so in by_version.items() if is_so)
 
 
 def _flash_attn_from(
-    it: Candidate, *, own: bool
+    candidate: Candidate, *, own: bool
 ) -> Literal["source", "lock", "pypi", "index", "nowhere"]:
-    if not isinstance(it.flash_attn, FlashAttnPackageFact):
-        return "source" if it.flash_attn else "nowhere"
-    if not it.flash_attn.on_pypi:
+    if not isinstance(candidate.flash_attn, FlashAttnPackageFact):
+        return "source" if candidate.flash_attn else "nowhere"
+    if not candidate.flash_attn.on_pypi:
         return "index"
     return "lock" if own else "pypi"
 
 
-def _why_unlocked(it: Candidate, what: str) -> str:
+def _why_unlocked(candidate: Candidate, what: str) -> str:
     if what == "base":
         return "no digest of it is named by two public files, and no registry was asked"
-    if what == "flash_attn" and isinstance(it.flash_attn, FlashAttnPackageFact):
-        name = f"{it.flash_attn.name} {it.flash_attn.version}"
-        if not it.flash_attn.on_pypi:
+    if what == "flash_attn" and isinstance(candidate.flash_attn, FlashAttnPackageFact):
+        name = f"{candidate.flash_attn.name} {candidate.flash_attn.version}"
+        if not candidate.flash_attn.on_pypi:
             return f"{name} is on PyTorch's own index, and not on PyPI"
         return f"{name} is locked together with torch only"
-    if lockable(it) or it.torch.assumed:
+    if lockable(candidate) or candidate.torch.assumed:
         return "there is no lock of it here; imagegen lock makes one of what is on PyPI"
-    return (
-        f"torch {it.torch.version} for CUDA {it.index} is on PyTorch's own index, and not on PyPI"
-    )
+    return f"torch {candidate.torch.version} for CUDA {candidate.index} is on PyTorch's own index, and not on PyPI"
 
 
 def _locked(locks: Path, own: str, tools: str, flash_attn: str) -> dict[str, tuple[str, str]]:

@@ -82,38 +82,38 @@ class Recipe:
         return self.from_tag + (f"@{self.from_digest}" if self.from_digest else "")
 
 
-def recipe(it: Candidate, resolution: Resolution, workspace: Workspace) -> Recipe:
+def recipe(candidate: Candidate, resolution: Resolution, workspace: Workspace) -> Recipe:
     """Where each piece of the target comes from."""
-    target = it.target(resolution.packages)
-    name, base = lock_of(it), it.base or it.os
+    target = candidate.target(resolution.packages)
+    name, base = lock_of(candidate), candidate.base or candidate.os
     own = (workspace.locks / name).is_dir()
-    flash_attn_from = _flash_attn_from(it, own=own)
+    flash_attn_from = _flash_attn_from(candidate, own=own)
     tools_lock = _tools_lock(target, resolution, workspace)
-    where = _published(it, target, workspace)
+    where = _published(candidate, target, workspace)
     return Recipe(
         target=target,
         from_tag=base.tag,
         from_digest=base.digest,
         from_witnesses=base.witnesses,
-        nvcc="wheels" if it.from_wheels else "base" if it.kind == "devel" else "apt",
+        nvcc="wheels" if candidate.from_wheels else "base" if candidate.kind == "devel" else "apt",
         # The floor that minor-version compatibility really has, not the image's own minor, which
         # keeps GeForce cards with an older driver of the same major from starting at all.
         require_cuda=f"cuda>={target.cuda.major}.0",
         lock=name if own else "",
         tools_lock=tools_lock,
         torch_backend=cuda_word(target.cuda),
-        flash_attn_sha256=getattr(it.flash_attn, "sha256", ""),
+        flash_attn_sha256=getattr(candidate.flash_attn, "sha256", ""),
         flash_attn_from=flash_attn_from,
         flash_attn_wheel=where.wheel if where else None,
         no_source=where is not None and where.taken is None,
-        apt=tuple(package for package in APT if package not in it.os.lacks),
+        apt=tuple(package for package in APT if package not in candidate.os.lacks),
         locked=_locked(workspace.locks, name if own else "", tools_lock, flash_attn_from),
-        unlocked={what: _why_unlocked(it, what) for what in unlocked(it, workspace)},
+        unlocked={what: _why_unlocked(candidate, what) for what in unlocked(candidate, workspace)},
     )
 
 
-def _published(it: Candidate, target: Target, workspace: Workspace) -> Sourced | None:
+def _published(candidate: Candidate, target: Target, workspace: Workspace) -> Sourced | None:
     """Where flash-attn 2 comes from when no store is asked; None without it."""
-    if not isinstance(target.flash_attn, FlashAttn) or it.selection is None:
+    if not isinstance(target.flash_attn, FlashAttn) or candidate.selection is None:
         return None
-    return sourced(it, target.flash_attn, it.selection.policy, workspace.pins)
+    return sourced(candidate, target.flash_attn, candidate.selection.policy, workspace.pins)

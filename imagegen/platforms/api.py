@@ -24,7 +24,6 @@ from imagegen import __version__
 from imagegen.errors import PlatformError, UsageError
 from imagegen.net.http import bundle, is_here
 from imagegen.net.http_errors import reason, retry_after, status
-from imagegen.util.process import Say
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +121,6 @@ class Api:
         address: str,
         key: Key,
         patience: Patience | None = None,
-        say: Say = log.info,
         ca: str = "",
     ) -> None:
         """``address`` is the platform's own, or that of a stand-in; ``say`` hears of waiting.
@@ -132,7 +130,7 @@ class Api:
                 bundle is not there.
         """
         self.platform, self.patience = platform, patience or Patience()
-        self._address, self._key, self._say = _address(platform, address), key, say
+        self._address, self._key = _address(platform, address), key
         self._session = requests.Session()
         # Cloudflare in front of RunPod refuses the agents of common libraries with error 1010.
         self._session.headers["User-Agent"] = f"imagegen/{__version__}"
@@ -141,11 +139,11 @@ class Api:
         self._verify = bundle(ca)
 
     @classmethod
-    def of(cls, platform: Platform, say: Say, ca: str = "") -> Api:
+    def of(cls, platform: Platform, ca: str = "") -> Api:
         """With the key, and maybe the address, that the environment holds."""
         key = Key(os.environ.get(platform.key_variable, ""), platform.key_variable)
         address = os.environ.get(platform.variable) or platform.address
-        return cls(platform, address, key, say=say, ca=ca)
+        return cls(platform, address, key, ca=ca)
 
     def close(self) -> None:
         """Leave the connections."""
@@ -260,7 +258,7 @@ class Api:
             asks = f"; it asks to come back in {wanted:.0f} s" if wanted else ""
             raise self._error(what, f"{why}{asks}")
         pause = max(wanted, self.patience.pauses[tries - 1])
-        self._say(f"{self.platform.name}: {what}: {why}; again in {pause:.0f} s")
+        log.info(f"{self.platform.name}: {what}: {why}; again in {pause:.0f} s")
         time.sleep(pause)
 
     def _error(self, what: str, why: str) -> PlatformError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,9 @@ from imagegen.errors import PlatformError, UsageError
 from imagegen.platforms.diff import Change
 from imagegen.platforms.ledger import Entry
 from imagegen.platforms.spec import Spec
-from imagegen.util.process import Say
+
+log = logging.getLogger(__name__)
+
 
 Row = Mapping[str, object]
 
@@ -89,15 +92,15 @@ class Options:
 
 
 @contextmanager
-def _alone(name: str, failed: dict[str, PlatformError], say: Say) -> Iterator[None]:
+def _alone(name: str, failed: dict[str, PlatformError]) -> Iterator[None]:
     """One template's work: what fails is noted; who interrupts it is told what that leaves."""
     try:
         yield
     except PlatformError as error:
-        say(f"{name}: {error}")
+        log.info(f"{name}: {error}")
         failed[name] = error
     except BaseException:
-        say(f"{name}: stopped on the way; the next run finds what is there of it, and goes on")
+        log.info(f"{name}: stopped on the way; the next run finds what is there of it, and goes on")
         raise
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from imagegen.errors import UsageError
-from imagegen.util.process import Say
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +119,7 @@ class Ledger:
 
 
 @contextmanager
-def locked(path: Path, say: Say) -> Iterator[Ledger]:
+def locked(path: Path) -> Iterator[Ledger]:
     """The ledger, for one process at a time: of two the second finds what the first made.
 
     Raises:
@@ -135,7 +137,7 @@ def locked(path: Path, say: Say) -> Iterator[Ledger]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"another process is at the templates of {path.name}: waiting for it")
+            log.info(f"another process is at the templates of {path.name}: waiting for it")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield Ledger(path)
     finally:

@@ -6,6 +6,7 @@ Both are made once for the same bytes, and kept.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -18,10 +19,11 @@ from imagegen.build import bake
 from imagegen.errors import EngineError
 from imagegen.inventory import contents, sbom
 from imagegen.model.image import Built
-from imagegen.util.process import Say
 
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
+
+log = logging.getLogger(__name__)
 
 
 OWN_ARGUMENTS = frozenset({"REGISTRY", "FLASH_ATTN_SHARD"})
@@ -44,23 +46,23 @@ def bill(engine: Docker, built: Built, folder: Path) -> bytes:
     return _kept(folder / f"{built.digest.removeprefix('sha256:')}.spdx.json", made)
 
 
-def provenance(engine: Docker, built: Built, folder: Path, say: Say) -> bytes:
+def provenance(engine: Docker, built: Built, folder: Path) -> bytes:
     """BuildKit's statement on how the image was built; empty where there is none, which is said."""
     name, attested = built.image.target.id, bake.attested(built.image)
 
     def made() -> bytes:
         if engine.local(attested) is None:
             return b""
-        say(f"{name}: reading its provenance out of the engine")
+        log.info(f"{name}: reading its provenance out of the engine")
         return engine.statement(attested, built.digest)
 
     try:
         found = _kept(folder / f"{built.digest.removeprefix('sha256:')}.intoto.json", made)
         if not found:
-            say(f"{name}: no provenance: not built by this engine's own BuildKit, or long ago")
+            log.info(f"{name}: no provenance: not built by this engine's own BuildKit, or long ago")
         return _public(found)
     except EngineError as error:
-        say(f"{name}: no provenance: {error}")
+        log.info(f"{name}: no provenance: {error}")
         return b""
     finally:
         with suppress(EngineError):  # it takes no space that the image does not

@@ -12,7 +12,6 @@ from imagegen.model.report import Record, parse
 from imagegen.model.target import REPOSITORY
 from imagegen.net.registry import Descriptor, Repository
 from imagegen.publish.remote import PROVENANCE, REPORT, SBOM, Seen, see, worth
-from imagegen.util.process import Say
 
 KINDS = {"report": REPORT, "sbom": SBOM, "provenance": PROVENANCE}
 
@@ -52,13 +51,13 @@ class Inspected:
         return tuple(one.body for one in self.attached if one.referrer.artifact_type == wanted)
 
 
-def inspect(ref: str, say: Say, *, ca: str = "") -> Inspected:
+def inspect(ref: str, *, ca: str = "") -> Inspected:
     """Read an image's manifest, labels and what is attached to it; no layer is fetched.
 
     Raises:
         UsageError: it is no reference of a registry. RegistryError: there is no such image.
     """
-    repository, at = _parsed(ref, say, ca)
+    repository, at = _parsed(ref, ca)
     seen = see(repository, at)
     if seen is None:
         raise RegistryError(f"{ref} is not there", hint="imagegen push puts images there")
@@ -76,7 +75,7 @@ def inspect(ref: str, say: Say, *, ca: str = "") -> Inspected:
     return Inspected(ref=ref, seen=seen, attached=attached, report=newest)
 
 
-def _parsed(ref: str, say: Say, ca: str) -> tuple[Repository, str]:
+def _parsed(ref: str, ca: str) -> tuple[Repository, str]:
     parts = REF.fullmatch(ref)
     host, slash, _ = ref.partition("/")
     if not parts or not slash or not (set(".:") & set(host) or host == "localhost"):
@@ -85,7 +84,7 @@ def _parsed(ref: str, say: Say, ca: str) -> tuple[Repository, str]:
             hint="host/name:tag or host/name@sha256:…, e.g. ghcr.io/me/finetune:latest",
         )
     at = parts["digest"] or parts["tag"] or "latest"
-    return Repository(parts["name"], ca=ca, say=say), at
+    return Repository(parts["name"], ca=ca), at
 
 
 def _read(repository: Repository, referrer: Descriptor) -> Attached:

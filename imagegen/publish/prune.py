@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from datetime import datetime
 from imagegen.errors import RegistryError
 from imagegen.net.registry import DOCKER_LIST, FALLBACK, INDEX, Descriptor, Repository
 from imagegen.publish.remote import PROVENANCE, REPORT, SBOM, see
-from imagegen.util.process import Say
+
+log = logging.getLogger(__name__)
+
 
 OWN = re.compile(r"(?P<target>.+)-(?P<digest>[0-9a-f]{12})")
 """The tag that never means anything else."""
@@ -48,7 +51,11 @@ class Pruned:
 
 
 def plan(
-    repository: Repository, *, now: float, older: float, used: Collection[str], say: Say
+    repository: Repository,
+    *,
+    now: float,
+    older: float,
+    used: Collection[str],
 ) -> tuple[Old, ...]:
     """Every image with a tag of its own, and whether it could go: older than ``older`` days, no
     other tag on it, not in ``used`` (digests that templates name), not signed.
@@ -59,7 +66,7 @@ def plan(
         RegistryError: the registry does not answer properly.
     """
     tags = sorted(repository.tags())
-    say(f"{repository.name}: {len(tags)} tags")
+    log.info(f"{repository.name}: {len(tags)} tags")
     at = _pointed(repository, tags)
     signed = {f"sha256:{m['digest']}" for tag in tags if (m := SIGNATURE.fullmatch(tag))}
     found: list[Old] = []
@@ -78,7 +85,8 @@ def plan(
 
 
 def remove(
-    repository: Repository, old: Sequence[Old], say: Say
+    repository: Repository,
+    old: Sequence[Old],
 ) -> tuple[tuple[Old, ...], dict[str, RegistryError]]:
     """Delete what could go, the image before what was attached to it; returns what is gone, and
     why others could not be deleted, by tag.
@@ -91,19 +99,19 @@ def remove(
         if one.keeps:
             continue
         try:
-            if _removed(repository, one, say):
+            if _removed(repository, one):
                 gone.append(one)
         except RegistryError as error:
             failed[f"{repository.name}:{one.tag}"] = error
-            say(f"{one.tag} stays: {error}")
+            log.info(f"{one.tag} stays: {error}")
     return tuple(gone), failed
 
 
-def _removed(repository: Repository, one: Old, say: Say) -> bool:
+def _removed(repository: Repository, one: Old) -> bool:
     """Delete one, after a last look."""
     if FALLBACK.fullmatch(one.tag):
         if repository.manifest(one.tag.replace("-", ":", 1)) is not None:
-            say(f"{one.tag} stays: its image is there")
+            log.info(f"{one.tag} stays: its image is there")
             return False
     elif other := next(
         (
@@ -113,7 +121,7 @@ def _removed(repository: Repository, one: Old, say: Say) -> bool:
         ),
         "",
     ):
-        say(f"{one.tag} stays: {other} points to it by now")
+        log.info(f"{one.tag} stays: {other} points to it by now")
         return False
     repository.delete(one.digest)
     try:
@@ -122,9 +130,9 @@ def _removed(repository: Repository, one: Old, say: Say) -> bool:
         if listed := repository.digest(one.digest.replace(":", "-")):
             repository.delete(listed)
     except RegistryError as error:
-        say(f"{one.tag} is gone, but not all that was attached to it: {error}")
+        log.info(f"{one.tag} is gone, but not all that was attached to it: {error}")
     else:
-        say(f"{one.tag} is gone")
+        log.info(f"{one.tag} is gone")
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,12 @@ from imagegen.publish import remote
 from imagegen.publish.remote import PROVENANCE, REPORT, SBOM, Seen
 from imagegen.publish.tags import age, move
 from imagegen.util import parallel
-from imagegen.util.process import Say
 
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
+
+log = logging.getLogger(__name__)
+
 
 AT_ONCE = 3
 """Images that are sent at the same time: an engine sends several layers of each."""
@@ -84,7 +87,6 @@ class Arrived:
 def push(
     engine: Docker,
     parcels: Sequence[Parcel],
-    say: Say,
     *,
     there: Sequence[Arrived] = (),
     ca: str = "",
@@ -102,7 +104,7 @@ def push(
     """
     for parcel in parcels:
         named(parcel.repository)
-    jobs = [lambda parcel=parcel: deliver(engine, parcel, say, ca=ca) for parcel in parcels]
+    jobs = [lambda parcel=parcel: deliver(engine, parcel, ca=ca) for parcel in parcels]
     outcomes = parallel.each(jobs, AT_ONCE)
     failed: dict[str, ImagegenError] = {}
     arrived = list(there)
@@ -111,21 +113,21 @@ def push(
             arrived.append(outcome)
         else:
             failed[parcel.name] = outcome
-            say(f"{parcel.name} failed: {outcome}")
-    done = point(arrived, say, back=back)
+            log.info(f"{parcel.name} failed: {outcome}")
+    done = point(arrived, back=back)
     return replace(done, failed={**failed, **done.failed})
 
 
-def point(arrived: Sequence[Arrived], say: Say, *, back: bool) -> Publication:
+def point(arrived: Sequence[Arrived], *, back: bool) -> Publication:
     """Have the tags of images that are whole in their repository point to them, the newest last."""
     done: list[Pushed] = []
     failed: dict[str, ImagegenError] = {}
     for one in sorted(arrived, key=lambda one: age(one.pushed.target)):
         try:
-            done.append(_named(one, say, back=back))
+            done.append(_named(one, back=back))
         except ImagegenError as error:
             failed[f"{one.pushed.target.id} to {one.pushed.repository}"] = error
-            say(f"{one.pushed.target.id}: {error}")
+            log.info(f"{one.pushed.target.id}: {error}")
     return Publication(pushed=tuple(done), failed=failed)
 
 
@@ -177,7 +179,7 @@ def names_registry(repository: str) -> bool:
     return bool(slash) and (bool(set(".:") & set(host)) or host == "localhost")
 
 
-def deliver(engine: Docker, parcel: Parcel, say: Say, *, ca: str = "") -> Arrived:
+def deliver(engine: Docker, parcel: Parcel, *, ca: str = "") -> Arrived:
     """Have an image, whole and with its report, under its immutable tag.
 
     Raises:
@@ -186,7 +188,7 @@ def deliver(engine: Docker, parcel: Parcel, say: Say, *, ca: str = "") -> Arrive
     start = time.monotonic()
     report = parcel.tested.report
     target, digest = report.built.image.target, report.digest
-    repository = Repository(parcel.repository, ca=ca, say=say)
+    repository = Repository(parcel.repository, ca=ca)
     own = remote.tags(target, digest)[0]
     ref = f"{parcel.repository}:{own}"
     try:
@@ -194,20 +196,20 @@ def deliver(engine: Docker, parcel: Parcel, say: Say, *, ca: str = "") -> Arrive
     except Refused:  # there may be no such repository before the first push: that decides
         sent = True
     if sent:
-        say(f"pushing {ref}")
-        _sent(engine, digest, parcel.repository, own, say)
+        log.info(f"pushing {ref}")
+        _sent(engine, digest, parcel.repository, own)
     try:
         seen = _read_back(repository, own, digest)
     except Lost as lost:
-        say(f"{lost}; sending it again")
+        log.info(f"{lost}; sending it again")
         sent = True
-        _sent(engine, digest, parcel.repository, own, say)
+        _sent(engine, digest, parcel.repository, own)
         seen = _read_back(repository, own, digest)
     _attach(repository, parcel, seen.descriptor)
     held = remote.passing(repository, digest)
     if held is None:
         raise RegistryError(f"{ref}: the registry lost its report; no other tag was moved")
-    say(f"{ref}: {digest}, as built and tested")
+    log.info(f"{ref}: {digest}, as built and tested")
     pushed = replace(
         remote.of(repository, target, seen, held), sent=sent, seconds=time.monotonic() - start
     )
@@ -252,15 +254,15 @@ def _attached(repository: Repository, mine: Record) -> set[str]:
     return kinds if covered else kinds - {REPORT}
 
 
-def _sent(engine: Docker, digest: str, repository: str, tag: str, say: Say) -> None:
+def _sent(engine: Docker, digest: str, repository: str, tag: str) -> None:
     """The engine's push, taken up again where the registry's fault may pass."""
     for pause in (*PAUSES, None):
         try:
-            engine.push(digest, repository, tag, say)
+            engine.push(digest, repository, tag)
         except RegistryError as error:
             if pause is None or not PASSING.search(str(error)):
                 raise
-            say(f"{repository}:{tag}: {error}; again in {pause:.0f} s")
+            log.info(f"{repository}:{tag}: {error}; again in {pause:.0f} s")
             time.sleep(pause)
         else:
             return
@@ -291,12 +293,12 @@ def _read_back(repository: Repository, tag: str, digest: str) -> Seen:
     return seen
 
 
-def _named(one: Arrived, say: Say, *, back: bool) -> Pushed:
+def _named(one: Arrived, *, back: bool) -> Pushed:
     """Move the target's tag, then its aliases."""
     pushed, mine = one.pushed, age(one.pushed.target)
     moved, kept, names = [], [], []
     for tag in (*([] if one.named else [pushed.target.tag]), *one.aliases):
-        outcome = move(one.repository, tag, one.seen.top, mine, say, back=back)
+        outcome = move(one.repository, tag, one.seen.top, mine, back=back)
         if outcome.how == "kept":
             kept.append(outcome.why)
         elif tag != pushed.target.tag:

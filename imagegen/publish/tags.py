@@ -7,6 +7,7 @@ it is written and read back after; what others wrote meanwhile is judged like wh
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +18,9 @@ from imagegen.errors import Lost, RegistryError
 from imagegen.model.target import Target
 from imagegen.net.registry import Manifest, Repository
 from imagegen.publish.remote import see
-from imagegen.util.process import Say
+
+log = logging.getLogger(__name__)
+
 
 Age = tuple[Version, Version, str, Version]
 """torch, CUDA, and the distribution with its release: what makes one image newer than another."""
@@ -57,9 +60,7 @@ def age_of(promise: Mapping[str, Any]) -> Age | None:
         return None
 
 
-def move(
-    repository: Repository, tag: str, to: Manifest, mine: Age, say: Say, *, back: bool
-) -> Moved:
+def move(repository: Repository, tag: str, to: Manifest, mine: Age, *, back: bool) -> Moved:
     """Have ``tag`` point to a manifest that is in the repository.
 
     ``back`` allows an older version than it points to now, and an image that is not imagegen's.
@@ -75,14 +76,14 @@ def move(
             return Moved(tag=tag, how="moved" if wrote else "there")
         why = _why_stay(repository, tag, mine, back=back, wrote=wrote) if before else ""
         if why:
-            say(f"{name} stays: {why}")
+            log.info(f"{name} stays: {why}")
             return Moved(tag=tag, how="kept", why=f"{tag} stays: {why}")
         if repository.digest(tag) != before:
-            say(f"{name} was moved by somebody else: looking again")
+            log.info(f"{name} was moved by somebody else: looking again")
             continue
         repository.put(tag, to.body, to.media_type)
         if repository.digest(tag) == to.digest:
-            say(f"{name} -> {to.digest[:19]}" + (f", before {before[:19]}" if before else ""))
+            log.info(f"{name} -> {to.digest[:19]}" + (f", before {before[:19]}" if before else ""))
             return Moved(tag=tag, how="moved" if before else "made")
         wrote = True
     raise RegistryError(

@@ -22,5 +22,5 @@ def environment(package: str, *, html: bool) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=html,  # noqa: S701 - Dockerfiles and Markdown are no HTML
+        autoescape=html,
     )

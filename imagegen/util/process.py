@@ -20,9 +20,6 @@ from imagegen.errors import EngineError
 
 log = logging.getLogger(__name__)
 
-Say = Callable[[str], None]
-"""Takes one line for the person watching."""
-
 SILENCE = 10.0
 """Seconds without a line of output after which ``stream`` says that it is still at work."""
 
@@ -77,7 +74,7 @@ def result(
         EngineError: the command is missing, or ran past ``timeout`` seconds.
     """
     words = [os.fspath(word) for word in argv]
-    log.info("+ %s", shlex.join(words))
+    log.debug("+ %s", shlex.join(words))
     try:
         done = subprocess.run(
             words,
@@ -97,15 +94,16 @@ def result(
 
 def stream(
     *argv: str | Path,
-    say: Say,
     doing: str,
     env: Mapping[str, str] | None = None,
     keep: int = 4000,
     grace: float = GRACE,
+    on_line: Callable[[str], None] = log.info,
 ) -> tuple[int, list[str]]:
-    """Run a long command, handing each line of its output (both streams) to ``say`` as it comes.
+    """Run a long command, handing each line of its output (both streams) to ``on_line`` as it
+    comes; unless told otherwise it is logged.
 
-    After ``SILENCE`` seconds without a line, ``say`` hears ``doing`` and the seconds so far. When
+    After ``SILENCE`` seconds without a line, ``on_line`` gets ``doing`` and the seconds so far. When
     this process is interrupted the command is interrupted too and waited for ``grace`` seconds, so
     that nothing is left running.
 
@@ -127,12 +125,12 @@ def stream(
             except queue.Empty:
                 if child.poll() is not None:  # something that it left behind holds its output
                     return child.returncode, list(last)
-                say(f"... {doing}: still at work, {time.monotonic() - start:.0f} s")
+                on_line(f"... {doing}: still at work, {time.monotonic() - start:.0f} s")
                 continue
             if line is None:
                 return child.wait(), list(last)
             last.append(line)
-            say(line)
+            on_line(line)
     finally:
         if child.poll() is None:
             _end(child, grace)
@@ -141,7 +139,7 @@ def stream(
 
 def _started(words: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[str]:
     """The command, both of its streams in one pipe."""
-    log.info("+ %s", shlex.join(words))
+    log.debug("+ %s", shlex.join(words))
     try:
         return subprocess.Popen(
             words,
@@ -164,7 +162,7 @@ def start(*argv: str | Path, log_file: Path) -> int:
         EngineError: the command is missing.
     """
     words = [os.fspath(word) for word in argv]
-    log.info("+ %s &", shlex.join(words))
+    log.debug("+ %s &", shlex.join(words))
     with log_file.open("ab") as out:
         try:
             child = subprocess.Popen(

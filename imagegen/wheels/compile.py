@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ from imagegen.errors import BuildError, EngineError, FactsError, UsageError
 from imagegen.image.wheel.flash_attn_wheel.selection import PRESETS, Selection
 from imagegen.matrix import nvidia_smi
 from imagegen.util import files, process
-from imagegen.util.process import Say
 from imagegen.wheels.supply import cost
 from imagegen.wheels.verify import _recipe, described, verify
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,6 @@ def build_here(
     jobs: int,
     shard: str,
     given: Path | None,
-    say: Say,
 ) -> dict[str, object]:
     """Run the recipe on this machine, with the torch and the nvcc that ``python`` finds.
 
@@ -103,9 +104,9 @@ def build_here(
     selection, release = asked.selection(facts), asked.release(facts)
     _must_have_torch(python)
     if not given:
-        say(f"flash-attn {release.version}: {cost(selection, jobs, _count(shard))}")
+        log.info(f"flash-attn {release.version}: {cost(selection, jobs, _count(shard))}")
     parts: list[str | Path] = [given.absolute(), "--no-compile"] if given else []
-    sdist = sdist or _fetched(release, python, work, say)
+    sdist = sdist or _fetched(release, python, work)
     words: list[str | Path] = [
         *("build", sdist.absolute(), "--work", work.absolute(), "--out", to.absolute()),
         *("--archs", _list(selection.archs), "--head-dims", _list(selection.head_dims)),
@@ -114,12 +115,12 @@ def build_here(
         *(["--shard", shard] if shard else []),
         *(["--given", *parts] if given else []),
     ]
-    code, lines = _recipe(python, *words, say=say)
+    code, lines = _recipe(python, *words)
     if code:
         raise BuildError("\n".join(lines[-20:]) or f"the recipe exited {code}")
     found: dict[str, object] = json.loads(lines[-1])
     if "wheel" in found:
-        verify(described(to / str(found["wheel"])), say, python=python)
+        verify(described(to / str(found["wheel"])), python=python)
     return found
 
 
@@ -152,12 +153,12 @@ def _must_have_torch(python: str) -> None:
         ) from error
 
 
-def _fetched(release: FlashAttnFact, python: str, work: Path, say: Say) -> Path:
+def _fetched(release: FlashAttnFact, python: str, work: Path) -> Path:
     """flash-attn's source, by its hash."""
     work.mkdir(parents=True, exist_ok=True)
     script = files.context_image() / "wheel" / "fetch-sdist"
     words = (script, str(release.version), release.sha256, work)
-    code, lines = process.stream(*words, say=say, doing="fetching", env={"PYTHON": python})
+    code, lines = process.stream(*words, doing="fetching", env={"PYTHON": python})
     if code:
         raise BuildError("\n".join(lines[-10:]), hint="--sdist FILE names one that is here")
     return work / f"flash_attn-{release.version}.tar.gz"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from io import BufferedRandom
 from pathlib import Path
 
 from imagegen.errors import WheelError
 from imagegen.net.http import restart
-from imagegen.util.process import Say
 from imagegen.wheels.download import check, disk, land, locked
 from imagegen.wheels.entry import Entry, checked, other_bytes, read, side
+
+log = logging.getLogger(__name__)
+
 
 LOCK = ".lock"
 """Held while something is put; it stays, empty."""
@@ -30,7 +33,7 @@ class DirectoryStore:
         self._must_exist()
         return self._read(checked(name))
 
-    def fetch(self, entry: Entry, folder: Path, say: Say) -> Path:
+    def fetch(self, entry: Entry, folder: Path) -> Path:
         source = self._folder / entry.name
 
         def copy(part: BufferedRandom) -> None:
@@ -38,21 +41,21 @@ class DirectoryStore:
             with source.open("rb") as file:
                 shutil.copyfileobj(file, part, 1 << 20)
 
-        return land(entry, folder, say, copy)
+        return land(entry, folder, copy)
 
-    def put(self, wheel: Path, say: Say, *, replace: bool = False) -> Entry:
+    def put(self, wheel: Path, *, replace: bool = False) -> Entry:
         entry = Entry.of(wheel)
         with disk(self._folder, entry.size):
             self._folder.mkdir(parents=True, exist_ok=True)
-            with locked(self._folder / LOCK, say):
+            with locked(self._folder / LOCK):
                 held = None if replace else self._read(entry.name)
                 if held and held != entry:
                     raise other_bytes(held, entry, self.location)
                 if entry.is_in(self._folder / entry.name) and self._tells(entry):
-                    say(f"{entry.name} is in {self.location} already")
+                    log.info(f"{entry.name} is in {self.location} already")
                 else:
                     self._write(wheel, entry)
-                    say(f"{entry.name} was put into {self.location}")
+                    log.info(f"{entry.name} was put into {self.location}")
         return entry
 
     def entries(self) -> tuple[Entry, ...]:

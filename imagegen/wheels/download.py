@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,14 +15,16 @@ from pathlib import Path
 
 from imagegen.errors import WheelError
 from imagegen.net.http import Kind, restart
-from imagegen.util.process import Say
 from imagegen.wheels.entry import Entry
+
+log = logging.getLogger(__name__)
+
 
 Fill = Callable[[BufferedRandom], None]
 """Completes a file that may hold a beginning already; it is open for appending."""
 
 
-def land(entry: Entry, folder: Path, say: Say, fill: Fill) -> Path:
+def land(entry: Entry, folder: Path, fill: Fill) -> Path:
     """Have ``entry`` in ``folder``, of which ``fill`` gets the bytes; checked by size and hash.
 
     The bytes are gathered in a hidden ``.part`` file, which only an interrupted run leaves behind:
@@ -33,11 +36,11 @@ def land(entry: Entry, folder: Path, say: Say, fill: Fill) -> Path:
     target = folder / entry.name
     with disk(folder, entry.size):
         if entry.is_in(target):
-            say(f"{entry.name} is in {folder} already")
+            log.info(f"{entry.name} is in {folder} already")
             return target
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f".{entry.name}.{entry.sha256[:16]}.part"
-        with locked(part, say) as file, _removed_on_failure(part, file):
+        with locked(part) as file, _removed_on_failure(part, file):
             if not entry.is_in(target):  # the one that was waited for got it
                 _filled(file, entry, fill)
                 part.replace(target)
@@ -62,14 +65,14 @@ def check(file: BufferedRandom, entry: Entry) -> None:
 
 
 @contextmanager
-def locked(path: Path, say: Say) -> Iterator[BufferedRandom]:
+def locked(path: Path) -> Iterator[BufferedRandom]:
     """The file at ``path``, open for appending, for one process at a time."""
     while True:
         with path.open("ab+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say(f"another process is at {path.name}: waiting for it")
+                log.info(f"another process is at {path.name}: waiting for it")
                 fcntl.flock(file, fcntl.LOCK_EX)
             if _is(path, file):  # else it was renamed or removed by the one that was waited for
                 yield file

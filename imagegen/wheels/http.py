@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from io import BufferedRandom
 from pathlib import Path
@@ -9,9 +10,11 @@ from urllib.parse import quote, unquote, urlsplit
 
 from imagegen.errors import UsageError, WheelError
 from imagegen.net.http import Upload, Web, is_here
-from imagegen.util.process import Say
 from imagegen.wheels.download import STORE, land
 from imagegen.wheels.entry import Entry, checked, other_bytes, read, side
+
+log = logging.getLogger(__name__)
+
 
 WRITTEN = frozenset({200, 201, 204})
 
@@ -53,33 +56,31 @@ class HttpStore:
                 return read(text, name, url)
         return None
 
-    def fetch(self, entry: Entry, folder: Path, say: Say) -> Path:
+    def fetch(self, entry: Entry, folder: Path) -> Path:
         def pour(part: BufferedRandom) -> None:
-            if not any(
-                self._web.download(url, part, entry.size, say) for url in self._urls(entry.name)
-            ):
+            if not any(self._web.download(url, part, entry.size) for url in self._urls(entry.name)):
                 raise WheelError(
                     f"{self.location} has {side(entry.name)}, but not the wheel itself"
                 )
 
-        return land(entry, folder, say, pour)
+        return land(entry, folder, pour)
 
-    def put(self, wheel: Path, say: Say, *, replace: bool = False) -> Entry:
+    def put(self, wheel: Path, *, replace: bool = False) -> Entry:
         """As the store's; a reader may meet the new wheel and the old hash while it is replaced."""
         entry = Entry.of(wheel)
         held = None if replace else self.find(entry.name)
         if held == entry:
-            say(f"{entry.name} is in {self.location} already")
+            log.info(f"{entry.name} is in {self.location} already")
             return entry
         if held:
             raise other_bytes(held, entry, self.location)
         url, url_of_side = self._urls(entry.name)[0], self._urls(side(entry.name))[0]
-        with self._web.ask("PUT", url, body=partial(Upload, wheel, say), ok=WRITTEN):
+        with self._web.ask("PUT", url, body=partial(Upload, wheel), ok=WRITTEN):
             pass
         with self._web.ask("PUT", url_of_side, body=entry.described().encode, ok=WRITTEN):
             pass
         self._read_back(entry)
-        say(f"{entry.name} was put into {self.location}")
+        log.info(f"{entry.name} was put into {self.location}")
         return entry
 
     def entries(self) -> tuple[Entry, ...]:

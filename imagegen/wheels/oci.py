@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import time
 from functools import partial
@@ -14,9 +15,11 @@ from typing import Any
 from imagegen.errors import UsageError, WheelError
 from imagegen.net.http import Upload
 from imagegen.net.registry import EMPTY, MANIFEST, NOTHING, Repository, digest_of
-from imagegen.util.process import Say
 from imagegen.wheels.download import STORE, BadRequest, land
 from imagegen.wheels.entry import Entry, checked, other_bytes
+
+log = logging.getLogger(__name__)
+
 
 ARTIFACT = "application/vnd.imagegen.wheel.v1"
 LAYER = "application/vnd.pypa.wheel"
@@ -76,36 +79,36 @@ class OciStore:
             raise WheelError(f"{self.location}:{at} is another wheel, {entry.name}")
         return entry
 
-    def fetch(self, entry: Entry, folder: Path, say: Say) -> Path:
+    def fetch(self, entry: Entry, folder: Path) -> Path:
         url = self._in.blob_url(f"sha256:{entry.sha256}")
 
         def pour(part: BufferedRandom) -> None:
-            if not self._in.web.download(url, part, entry.size, say):
+            if not self._in.web.download(url, part, entry.size):
                 raise WheelError(f"{self.location} tells of {entry.name}, but does not have it")
 
-        return land(entry, folder, say, pour)
+        return land(entry, folder, pour)
 
-    def put(self, wheel: Path, say: Say, *, replace: bool = False) -> Entry:
+    def put(self, wheel: Path, *, replace: bool = False) -> Entry:
         entry = Entry.of(wheel)
         held = None if replace else self.find(entry.name)
         if held == entry:
-            say(f"{entry.name} is in {self.location} already")
+            log.info(f"{entry.name} is in {self.location} already")
             return entry
         if held:
             raise other_bytes(held, entry, self.location)
         try:
-            self._give(wheel, entry, say)
+            self._give(wheel, entry)
         except BadRequest as refusal:
             # Seen of CNCF Distribution 2.8, once in about eight times that two clients put the same
             # wheel at once. A guess: it reads what the other is just writing.
-            say(f"{refusal}; once more")
+            log.info(f"{refusal}; once more")
             time.sleep(AGAIN)
-            self._give(wheel, entry, say)
-        say(f"{entry.name} was put into {self.location}")
+            self._give(wheel, entry)
+        log.info(f"{entry.name} was put into {self.location}")
         return entry
 
-    def _give(self, wheel: Path, entry: Entry, say: Say) -> None:
-        self._in.send(f"sha256:{entry.sha256}", partial(Upload, wheel, say))
+    def _give(self, wheel: Path, entry: Entry) -> None:
+        self._in.send(f"sha256:{entry.sha256}", partial(Upload, wheel))
         self._in.send(digest_of(NOTHING), lambda: NOTHING)
         self._tell(entry)
 

@@ -7,7 +7,6 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from imagegen.errors import UsageError
-from imagegen.util.process import Say
 from imagegen.wheels.directory import DirectoryStore
 from imagegen.wheels.download import disk
 from imagegen.wheels.entry import Entry
@@ -29,10 +28,10 @@ class Store(Protocol):
     def find(self, name: str) -> Entry | None:
         """What the store holds as ``name``; None only where the store itself says nothing."""
 
-    def fetch(self, entry: Entry, folder: Path, say: Say) -> Path:
+    def fetch(self, entry: Entry, folder: Path) -> Path:
         """Have the wheel in ``folder``, its size and hash compared; what is there is used again."""
 
-    def put(self, wheel: Path, say: Say, *, replace: bool = False) -> Entry:
+    def put(self, wheel: Path, *, replace: bool = False) -> Entry:
         """Have the store hold a file. The same bytes are not sent twice.
 
         Other bytes under the same name are an error, unless ``replace`` says to overwrite them, or

@@ -13,7 +13,6 @@ from imagegen.image.wheel.flash_attn_wheel.selection import Selection, foretold
 from imagegen.image.wheel.flash_attn_wheel.sizing import cores, memory, slots
 from imagegen.matrix.resolve import Candidate
 from imagegen.model.target import FlashAttn, FlashAttnPackage, Target
-from imagegen.util.process import Say
 from imagegen.wheels.entry import Entry
 from imagegen.wheels.store import Store
 
@@ -27,34 +26,36 @@ class Supply:
     store: Store | None
     no_source: bool
 
-    def of(self, it: Candidate) -> tuple[Entry | None, Sourced | None]:
+    def of(self, candidate: Candidate) -> tuple[Entry | None, Sourced | None]:
         """The wheel in the store, and every place; of a target with flash-attn 2.
 
         Raises:
             WheelError: the store does not answer, or nothing is left.
         """
-        held, where = self.looked(it)
+        held, where = self.looked(candidate)
         if where and where.taken is None:
             tried = "\n".join(f"  {step}" for step in where.steps)
-            raise WheelError(f"{it.id}: flash-attn comes from nowhere\n{tried}", hint=_hint(it))
+            raise WheelError(
+                f"{candidate.id}: flash-attn comes from nowhere\n{tried}", hint=_hint(candidate)
+            )
         return held, where
 
-    def looked(self, it: Candidate) -> tuple[Entry | None, Sourced | None]:
+    def looked(self, candidate: Candidate) -> tuple[Entry | None, Sourced | None]:
         """The same, also where nothing is left.
 
         Raises:
             WheelError: the store does not answer.
         """
-        kernels = it.target().flash_attn
+        kernels = candidate.target().flash_attn
         if not isinstance(kernels, FlashAttn):
             return None, None
-        assert it.selection  # where its kernels come from
-        policy, held = it.selection.policy, None
+        assert candidate.selection  # where its kernels come from
+        policy, held = candidate.selection.policy, None
         asked = self.store if policy.source != "required" else None
         if asked:
-            held = asked.find(sources.own_name(it, kernels))
+            held = asked.find(sources.own_name(candidate, kernels))
         where = sources.sourced(
-            it,
+            candidate,
             kernels,
             policy,
             self.pins,
@@ -64,18 +65,18 @@ class Supply:
         )
         return held, where
 
-    def fetch(self, held: Entry, say: Say) -> None:
+    def fetch(self, held: Entry) -> None:
         """Have a wheel of the store in its folder, with nothing else in it."""
         assert self.store
         folder = self.folder / held.sha256
         folder.mkdir(parents=True, exist_ok=True)
-        self.store.fetch(held, folder, say)
+        self.store.fetch(held, folder)
 
 
-def _hint(it: Candidate) -> str:
-    if it.selection and it.selection.source == "forbidden":
+def _hint(candidate: Candidate) -> str:
+    if candidate.selection and candidate.selection.source == "forbidden":
         return "--wheels LOCATION, with a store that has it"
-    return f"imagegen wheel build {it.id} --wheels LOCATION puts one into a store"
+    return f"imagegen wheel build {candidate.id} --wheels LOCATION puts one into a store"
 
 
 def expected(target: Target, jobs: int = 0, shards: int = 1) -> str:

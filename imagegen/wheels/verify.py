@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,10 @@ from pathlib import Path
 
 from imagegen.errors import UsageError, WheelError
 from imagegen.util import files, process
-from imagegen.util.process import Say
 from imagegen.wheels.entry import Entry, read, side
+
+log = logging.getLogger(__name__)
+
 
 MODULE = "flash_attn_wheel"
 
@@ -29,7 +32,6 @@ def described(wheel: Path) -> Path:
 
 def verify_all(
     wheels: Sequence[Path],
-    say: Say,
     *,
     python: str = sys.executable,
     level: str = "load",
@@ -43,7 +45,7 @@ def verify_all(
     faults: dict[str, str] = {}
     for wheel in wheels:
         try:
-            one = verify(wheel, say, python=python, level=level, image=image, sha256=sha256)
+            one = verify(wheel, python=python, level=level, image=image, sha256=sha256)
             found.append(one)
         except WheelError as error:
             faults[str(wheel)] = str(error)
@@ -62,7 +64,6 @@ def no_faults(faults: Faults) -> None:
 
 def verify(
     wheel: Path,
-    say: Say,
     *,
     python: str = sys.executable,
     level: str = "load",
@@ -85,10 +86,10 @@ def verify(
     if image:
         code, lines = _in_container(image, wheel, words)
     else:
-        code, lines = _recipe(python, "verify", wheel.absolute(), *words, say=_nobody)
+        code, lines = _recipe(python, "verify", wheel.absolute(), *words)
     if code:
         raise WheelError("\n".join(lines[-3:]) or f"{wheel.name}: exit {code}")
-    say(f"{wheel.name}: {SAID[level]}")
+    log.info(f"{wheel.name}: {SAID[level]}")
     found: dict[str, object] = json.loads(lines[-1])
     return found
 
@@ -116,12 +117,10 @@ def _in_container(image: str, wheel: Path, words: Sequence[str]) -> tuple[int, l
     return ran.code, (ran.out if ran.code == 0 else ran.err or ran.out).strip().splitlines()
 
 
-def _recipe(python: str, *words: str | Path, say: Say) -> tuple[int, list[str]]:
+def _recipe(python: str, *words: str | Path) -> tuple[int, list[str]]:
     folder = files.context_image() / "wheel"
     path = os.pathsep.join(filter(None, [os.fspath(folder), os.environ.get("PYTHONPATH")]))
-    return process.stream(
-        python, "-m", MODULE, *words, say=say, doing="at work", env={"PYTHONPATH": path}
-    )
+    return process.stream(python, "-m", MODULE, *words, doing="at work", env={"PYTHONPATH": path})
 
 
 def _nobody(_line: str) -> None:

@@ -56,7 +56,7 @@ def local_base(engine: Docker, setup: project.Setup) -> Base:
     os_ = next((row.os for row in setup.facts.os if row.os.name == here), None)
     if os_ is None:
         pytest.skip(f"{here} is not a distribution that imagegen bootstraps")
-    made = base.bootstrap(os_, files.cache(), print)
+    made = base.bootstrap(os_, files.cache())
     engine.load(made.archive, made.reference, made.digest)
     return made
 
@@ -70,7 +70,7 @@ def demo_id(setup: project.Setup) -> str:
 def demo(engine: Docker, local_base: Base, setup: project.Setup, demo_id: str) -> Built:
     """The demo target, really built; in seconds where the engine's build cache has it."""
     options = Options(network=NETWORK, base="bootstrap")
-    (built,) = images.build(setup, engine, [demo_id], options, print)
+    (built,) = images.build(setup, engine, [demo_id], options)
     return built
 
 
@@ -86,7 +86,7 @@ def docker_compose_project_name() -> str:
 
 @pytest.fixture(scope="session")
 def docker_setup(engine: Docker, local_base: Base) -> list[str]:
-    os.environ["IMAGEGEN_TEST_REGISTRY"] = server.build(engine, local_base, NETWORK, print)
+    os.environ["IMAGEGEN_TEST_REGISTRY"] = server.build(engine, local_base, NETWORK)
     return ["up --detach --wait"]
 
 
@@ -142,7 +142,7 @@ def chromium(engine: Docker, local_base: Base) -> Iterator[str]:
         "output": [f"type=image,name={name},unpack=true"],
         "attest": ["type=provenance,disabled=true"],
     }
-    engine.bake({"target": {"default": target}}, NETWORK.secrets, print)
+    engine.bake({"target": {"default": target}}, NETWORK.secrets)
     yield name
     engine.remove(name)
 
@@ -192,7 +192,7 @@ def tiny(
         (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY noise /\n")
         (tmp_path / "noise").write_bytes(os.urandom(megabytes * 1_000_000))
         row = bake.document([image], tmp_path, tmp_path)["target"][bake.name(target)]  # type: ignore[index]
-        engine.bake({"target": {"default": row | {"dockerfile": "Dockerfile"}}}, {}, print)
+        engine.bake({"target": {"default": row | {"dockerfile": "Dockerfile"}}}, {})
         made.append(image.ref)
         local = engine.local(image.ref)
         assert local is not None

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from imagegen.commands import test
-from imagegen.model.image import Built, Image
 from imagegen.model import report as report_
+from imagegen.model.image import Built, Image
 from imagegen.model.report import CPU, Check, Report, of
 from imagegen.net.registry import MANIFEST, Descriptor, Repository, digest_of
 from imagegen.platforms.vast.template import ONSTART

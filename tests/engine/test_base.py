@@ -15,8 +15,8 @@ def test_the_same_packages_give_the_same_digest(
 ) -> None:
     os_ = next(row.os for row in setup.facts.os if base.reference(row.os) == local_base.reference)  # type: ignore[attr-defined]
     assert isinstance(os_, Os)
-    first = base.bootstrap(os_, tmp_path / "a", print)
-    second = base.bootstrap(os_, tmp_path / "b", print)
+    first = base.bootstrap(os_, tmp_path / "a")
+    second = base.bootstrap(os_, tmp_path / "b")
     assert first.digest == second.digest
     engine.load(second.archive, second.reference, second.digest)
     # what later tests stand on

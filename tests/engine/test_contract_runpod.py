@@ -42,7 +42,7 @@ def start(pattern: str, replacement: str) -> str:
 
 
 def test_the_small_image_keeps_every_clause(engine: Docker, small_image: str) -> None:
-    found = run(contract.SUITE, engine, small_image, SETTINGS, print)
+    found = run(contract.SUITE, engine, small_image, SETTINGS)
     names = [check.name for check in found]
     assert names == list(contract.SUITE)
     assert sorted(int(name.partition("_")[0][1:]) for name in names) == list(range(1, 21))
@@ -126,7 +126,7 @@ def test_what_is_broken_is_found(
     lines, wanted = (BROKEN | IN_ITSELF)[what]
     suite = contract.SUITE if wanted & SLOW else QUICK
     image = broken_image(what, lines)
-    found = run(suite, engine, image, SETTINGS, print, OF_THE_IMAGE * (what in IN_ITSELF))
+    found = run(suite, engine, image, SETTINGS, OF_THE_IMAGE * (what in IN_ITSELF))
     assert reds(found) == wanted, {c.name: c.detail for c in found if c.status == "fail"}
 
 
@@ -147,7 +147,7 @@ def test_what_no_small_image_can_be_is_found(
     monkeypatch.setattr(contract_image, "LAYER", 1e6)
     only = ("R1_architecture_is_amd64", "R17_size_is_known")
     liar = Liar(engine, Architecture="arm64")
-    found = run(contract.SUITE, liar, small_image, SETTINGS, print, only)
+    found = run(contract.SUITE, liar, small_image, SETTINGS, only)
     assert [check.status for check in found] == ["fail", "fail"]
     assert "expected 'linux/amd64', found 'linux/arm64'" in found[0].detail
     assert "expected at most 0.001 GB, found about 0." in found[1].detail
@@ -165,11 +165,11 @@ def test_an_image_that_nobody_speaks_for_is_skipped_where_there_is_nothing_to_co
     liar = Liar(engine, Config={**engine.config(small_image)["Config"], "Labels": None})
     only = ("R13_tag_and_label_tell_the_truth", "R15_kernels_cover_the_gpus")
     digest = str(engine.config(small_image)["Id"])
-    found = run(contract.SUITE, liar, digest, SETTINGS, print, only)
+    found = run(contract.SUITE, liar, digest, SETTINGS, only)
     assert [check.status for check in found] == ["skip", "skip"]
-    (by_tag,) = run(contract.SUITE, liar, small_image, SETTINGS, print, only[:1])
+    (by_tag,) = run(contract.SUITE, liar, small_image, SETTINGS, only[:1])
     assert by_tag.status == "pass"
     assert by_tag.detail.startswith("tag hold")
     other = Settings(settle=2, patience=8, claims={**PROMISE, "torch": "2.12.0"})
-    (given,) = run(contract.SUITE, engine, small_image, other, print, only[:1])
+    (given,) = run(contract.SUITE, engine, small_image, other, only[:1])
     assert given.detail == "label: torch: expected 2.12.0, found 2.11.0"

@@ -31,7 +31,7 @@ def statuses(
     settings: contract.Settings = SETTINGS,
     only: tuple[str, ...] = (),
 ) -> dict[str, str]:
-    found = contract.run(suite, engine, ref, settings, print, only)
+    found = contract.run(suite, engine, ref, settings, only)
     return {check.name: check.status for check in found}
 
 
@@ -158,7 +158,7 @@ def arm_image(engine: Docker) -> Iterator[str]:
         "output": [f"type=image,name={name}"],
         "attest": ["type=provenance,disabled=true"],
     }
-    engine.bake({"target": {"default": target}}, {}, print)
+    engine.bake({"target": {"default": target}}, {})
     yield name
     engine.remove(name)
 

@@ -87,7 +87,7 @@ def test_a_push_is_a_look_up_once_it_is_done(
     repository = f"{open_registry}/imagegen-test/way"
     options = Options(network=NETWORK, base="bootstrap", repositories=(repository,))
     attested = engine.local(bake.attested(demo.image))  # none, if an earlier run has read it
-    (pushed,) = push.push(setup, lambda: engine, [demo_id], options, print).pushed
+    (pushed,) = push.push(setup, lambda: engine, [demo_id], options).pushed
     assert pushed.sent
     assert pushed.digest == demo.digest == engine.local(demo.image.ref).digest  # type: ignore[union-attr]
     beside = {it.artifact_type for it in Repository(repository).referrers(pushed.digest)}
@@ -96,10 +96,10 @@ def test_a_push_is_a_look_up_once_it_is_done(
     def never() -> Docker:
         raise AssertionError("no engine is needed")
 
-    (again,) = push.push(setup, never, [demo_id], options, print).pushed
+    (again,) = push.push(setup, never, [demo_id], options).pushed
     assert not again.sent
     assert "already published" in again.cached
-    (found,) = published.published(setup, [demo_id], options, print)
+    (found,) = published.published(setup, [demo_id], options)
     assert template.runpod(found, setup.facts)["image"] == pushed.pinned
 
 
@@ -146,7 +146,7 @@ def broken(engine: Docker, demo: Built, tmp_path: Path) -> Iterator[Broken]:
             "output": [f"type=image,name={name},unpack=true"],
             "attest": ["type=provenance,disabled=true"],
         }
-        engine.bake({"target": {"default": target}}, {}, print)
+        engine.bake({"target": {"default": target}}, {})
         made.append(name)
         local = engine.local(name)
         assert local is not None
@@ -171,7 +171,7 @@ def test_a_broken_image_does_not_pass(
     engine: Docker, broken: Broken, step: str, named: str
 ) -> None:
     built = broken(step)
-    found = smoke.inside(engine, built.digest, print, promise=built.image.target.promise)
+    found = smoke.inside(engine, built.digest, promise=built.image.target.promise)
     failed = {check.name: check.detail for check in found if check.status == "fail"}
     assert any(named in name for name in failed), failed
     with pytest.raises(ChecksFailed):
@@ -184,6 +184,6 @@ def test_an_image_that_is_not_what_the_target_promises_does_not_pass(
     other = next(
         t for t in setup.resolution.targets if (t.os.name, t.profile) == ("ubuntu24.04", "slim")
     )
-    found = smoke.inside(engine, demo.digest, print, promise=other.promise)
+    found = smoke.inside(engine, demo.digest, promise=other.promise)
     failed = [check for check in found if check.status == "fail"]
     assert len(failed) >= 3, failed

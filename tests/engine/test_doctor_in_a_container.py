@@ -25,21 +25,24 @@ from imagegen.util.process import run
 pytestmark = pytest.mark.engine
 
 FIX = """
-import dataclasses, json, sys
-from imagegen import doctor
-fixed = doctor.fix(lambda line: print(line, file=sys.stderr))
+import dataclasses, json, logging
+from imagegen.doctor import fix
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+fixed = fix.fix()
 print(json.dumps(dataclasses.asdict(fixed)))
 """
 EXAMINE = """
 import dataclasses, json
-from imagegen import doctor
-print(json.dumps({f.name: dataclasses.asdict(f) for f in doctor.examine()}))
+from imagegen.doctor import probe
+print(json.dumps({f.name: dataclasses.asdict(f) for f in probe.examine()}))
 """
 REFUSED = """
-import json, sys
-from imagegen import doctor, errors
+import json, logging
+from imagegen import errors
+from imagegen.doctor import fix
+logging.basicConfig(level=logging.INFO, format="%(message)s")
 try:
-    doctor.fix(lambda line: print(line, file=sys.stderr))
+    fix.fix()
 except errors.EngineError as error:
     print(json.dumps([str(error), error.hint]))
 """

@@ -29,7 +29,7 @@ DIGEST = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
 
 @pytest.fixture(scope="module")
 def real(engine: Docker, local_base: Base) -> Iterator[Registry]:
-    with registry(packaged.build(engine, local_base, NETWORK, print)) as one:
+    with registry(packaged.build(engine, local_base, NETWORK)) as one:
         yield one
 
 
@@ -201,7 +201,7 @@ def test_a_registry_that_is_down_is_a_cut_connection(proxy: Proxy, real: Registr
 
 
 def test_a_full_disk(engine: Docker, local_base: Base) -> None:
-    image = packaged.build(engine, local_base, NETWORK, print)
+    image = packaged.build(engine, local_base, NETWORK)
     with registry(image, disk=20_000_000) as small:
         small.fill(leave=100_000)
         assert put(small.host, "full").status_code == 500

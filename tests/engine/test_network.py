@@ -24,8 +24,8 @@ from imagegen.matrix import project
 from imagegen.model.image import Built, Image
 from imagegen.net import settings
 from imagegen.plan import dockerfile, pins
+from imagegen.plan import recipe as plan
 from imagegen.plan.image import image
-from imagegen.plan.recipe import recipe
 from imagegen.util import files, process
 
 from .conftest import NETWORK, ROOT
@@ -77,7 +77,7 @@ def tls(authority: trustme.CA, gateway: str) -> ssl.SSLContext:
 
 def an_image(setup: project.Setup, id_: str, override: str = "") -> Image:
     (it,) = setup.resolution.select([id_])
-    recipe = recipe(it, setup.resolution, setup.workspace)
+    recipe = plan.recipe(it, setup.resolution, setup.workspace)
     rendered = dockerfile.files(recipe)
     assert not dockerfile.drift(setup.workspace.folder, rendered)
     return image(recipe, rendered, setup.workspace, base_override=override)
@@ -100,7 +100,7 @@ def bake_stage(
         "output": [f"type=image,name={name},unpack=true"],
         "no-cache-filter": list(anew),
     }
-    engine.bake(document, network.secrets, print)
+    engine.bake(document, network.secrets)
 
 
 def archives() -> dict[str, str]:
@@ -133,7 +133,7 @@ def test_every_setting_reaches_the_build_and_none_stays_in_it(
     image = an_image(setup, "debian12*-demo")
     repository, _, tag = image.base.rpartition(":")
     assert "@" not in tag, "a pinned base cannot be stood in for through a registry"
-    engine.push(local_base.digest, f"{open_registry}/{repository}", tag, print)
+    engine.push(local_base.digest, f"{open_registry}/{repository}", tag)
     bundle = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(bundle))
     with (
@@ -228,7 +228,7 @@ def test_the_ubuntu_text_builds_whole_on_a_stand_in(
     shutil.copytree(ROOT / "dockerfiles" / UBUNTU, tmp_path / UBUNTU)
     shutil.copytree(locks / here, tmp_path / "locks" / there)
     document = bake.document([image], tmp_path, files.context_image(), NETWORK)
-    digests = engine.bake(document, NETWORK.secrets, print)
+    digests = engine.bake(document, NETWORK.secrets)
     try:
         built = engine.local(image.ref)
         assert built is not None
@@ -278,7 +278,6 @@ def stand_in(
             }
         },
         {},
-        print,
     )
     yield name
     engine.remove(name)

@@ -29,7 +29,7 @@ ACCEPT = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
 
 
 def publication(engine: Docker, *parcels: Parcel, back: bool = False) -> Publication:
-    return push_.push(engine, parcels, print, back=back)
+    return push_.push(engine, parcels, back=back)
 
 
 def push(engine: Docker, tested: Tested, repository: str, *aliases: str) -> Pushed:
@@ -191,7 +191,7 @@ def test_an_image_of_somebody_else_keeps_its_tag(
 ) -> None:
     tested, foreign = tiny(), tiny(labels={})
     ref = f"{open_registry}/{name}:latest"
-    engine.push(foreign.report.digest, f"{open_registry}/{name}", "latest", print)
+    engine.push(foreign.report.digest, f"{open_registry}/{name}", "latest")
     kept = push(engine, tested, f"{open_registry}/{name}", "latest")
     assert "latest stays: it is an image that imagegen has not made" in kept.kept[0]
     assert engine.remote_digest(ref) == foreign.report.digest
@@ -204,7 +204,7 @@ def test_what_is_published_is_found_by_its_key(
     repository = Repository(f"{open_registry}/{name}")
     image = tested.report.built.image
     assert push_.found(repository, image, ()) is None
-    engine.push(tested.report.digest, f"{open_registry}/{name}", tag_of(tested), print)
+    engine.push(tested.report.digest, f"{open_registry}/{name}", tag_of(tested))
     assert push_.found(repository, image, ()) is None, "there is no report beside it"
     push(engine, tested, f"{open_registry}/{name}", "latest")
     found = push_.found(repository, image, ("latest",))
@@ -223,7 +223,7 @@ def test_what_an_interruption_left_is_finished(
     push(engine, tested, f"{open_registry}/{name}")
     found = push_.found(Repository(f"{open_registry}/{name}"), tested.report.built.image, ("a",))
     assert found is not None
-    (done,) = push_.point([found], print, back=False).pushed
+    (done,) = push_.point([found], back=False).pushed
     assert done.aliases == (f"{open_registry}/{name}:a",)
     assert read(open_registry, name, "a").headers["Docker-Content-Digest"] == done.digest
 
@@ -251,7 +251,7 @@ def test_a_tag_that_somebody_else_moves_in_between_is_looked_at_again(
 
     monkeypatch.setattr(Repository, "digest", digest)
     age = tags.age(mine.report.built.image.target)
-    moved = tags.move(repository, "latest", seen.top, age, print, back=False)
+    moved = tags.move(repository, "latest", seen.top, age, back=False)
     assert moved.how == "kept"
     assert len(looked) >= 3
     at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]
@@ -281,7 +281,7 @@ def test_an_older_version_that_is_put_over_ours_is_put_right(
 
     monkeypatch.setattr(Repository, "put", put)
     age = tags.age(mine.report.built.image.target)
-    moved = tags.move(repository, "latest", seen.top, age, print, back=False)
+    moved = tags.move(repository, "latest", seen.top, age, back=False)
     assert wrote
     assert moved.how in ("made", "moved")
     at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]
@@ -424,8 +424,8 @@ def test_bytes_that_changed_on_the_way_are_noticed(
     tested, other = tiny(), tiny()
     real = Docker.push
 
-    def swapped(self: Docker, digest: str, repository: str, tag: str, say: object) -> None:
-        real(self, other.report.built.digest, repository, tag, print)
+    def swapped(self: Docker, digest: str, repository: str, tag: str) -> None:
+        real(self, other.report.built.digest, repository, tag)
 
     monkeypatch.setattr(Docker, "push", swapped)
     repository = f"{open_registry}/imagegen-test/swapped-{time.monotonic_ns()}"

@@ -29,7 +29,7 @@ PASSED = [{"level": level, "status": "pass"} for level in ("smoke", "runpod", "v
 
 @pytest.fixture(scope="module")
 def real(engine: Docker, local_base: Base) -> Iterator[Registry]:
-    with registry(packaged.build(engine, local_base, NETWORK, print)) as one:
+    with registry(packaged.build(engine, local_base, NETWORK)) as one:
         yield one
 
 

@@ -48,7 +48,7 @@ def repository(registry: Registry) -> Repository:
 def images(setup: project.Setup) -> tuple[Image, ...]:
     """The first targets that stand on published images."""
     ids = [one.id for one in setup.resolution.targets if one.os.distribution == "ubuntu"][:20]
-    return images(setup, None, ids, Options(), print)
+    return images(setup, None, ids, Options())
 
 
 def never() -> Docker:
@@ -202,7 +202,7 @@ def test_what_is_published_is_neither_built_nor_sent_again(
     registry.asked.clear()
     options = Options(repositories=(repository.name,))
     ids = [image.target.id for image in images]
-    done = push.push(setup, never, ids, options, print)
+    done = push.push(setup, never, ids, options)
     assert {one.target.id for one in done.pushed} == {*ids}
     assert len(ids) == 20
     assert not done.failed
@@ -212,7 +212,7 @@ def test_what_is_published_is_neither_built_nor_sent_again(
     wanted = {tag for tag, id_ in setup.aliases.items() if id_ in ids}
     assert {it.rpartition("/")[2] for it in writes} == wanted, "aliases that were not there yet"
     registry.asked.clear()
-    push.push(setup, never, ids, options, print)
+    push.push(setup, never, ids, options)
     assert not [it for it in registry.asked if it.startswith(("PUT", "POST", "PATCH"))]
 
 
@@ -221,12 +221,12 @@ def test_build_and_test_take_what_is_published(
 ) -> None:
     put(repository, images[0])
     options, ids = Options(repositories=(repository.name,)), [images[0].target.id]
-    (built,) = build.build(setup, never, ids, options, print)
+    (built,) = build.build(setup, never, ids, options)
     assert "already published" in built.cached
-    (tested,) = test.test(setup, never, ids, options, print)
+    (tested,) = test.test(setup, never, ids, options)
     assert tested.passed
     assert {check.level for check in tested.checks} == {"smoke", "runpod", "vast"}
-    (template,) = published.published(setup, ids, options, print)
+    (template,) = published.published(setup, ids, options)
     assert template.digest == tested.digest
 
 
@@ -256,10 +256,10 @@ def test_what_is_not_published_is_made(
     options = Options(repositories=(repository.name,), force=how == "force")
     for command in (build.build, test.test, push.push):
         with pytest.raises(AssertionError, match="no engine is needed"):
-            command(setup, never, [image.target.id], options, print)
+            command(setup, never, [image.target.id], options)
     if how != "force":
         with pytest.raises(RegistryError, match=r"is not published in .* as it is now"):
-            published.published(setup, [image.target.id], options, print)
+            published.published(setup, [image.target.id], options)
 
 
 def test_other_checks_than_those_of_the_report_are_run(
@@ -268,8 +268,8 @@ def test_other_checks_than_those_of_the_report_are_run(
     put(repository, images[0], suite="of another version")
     options, ids = Options(repositories=(repository.name,)), [images[0].target.id]
     with pytest.raises(AssertionError, match="no engine is needed"):
-        test.test(setup, never, ids, options, print)
-    assert not push.push(setup, never, ids, options, print).failed, "it passed when it was pushed"
+        test.test(setup, never, ids, options)
+    assert not push.push(setup, never, ids, options).failed, "it passed when it was pushed"
 
 
 @pytest.mark.parametrize("more", [{"again": True}, {"asked": Asked(required=frozenset({"gpu"}))}])
@@ -279,7 +279,7 @@ def test_who_asks_for_more_than_was_tested_gets_it_tested(
     put(repository, images[0])
     options = Options(repositories=(repository.name,), **more)
     with pytest.raises(AssertionError, match="no engine is needed"):
-        push.push(setup, never, [images[0].target.id], options, print)
+        push.push(setup, never, [images[0].target.id], options)
 
 
 def test_an_image_that_one_of_two_registries_lacks_is_made(
@@ -288,7 +288,7 @@ def test_an_image_that_one_of_two_registries_lacks_is_made(
     put(repository, images[0])
     both = (repository.name, f"{repository.name}-other")
     with pytest.raises(AssertionError, match="no engine is needed"):
-        push.push(setup, never, [images[0].target.id], Options(repositories=both), print)
+        push.push(setup, never, [images[0].target.id], Options(repositories=both))
 
 
 def test_a_registry_that_is_down_is_said_before_anything_is_built(
@@ -297,7 +297,7 @@ def test_a_registry_that_is_down_is_said_before_anything_is_built(
     monkeypatch.setattr("imagegen.web.PAUSES", ())
     options = Options(repositories=("127.0.0.1:9/me/x",))
     with pytest.raises(RegistryError, match="9/me/x cannot be used"):
-        push.push(setup, never, [images[0].target.id], options, print)
+        push.push(setup, never, [images[0].target.id], options)
 
 
 # --- inspect --------------------------------------------------------------------------------------
@@ -331,10 +331,10 @@ def test_inspect_tells_what_is_inside_and_what_is_attached(
 
 def test_inspect_of_what_is_not_there(repository: Repository) -> None:
     with pytest.raises(RegistryError, match="is not there"):
-        inspect.inspect(f"{repository.name}:none", print)
+        inspect.inspect(f"{repository.name}:none")
     for ref in ("finetune", "me/finetune:x", "ghcr.io/me/x:y z"):
         with pytest.raises(UsageError, match="is not an image of a registry"):
-            inspect.inspect(ref, print)
+            inspect.inspect(ref)
 
 
 # --- prune ----------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ def versions(repository: Repository, image: Image, count: int) -> list[str]:
 
 def plan(repository: Repository, days: float = 100, used: tuple[str, ...] = ()) -> dict[str, str]:
     """Why each image stays, by digest."""
-    old = prune.plan(repository, now=MADE + days * DAY, older=30, used=used, say=print)
+    old = prune.plan(repository, now=MADE + days * DAY, older=30, used=used)
     return {one.digest: one.keeps for one in old}
 
 
@@ -374,9 +374,9 @@ def test_an_index_keeps_what_it_lists(repository: Repository, images: tuple[Imag
     assert held
     row = {"mediaType": MANIFEST, "digest": first, "size": len(held.body)}
     index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [row]}).encode()
-    old = prune.plan(repository, now=MADE + 999 * DAY, older=30, used=(), say=print)
+    old = prune.plan(repository, now=MADE + 999 * DAY, older=30, used=())
     repository.put("multi", index, INDEX)
-    assert not prune.remove(repository, old, print)[0], "it came after the plan"
+    assert not prune.remove(repository, old)[0], "it came after the plan"
     assert plan(repository, days=999)[first] == "multi points to it"
 
 
@@ -410,8 +410,8 @@ def test_what_others_attached_to_an_image_that_is_gone_stays(
     assert seen
     repository.attach(seen.descriptor, "application/vnd.example.signature", b"{}", {})
     repository.delete(first)
-    old = prune.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
-    prune.remove(repository, old, print)
+    old = prune.plan(repository, now=MADE + 99 * DAY, older=30, used=())
+    prune.remove(repository, old)
     assert len(repository.referrers(first)) == 2
 
 
@@ -420,26 +420,26 @@ def test_what_is_deleted_takes_what_was_attached_and_nothing_else(
 ) -> None:
     first, last = versions(repository, images[0], 2)
     other = put(repository, images[1])
-    old = prune.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
-    assert [one.digest for one in prune.remove(repository, old, print)[0]] == [first]
+    old = prune.plan(repository, now=MADE + 99 * DAY, older=30, used=())
+    assert [one.digest for one in prune.remove(repository, old)[0]] == [first]
     assert repository.manifest(first) is None
     assert repository.referrers(first) == ()
     for digest in (last, other):
         assert remote.passing(repository, digest)
     assert first.replace(":", "-") not in {tag for _, tag in registry.tags}
-    again = prune.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
-    assert not prune.remove(repository, again, print)[0]
+    again = prune.plan(repository, now=MADE + 99 * DAY, older=30, used=())
+    assert not prune.remove(repository, again)[0]
 
 
 def test_a_tag_that_came_meanwhile_keeps_its_image(
     repository: Repository, images: tuple[Image, ...]
 ) -> None:
     first, _ = versions(repository, images[0], 2)
-    old = prune.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
+    old = prune.plan(repository, now=MADE + 99 * DAY, older=30, used=())
     held = repository.manifest(first)
     assert held
     repository.put("release", held.body, held.media_type)
-    assert not prune.remove(repository, old, print)[0]
+    assert not prune.remove(repository, old)[0]
     assert repository.manifest(first)
 
 
@@ -449,8 +449,8 @@ def test_what_an_interrupted_run_left_goes_the_next_time(
     first, _ = versions(repository, images[0], 2)
     left = {one.digest for one in repository.referrers(first)}
     repository.delete(first)
-    old = prune.plan(repository, now=MADE + 99 * DAY, older=30, used=(), say=print)
-    prune.remove(repository, old, print)
+    old = prune.plan(repository, now=MADE + 99 * DAY, older=30, used=())
+    prune.remove(repository, old)
     if not registry.knows_referrers:  # else the registry's own collection takes them
         assert not any(repository.manifest(digest) for digest in left)
         assert first.replace(":", "-") not in {tag for _, tag in registry.tags}

@@ -43,7 +43,7 @@ def rival(engine: Docker, small_image: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def found(engine: Docker, rival: str) -> dict[str, Check]:
     suites = test.contracts().values()
-    rows = [row for suite in suites for row in contract.run(suite, engine, rival, SETTINGS, print)]
+    rows = [row for suite in suites for row in contract.run(suite, engine, rival, SETTINGS)]
     return {row.name: row for row in rows}
 
 

@@ -59,7 +59,7 @@ def measures(engine: Docker, small_image: str, planted: str) -> Measures:
         raise AssertionError("images by reference need no matrix")
 
     refs = [small_image, planted]
-    return measure(no_matrix, lambda: engine, [], refs, Options(), print)
+    return measure(no_matrix, lambda: engine, [], refs, Options())
 
 
 # --- layers and what is inside --------------------------------------------------------------------
@@ -141,10 +141,10 @@ def test_a_budget_that_is_passed_fails_with_the_largest_layers(
 ) -> None:
     built: Built = tiny(3).report.built
     profile = built.image.target.profile
-    within(engine, [built], {profile: 1.0, "another": 0.0001}, tmp_path, print)
+    within(engine, [built], {profile: 1.0, "another": 0.0001}, tmp_path)
     assert not list(tmp_path.glob("*.json")), "what the engine's own figure allows is not read"
     with pytest.raises(BuildError, match=r"takes 0\.003 GB .* budget is 0\.002 GB") as caught:
-        within(engine, [built], {profile: 0.002}, tmp_path, print)
+        within(engine, [built], {profile: 0.002}, tmp_path)
     assert built.image.target.id in str(caught.value)
     assert "COPY noise /" in str(caught.value)
     assert "budget_gb" in caught.value.hint
@@ -165,11 +165,11 @@ def test_a_build_is_held_to_the_budget_of_its_profile(
     tighter = replace(setup, workspace=replace(setup.workspace, matrix=matrix))
     options = Options(network=NETWORK, base="bootstrap")
     with pytest.raises(BuildError, match=r"its budget is 1\.5 GB") as caught:
-        images.build(tighter, engine, [target.id], options, print)
+        images.build(tighter, engine, [target.id], options)
     assert "/locks/cuda.txt" in str(caught.value)
     assert engine.local(demo.image.ref), "what was built stays for a look"
     # and the committed budget holds
-    assert images.build(setup, engine, [target.id], options, print)[0].digest == demo.digest
+    assert images.build(setup, engine, [target.id], options)[0].digest == demo.digest
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -193,9 +193,9 @@ def test_targets_that_are_not_here_are_named(
     target = setup.resolution.targets[0].id
     asked = (lambda: setup, lambda: engine, [target])
     with pytest.raises(EngineError, match=f"not built here as it is now: {target}") as caught:
-        measure(*asked, [], Options(), print)
+        measure(*asked, [], Options())
     assert caught.value.hint.startswith(f"imagegen build {target},")
-    found = measure(*asked, [small_image], Options(), print)
+    found = measure(*asked, [small_image], Options())
     assert [one.sized.name for one in found.images] == [small_image]
     with pytest.raises(EngineError, match=target):
         complete(found)

@@ -38,10 +38,6 @@ SECRET = "hunter2"
 BASIC = f"Basic {base64.b64encode(f'me:{SECRET}'.encode()).decode()}"
 
 
-def say(_: str) -> None:
-    pass
-
-
 class Handler(BaseHTTPRequestHandler):
     """Keeps files by their decoded paths; ``shop.faults`` are taken first, one for each request."""
 
@@ -193,26 +189,26 @@ def store(shop: Shop) -> HttpStore:
 def test_put_find_fetch(shop: Shop, store: HttpStore, wheel: Path, here: Path) -> None:
     assert store.find(NAME) is None
     shop.asked.clear()
-    entry = store.put(wheel, say)
+    entry = store.put(wheel)
     quoted = NAME.replace("+", "%2B")
     puts = [line for line in shop.asked if line.startswith("PUT")]
     assert puts == [f"PUT /a%20b/{quoted}", f"PUT /a%20b/{quoted}.json"]
     assert store.find(NAME) == entry == Entry.of(wheel)
-    assert store.fetch(entry, here, say).read_bytes() == wheel.read_bytes()
+    assert store.fetch(entry, here).read_bytes() == wheel.read_bytes()
     assert [file.name for file in here.iterdir()] == [NAME]
 
 
 def test_the_same_is_sent_once_and_other_bytes_never(
     shop: Shop, store: HttpStore, wheel: Path
 ) -> None:
-    store.put(wheel, say)
+    store.put(wheel)
     shop.asked.clear()
-    store.put(wheel, say)
+    store.put(wheel)
     wheel.write_bytes(b"another build")
     with pytest.raises(WheelError, match="holds other bytes"):
-        store.put(wheel, say)
+        store.put(wheel)
     assert not [line for line in shop.asked if line.startswith("PUT")]
-    assert store.put(wheel, say, replace=True) == store.find(NAME)
+    assert store.put(wheel, replace=True) == store.find(NAME)
 
 
 def test_a_server_that_does_not_decode(
@@ -221,7 +217,7 @@ def test_a_server_that_does_not_decode(
     entry = shop.stock(wheel)
     shop.decodes = False
     assert store.find(NAME) == entry
-    assert entry.is_in(store.fetch(entry, here, say))
+    assert entry.is_in(store.fetch(entry, here))
 
 
 def test_a_web_server_cannot_be_listed(store: HttpStore) -> None:
@@ -236,7 +232,7 @@ def test_a_download_that_is_cut_goes_on(
     entry = shop.stock(wheel)
     shop.ranges = ranges
     shop.faults.append(cut)
-    assert entry.is_in(store.fetch(entry, here, say))
+    assert entry.is_in(store.fetch(entry, here))
     assert [line.partition(" bytes=")[2] for line in shop.asked] == ["", "1500000-"]
 
 
@@ -246,7 +242,7 @@ def test_a_download_that_is_always_cut_ends_and_leaves_nothing(
     entry = shop.stock(wheel)
     shop.always = cut
     with pytest.raises(WheelError, match=r"connection was cut after 2,[\d,]+ of 3,000,000 bytes"):
-        store.fetch(entry, here, say)
+        store.fetch(entry, here)
     assert len(shop.asked) <= 6
     assert not list(here.iterdir())
 
@@ -263,7 +259,7 @@ def test_a_download_that_starts_over_and_over_ends(
 
     shop.always = same_half
     with pytest.raises(WheelError, match="was cut after 1,500,000 of 3,000,000 bytes"):
-        store.fetch(entry, here, say)
+        store.fetch(entry, here)
     assert len(shop.asked) == 3
 
 
@@ -272,7 +268,7 @@ def test_wrong_bytes_are_not_kept(shop: Shop, store: HttpStore, wheel: Path, her
     for body in (b"x" * entry.size, b"x" * (entry.size + 1)):
         shop.files[NAME] = body
         with pytest.raises(WheelError, match=r"(not what it should be|sends more than)"):
-            store.fetch(entry, here, say)
+            store.fetch(entry, here)
         assert not list(here.iterdir())
 
 
@@ -290,7 +286,7 @@ def test_an_interrupted_download_is_taken_up(
     (part,) = here.iterdir()
     have = part.stat().st_size
     assert 0 < have < entry.size
-    assert entry.is_in(store.fetch(entry, here, say))
+    assert entry.is_in(store.fetch(entry, here))
     assert shop.asked[-1].endswith(f"bytes={have}-")
     assert [file.name for file in here.iterdir()] == [NAME]
 
@@ -304,7 +300,7 @@ def test_only_a_404_means_not_there(shop: Shop, store: HttpStore, wheel: Path) -
     shop.always = answers(404)
     assert store.find(NAME) is None
     with pytest.raises(WheelError, match="but not the wheel itself"):
-        store.fetch(entry, wheel.parent.parent / "there", say)
+        store.fetch(entry, wheel.parent.parent / "there")
 
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
@@ -321,7 +317,7 @@ def test_a_put_is_tried_again_from_its_start(shop: Shop, store: HttpStore, wheel
         return at.answer(503)
 
     shop.faults += [None, None, taken_and_lost]  # two look whether it is there
-    assert store.put(wheel, say) == store.find(NAME)
+    assert store.put(wheel) == store.find(NAME)
     assert shop.files[NAME] == wheel.read_bytes()
 
 
@@ -345,7 +341,7 @@ def test_silence_has_an_end(
     monkeypatch.setattr(http, "SILENCE", 0.2)
     entry = shop.stock(wheel)
     shop.always = silent
-    for ask in (lambda: store.find(NAME), lambda: store.fetch(entry, here, say)):
+    for ask in (lambda: store.find(NAME), lambda: store.fetch(entry, here)):
         with pytest.raises(WheelError, match="no byte in time"):
             ask()
     assert not list(here.iterdir())
@@ -359,7 +355,7 @@ def test_slowness_has_an_end(
     shop.always = drips
     start = time.monotonic()
     with pytest.raises(WheelError, match=r"is too slow: \d+ bytes in 0 s"):
-        store.fetch(entry, here, say)
+        store.fetch(entry, here)
     assert time.monotonic() - start < 5
     assert not list(here.iterdir())
 
@@ -371,7 +367,7 @@ def test_a_read_only_store(code: int, shop: Shop, store: HttpStore, wheel: Path)
 
     shop.always = read_only  # it answers before it has read the wheel, as servers do
     with pytest.raises(WheelError, match=f"is read-only: HTTP {code}"):
-        store.put(wheel, say)
+        store.put(wheel)
 
 
 def test_an_upload_that_is_sent_elsewhere(shop: Shop, store: HttpStore, wheel: Path) -> None:
@@ -381,7 +377,7 @@ def test_an_upload_that_is_sent_elsewhere(shop: Shop, store: HttpStore, wheel: P
 
     shop.always = moved
     with pytest.raises(WheelError, match=r"sends uploads on to x\.example/up: HTTP 302") as failed:
-        store.put(wheel, say)
+        store.put(wheel)
     assert SECRET not in str(failed.value)
 
 
@@ -395,7 +391,7 @@ def test_a_server_that_takes_everything_and_keeps_nothing(
 
     shop.always = forgets
     with pytest.raises(WheelError, match="does not have it"):
-        store.put(wheel, say)
+        store.put(wheel)
 
 
 def test_a_side_file_that_is_none(shop: Shop, store: HttpStore, wheel: Path) -> None:
@@ -431,8 +427,8 @@ def test_no_message_holds_the_login(
         shop.always = fault
         for ask in (
             lambda: store.find(NAME),
-            lambda: store.fetch(entry, here, said.append),
-            lambda: store.put(other, said.append),
+            lambda: store.fetch(entry, here),
+            lambda: store.put(other),
         ):
             with pytest.raises(WheelError) as failed:
                 ask()
@@ -482,7 +478,7 @@ def test_a_disk_that_fills_up_in_a_download(
     try:
         words = r"is full: 3,000,000 bytes are needed, 1,0\d\d,\d{3} are free"
         with pytest.raises(WheelError, match=words):
-            store.fetch(entry, here, say)
+            store.fetch(entry, here)
         assert not list(here.iterdir())
     finally:
         subprocess.run(["umount", here], check=True)
@@ -501,17 +497,17 @@ def test_a_registry_holds_wheels(repository: str, wheel: Path, here: Path) -> No
     assert store.location == f"oci://{repository}"
     assert store.find(NAME) is None
     assert store.entries() == ()
-    entry = store.put(wheel, say)
+    entry = store.put(wheel)
     other = wheel.with_name("flash_attn-1-cp311-cp311-linux_x86_64.whl")
     other.write_bytes(b"other")
-    second = store.put(other, say)
+    second = store.put(other)
     assert entry == Entry.of(wheel) == store.find(NAME)
     assert store.entries() == (second, entry)
-    assert entry.is_in(store.fetch(entry, here, say))
+    assert entry.is_in(store.fetch(entry, here))
 
 
 def test_what_a_registry_is_told(repository: str, wheel: Path) -> None:
-    entry = OciStore(f"oci://{repository}").put(wheel, say)
+    entry = OciStore(f"oci://{repository}").put(wheel)
     host, _, path = repository.partition("/")
     url = f"http://{host}/v2/{path}/manifests/{oci.tag(NAME)}"
     row = requests.get(url, headers={"Accept": registry.MANIFEST}, timeout=10).json()
@@ -521,22 +517,24 @@ def test_what_a_registry_is_told(repository: str, wheel: Path) -> None:
     assert layer["annotations"] == {"org.opencontainers.image.title": NAME}
 
 
-def test_a_registry_gets_the_same_once_and_other_bytes_never(repository: str, wheel: Path) -> None:
-    store, said = OciStore(f"oci://{repository}"), list[str]()
-    first = store.put(wheel, say)
-    store.put(wheel, said.append)
-    assert said == [f"{NAME} is in {store.location} already"]
+def test_a_registry_gets_the_same_once_and_other_bytes_never(
+    repository: str, wheel: Path, logged: list[str]
+) -> None:
+    store = OciStore(f"oci://{repository}")
+    first = store.put(wheel)
+    store.put(wheel)
+    assert logged == [f"{NAME} is in {store.location} already"]
     wheel.write_bytes(b"another build")
     with pytest.raises(WheelError, match="holds other bytes"):
-        store.put(wheel, say)
+        store.put(wheel)
     assert store.find(NAME) == first
-    assert store.put(wheel, say, replace=True) == store.find(NAME) != first
+    assert store.put(wheel, replace=True) == store.find(NAME) != first
 
 
 def test_a_registry_goes_on_where_a_fetch_was(repository: str, wheel: Path, here: Path) -> None:
     """The half is damaged, which shows that the registry was asked for the rest only."""
     store = OciStore(f"oci://{repository}")
-    entry = store.put(wheel, say)
+    entry = store.put(wheel)
     part = here / f".{NAME}.{entry.sha256[:16]}.part"
     part.write_bytes(wheel.read_bytes()[:1_000_000])
     read: list[int] = []
@@ -545,7 +543,7 @@ def test_a_registry_goes_on_where_a_fetch_was(repository: str, wheel: Path, here
         read.append(answer.status_code),
         before(answer, *rest),
     )[1]
-    assert entry.is_in(store.fetch(entry, here, say))
+    assert entry.is_in(store.fetch(entry, here))
     assert read == [206]
 
 
@@ -555,7 +553,7 @@ def test_two_put_the_same_into_a_registry_at_once(repository: str, wheel: Path) 
 
     def put(at: OciStore) -> None:
         try:
-            at.put(wheel, say)
+            at.put(wheel)
         except BaseException as error:
             faults.append(error)
 
@@ -572,7 +570,7 @@ def test_two_put_the_same_into_a_registry_at_once(repository: str, wheel: Path) 
 
 def test_other_tags_of_a_repository_are_let_be(repository: str, wheel: Path) -> None:
     store = OciStore(f"oci://{repository}")
-    entry = store.put(wheel, say)
+    entry = store.put(wheel)
     host, _, path = repository.partition("/")
     url = f"http://{host}/v2/{path}/manifests"
     at = {"Accept": registry.MANIFEST}
@@ -601,10 +599,10 @@ def test_a_locked_registry(
         store = OciStore(address)
         if login != "user:secret":
             with pytest.raises(WheelError, match="refused the login: HTTP 401") as failed:
-                store.put(wheel, say)
+                store.put(wheel)
             assert "wrong" not in f"{failed.value} {failed.value.hint}"
-    entry = store.put(wheel, say)
-    assert entry.is_in(OciStore(address).fetch(entry, here, say))
+    entry = store.put(wheel)
+    assert entry.is_in(OciStore(address).fetch(entry, here))
 
 
 def test_a_registry_that_gives_tokens(
@@ -653,6 +651,6 @@ def test_a_login_goes_to_no_other_server(
 
         shop.always = sends_on
         store = OciStore(f"oci://{shop.host}/a")
-        assert entry.is_in(store.fetch(entry, tmp_path / "there", say))
+        assert entry.is_in(store.fetch(entry, tmp_path / "there"))
         assert storage.logins == [""]
         assert BASIC in shop.logins

@@ -255,7 +255,7 @@ def test_a_wheel_that_is_not_what_it_says_is_refused(
     make, reason = WRONG[kind]
     wrong = make(wheel, tmp_path / "wrong")
     with pytest.raises(WheelError, match=reason) as failed:
-        verify.verify(wrong, print, image=demo.image.ref)
+        verify.verify(wrong, image=demo.image.ref)
     assert "Traceback" not in str(failed.value)
     assert failed.value.exit_code == 11
 
@@ -265,7 +265,7 @@ def test_a_build_refuses_what_a_store_has_wrongly(
 ) -> None:
     """Its name, its hashes and its metadata agree: only loading it shows the fault."""
     wrong = altered(wheel, tmp_path / "made", change={".so": another_abi})
-    open_store(str(tmp_path / "store")).put(wrong, print)
+    open_store(str(tmp_path / "store")).put(wrong)
     before = tags()
     done = imagegen("build", demo_id, "--base", "bootstrap", "--wheels", tmp_path / "store")
     assert done.returncode == 6
@@ -343,6 +343,7 @@ def test_shards_make_the_same_kernels_as_a_whole_build(
     demo_id: str,
     tmp_path: Path,
     machines: Callable[[str], None],
+    logged: list[str],
 ) -> None:
     """Four small kernel files, compiled by two machines and linked by a third, which compiles none.
 
@@ -356,12 +357,11 @@ def test_shards_make_the_same_kernels_as_a_whole_build(
         machines(machine)
         files.render_files(it, [demo_id], check=False)
 
-    heard: list[str] = []
     cut = {shard.name: shard.kernels for shard in wheels.cut(it, [demo_id], 2)}
     for machine, name in (("a", "1/2"), ("b", "2/2")):
         at(machine)
         to = tmp_path / machine
-        made = wheels.build_shard(it, engine, [demo_id], OPTIONS, heard.append, name, to)
+        made = wheels.build_shard(it, engine, [demo_id], OPTIONS, name, to)
         assert {file.with_suffix(".cu").name for file in made} == {*cut[name]}
         assert not list(to.glob("*.whl"))
 
@@ -370,26 +370,26 @@ def test_shards_make_the_same_kernels_as_a_whole_build(
     shutil.copytree(tmp_path / "a/objects", together / "objects")
     options = Options(network=NETWORK, base="bootstrap", wheels=str(store))
     with pytest.raises(BuildError) as failed:
-        wheels.build(it, engine, [demo_id], options, heard.append, given=together)
+        wheels.build(it, engine, [demo_id], options, given=together)
     said = str(failed.value)
     assert "2 of 4 kernel files are not compiled, and this build may compile none" in said
     assert all(s.removeprefix("flash_").removesuffix("_sm80.cu") in said for s in cut["2/2"])
     assert not list(store.glob("*.whl"))
 
     shutil.copytree(tmp_path / "b/objects", together / "objects", dirs_exist_ok=True)
-    (joined,) = wheels.build(it, engine, [demo_id], options, heard.append, given=together)
-    assert any("all 4 kernel files were compiled before" in line for line in heard)
+    (joined,) = wheels.build(it, engine, [demo_id], options, given=together)
+    assert any("all 4 kernel files were compiled before" in line for line in logged)
 
     at("a")
-    heard.clear()
+    logged.clear()
     whole = Options(network=NETWORK, base="bootstrap", wheels=str(tmp_path / "whole"))
-    wheels.build(it, engine, [demo_id], whole, heard.append)
-    assert any("2 kernel files compiled in" in line for line in heard)
+    wheels.build(it, engine, [demo_id], whole)
+    assert any("2 kernel files compiled in" in line for line in logged)
     (other,) = (tmp_path / "whole").glob("*.whl")
     assert other.name == joined.entry.name
 
     mine = store / joined.entry.name
-    verify.verify(mine, print, image=demo.image.ref)
+    verify.verify(mine, image=demo.image.ref)
     assert functions(engine, demo.image.ref, mine) == functions(engine, demo.image.ref, other) != []
 
 
@@ -403,17 +403,23 @@ def gateway(engine: Docker) -> str:
     return str(row["IPAM"]["Config"][0]["Gateway"])
 
 
-def unexported(it: project.Setup, engine: Docker, demo_id: str, heard: list[str]) -> None:
+def unexported(it: project.Setup, engine: Docker, demo_id: str) -> None:
     """Build every step of the demo and keep no image."""
-    (image,) = images.images(it, engine, [demo_id], OPTIONS, heard.append)
+    (image,) = images.images(it, engine, [demo_id], OPTIONS)
     document = images.document(it, [image], OPTIONS)
     row = document["target"][bake.name(image.target)]  # type: ignore[index]
     row["output"] = ["type=cacheonly"]
-    engine.bake(document, NETWORK.secrets, heard.append)
+    engine.bake(document, NETWORK.secrets)
 
 
 def test_a_published_wheel_is_taken_by_the_hash_of_its_first_fetch(
-    engine: Docker, demo: Built, demo_id: str, wheel: Path, gateway: str, tmp_path: Path
+    engine: Docker,
+    demo: Built,
+    demo_id: str,
+    wheel: Path,
+    gateway: str,
+    tmp_path: Path,
+    logged: list[str],
 ) -> None:
     """As its makers name theirs: the version in the metadata has no local part.
 
@@ -429,7 +435,7 @@ def test_a_published_wheel_is_taken_by_the_hash_of_its_first_fetch(
         version=lambda its: its.partition("+")[0],
         name=lambda n: n.replace(f"{version}-", f"{version}+{local}-"),
     )
-    body, heard = official.read_bytes(), list[str]()
+    body = official.read_bytes()
 
     def answer(path: str) -> Answer:
         return body if path == f"/v{version}/{official.name.replace('+', '%2B')}" else 404
@@ -470,14 +476,14 @@ def test_a_published_wheel_is_taken_by_the_hash_of_its_first_fetch(
         server.asked.clear()
         before = tags()
         with pytest.raises(BuildError, match=r"for sm_80 it lacks \w+, .* and \d+ more"):
-            unexported(it, engine, demo_id, heard)
-        assert any(f"flash-attn: fetching {official.name}" in line for line in heard)
+            unexported(it, engine, demo_id)
+        assert any(f"flash-attn: fetching {official.name}" in line for line in logged)
         assert len(server.asked) == 1
 
         # Somebody replaces the file: a build notices, and so does who fetches it anew.
         body = altered(official, tmp_path / "other", add={"x.txt": b"other"}).read_bytes()
         with pytest.raises(BuildError, match="is another file than the one recorded"):
-            unexported(it, engine, demo_id, heard)
+            unexported(it, engine, demo_id)
         assert tags() == before
         done = imagegen(*fetch)
         assert done.returncode == 11

@@ -78,7 +78,7 @@ def pushed(
     folder = tmp_path_factory.mktemp("witness")
     (folder / "Dockerfile").write_text(f"FROM {small_image}\nRUN echo more > /root/more\n")
     row = bake.document([image], folder, folder)["target"][bake.name(target)]  # type: ignore[index]
-    engine.bake({"target": {"default": row | {"dockerfile": "Dockerfile"}}}, {}, print)
+    engine.bake({"target": {"default": row | {"dockerfile": "Dockerfile"}}}, {})
     local = engine.local(image.ref)
     assert local
     built = Built(image=image, digest=local.digest, unpacked=0, seconds=0.0, cached="")
@@ -86,7 +86,7 @@ def pushed(
     tested = Tested(report=Report.of(built, tuple(checks), 0.0))
     found = contents.of(engine, image.ref)
     document = sbom.spdx(found, name=small.NAME, digest=local.digest, created=datetime.now(UTC))
-    with registry(packaged.build(engine, local_base, NETWORK, print)) as real:
+    with registry(packaged.build(engine, local_base, NETWORK)) as real:
         parcel = push.Parcel(
             tested=tested,
             repository=f"{real.host}/witness/small",
@@ -94,7 +94,7 @@ def pushed(
             sbom=json.dumps(document).encode(),
             provenance=json.dumps(STATEMENT).encode(),
         )
-        done = push.push(engine, [parcel], print)
+        done = push.push(engine, [parcel])
         assert not done.failed
         yield done.pushed[0]
     engine.remove(image.ref)

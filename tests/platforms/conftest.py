@@ -20,6 +20,7 @@ from imagegen.platforms.apply import Options, Outcome
 from imagegen.platforms.ledger import Ledger
 from imagegen.platforms.runpod.client import RUNPOD
 from imagegen.platforms.vast.client import VAST
+from tests.support.logs import listening
 from tests.unit.values import FACTS, ROOT, pushed
 
 from .runpod import RunPod
@@ -56,8 +57,11 @@ class Client:
         kind = RUNPOD if self.name == "runpod" else VAST
         asked = api.Api(kind, self.platform.url, api.Key(key or self.key, "KEY"), QUICK)
         wanted = images or (pushed(),)
-        say = self.said.append
-        found = templates.run(self.name, wanted, FACTS, how, self.ledger, say, asked)
+        with listening() as lines:
+            try:
+                found = templates.run(self.name, wanted, FACTS, how, self.ledger, asked)
+            finally:
+                self.said += lines
         templates.complete(found)
         return found
 

@@ -394,7 +394,7 @@ def test_what_was_interrupted_by_the_user_is_undone(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("imagegen.pods.live_runpod.RunPod._save", interrupted)
+    monkeypatch.setattr("imagegen.platforms.runpod.client.RunPod._save", interrupted)
     with pytest.raises(KeyboardInterrupt):
         runpod.run()
     assert not runpod.live and not runpod.book.entries
@@ -410,9 +410,9 @@ def test_what_cannot_be_undone_after_an_interrupt_is_said(
 
     first, second = (pushed(target) for target in RESOLUTION.targets[:2])
     runpod.run(first)
-    monkeypatch.setattr("imagegen.pods.live_runpod.RunPod._save", interrupted)
+    monkeypatch.setattr("imagegen.platforms.runpod.client.RunPod._save", interrupted)
     if again:
-        monkeypatch.setattr("imagegen.pods.live_runpod.RunPod.delete", interrupted)
+        monkeypatch.setattr("imagegen.platforms.runpod.client.RunPod.delete", interrupted)
     runpod.platform.fault("DELETE", answer=problem(500, "Internal Server Error", "x"), times=-1)
     runpod.said.clear()
     with pytest.raises(KeyboardInterrupt):

@@ -297,7 +297,7 @@ def test_what_was_interrupted_is_said_and_found_by_the_next_run(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as meanwhile, pytest.raises(KeyboardInterrupt):
-        meanwhile.setattr("imagegen.pods.live_vast.Vast._made", interrupted)
+        meanwhile.setattr("imagegen.platforms.vast.client.Vast._made", interrupted)
         vast.run()
     assert vast.said == [
         f"{DEMO.id}: stopped on the way; the next run finds what is there of it, and goes on"

@@ -87,7 +87,7 @@ def test_which_machine_this_is(text: str, found: tuple[str, str]) -> None:
 
 def test_another_distribution_is_not_bootstrapped(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="own apt, and this is") as caught:
-        base.bootstrap(Os(distribution="slackware", version=Version("15")), tmp_path, print)
+        base.bootstrap(Os(distribution="slackware", version=Version("15")), tmp_path)
     assert "--base pull" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
 
@@ -172,25 +172,24 @@ def test_the_digest_of_a_base_is_known_once_it_is_made(tmp_path: Path) -> None:
 
 
 def test_a_base_that_is_there_is_used_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     """No process may start here: the second bootstrap reads the first one's archive."""
     os = Os(distribution="debian", version=Version("12"))
     monkeypatch.setattr(base, "host_os", lambda _text: ("debian12", "bookworm"))
     made: list[str] = []
 
-    def mmdebstrap(codename: str, file: Path, _say: object) -> None:
+    def mmdebstrap(codename: str, file: Path) -> None:
         made.append(codename)
         file.write_bytes(rootfs(tmp_path / "source").read_bytes())
 
     monkeypatch.setattr(base, "_mmdebstrap", mmdebstrap)
-    said: list[str] = []
-    one = base.bootstrap(os, tmp_path, said.append)
-    two = base.bootstrap(os, tmp_path, said.append)
+    one = base.bootstrap(os, tmp_path)
+    two = base.bootstrap(os, tmp_path)
     assert one == two
     assert made == ["bookworm"]
-    assert "--fresh-base" in said[-1]
-    three = base.bootstrap(os, tmp_path, said.append, fresh=True)
+    assert "--fresh-base" in logged[-1]
+    three = base.bootstrap(os, tmp_path, fresh=True)
     assert made == ["bookworm"] * 2
     assert three.digest == one.digest
     assert one.archive.is_file()
@@ -208,6 +207,6 @@ def test_a_bootstrap_that_breaks_off_leaves_no_base_behind(
 
     monkeypatch.setattr(base, "_mmdebstrap", broken)
     with pytest.raises(EngineError):
-        base.bootstrap(os, tmp_path, print)
+        base.bootstrap(os, tmp_path)
     assert base.known_digest(os, tmp_path) == ""
     assert [p.name for p in (tmp_path / "base").iterdir()] == ["debian12.lock"]

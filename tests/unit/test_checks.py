@@ -6,8 +6,9 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -19,7 +20,8 @@ from imagegen.commands import test
 from imagegen.engine.docker import Docker
 from imagegen.model.report import Asked, Check, Level
 from imagegen.util import files
-from imagegen.util.process import Ran, Say
+from imagegen.util.process import Ran
+from tests.support.logs import listening
 
 from .values import DEMO, DIGEST, report
 
@@ -31,10 +33,10 @@ def row(name: str = "nvcc", status: str = "pass", **more: object) -> str:
 
 
 def heard(*lines: str) -> tuple[list[Check], list[str]]:
-    said: list[str] = []
-    found, listen = smoke._listener(said.append)
-    for line in lines:
-        listen(line)
+    found, listen = smoke._listener()
+    with listening() as said:
+        for line in lines:
+            listen(line)
     return found, said
 
 
@@ -176,17 +178,27 @@ def test_the_version_changes_with_what_is_asked_from_outside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, home = test.version("onstart"), Path(smoke.__file__).parents[1]
-    for folder in ("checks", "engine"):
-        there, hidden = tmp_path / folder, shutil.ignore_patterns("__pycache__")
-        shutil.copytree(home / folder, there, ignore=hidden)
-    monkeypatch.setattr(smoke, "__file__", str(tmp_path / "checks/__init__.py"))
+    for folder in ("checks", "engine", "platforms"):
+        hidden = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(home / folder, tmp_path / folder, ignore=hidden)
+    monkeypatch.setattr(test, "resources", SimpleNamespace(files=lambda _: tmp_path))
     assert test.version("onstart") == before
     assert test.version("another") != before
-    for name in ("checks/contract.py", "checks/launch", "engine/pods.py"):
-        text = (tmp_path / name).read_text()
-        (tmp_path / name).write_text(text + "\n")
+    for name in ("checks/contract", "platforms/vast/launch", "engine/container"):
+        file = tmp_path / name if name.endswith("launch") else tmp_path / f"{name}.py"
+        text = file.read_text()
+        if file.suffix:
+            file.write_text(f"# a comment\n{text}")
+            assert test.version("onstart") == before, "a comment asks nothing else"
+        file.write_text(f"{text}\nX = 1\n")
         assert test.version("onstart") != before
-        (tmp_path / name).write_text(text)
+        file.write_text(text)
+    for text in ('"""Says."""\nX = 1\n', '"""Says something else."""\nX = 1\n'):
+        (tmp_path / "checks/more.py").write_text(text)
+        assert test.version("onstart") != before
+    (tmp_path / "engine/archive.py").write_text("X = 1\n")
+    (tmp_path / "checks/more.py").unlink()
+    assert test.version("onstart") == before, "what asks nothing does not count"
 
 
 # --- inside, with a stand-in for the engine -------------------------------------------------------
@@ -200,18 +212,24 @@ class Engine:
         self.runs: list[dict[str, Any]] = []
 
     def run(
-        self, ref: str, argv: Sequence[str], *, env: Mapping[str, str], say: Say, **options: object
+        self,
+        ref: str,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        on_line: Callable[[str], None],
+        **options: object,
     ) -> Ran:
         self.runs.append({"ref": ref, "argv": list(argv), "env": env, **options})
         for line in self.lines:
-            say(line)
+            on_line(line)
         return Ran(code=self.code, out="\n".join(self.lines), err="")
 
 
 def inside(engine: Engine, *levels: Level, require: str = "") -> tuple[Check, ...]:
     asked = Asked(levels=levels or ("smoke",), required=frozenset({require} - {""}))
     of = cast(Docker, engine)
-    return smoke.inside(of, DIGEST, print, promise=DEMO.promise, asked=asked)
+    return smoke.inside(of, DIGEST, promise=DEMO.promise, asked=asked)
 
 
 def test_the_promise_is_the_targets_and_the_image_is_taken_by_digest() -> None:

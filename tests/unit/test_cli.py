@@ -150,11 +150,10 @@ def test_every_command_takes_the_ledger_from_the_same_variable(
         assert "/none/of" in capsys.readouterr().err
 
 
-def test_prune_without_a_ledger_says_so(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_prune_without_a_ledger_says_so(tmp_path: Path, logged: list[str]) -> None:
     workspace = replace(SETUP.workspace, folder=tmp_path)
-    assert prune._used(replace(SETUP, workspace=workspace), None, said.append) == set()
-    assert said == [
+    assert prune._used(replace(SETUP, workspace=workspace), None) == set()
+    assert logged == [
         f"no ledger at {tmp_path}/templates.json: no template is known to use any of these"
     ]
 

@@ -80,7 +80,7 @@ def ran(
     for body in bodies:
         suite.clause("a bug", **options)(body)
     with_settings = settings or Settings(patience=0.2)
-    found = contract.run(suite, cast(Docker, engine or Engine()), "x", with_settings, print)
+    found = contract.run(suite, cast(Docker, engine or Engine()), "x", with_settings)
     return list(found)
 
 
@@ -178,9 +178,9 @@ def test_a_name_that_no_check_has_is_a_usage_error() -> None:
     suite.clause("a bug")(r2_fails)
     engine = cast(Docker, Engine())
     with pytest.raises(UsageError, match="runpod has no check R9") as caught:
-        contract.run(suite, engine, "x", Settings(), print, ("r1_passes", "R9"))
+        contract.run(suite, engine, "x", Settings(), ("r1_passes", "R9"))
     assert caught.value.hint == "r1_passes, r2_fails"
-    (only,) = contract.run(suite, engine, "x", Settings(), print, ("r1_passes",))
+    (only,) = contract.run(suite, engine, "x", Settings(), ("r1_passes",))
     assert only.name == "r1_passes"
 
 
@@ -232,9 +232,9 @@ def test_pods_start_ahead_of_the_checks_of_a_whole_suite_only() -> None:
 
     suite.clause("a bug")(r1_passes)
     as_docker = cast(Docker, engine)
-    contract.run(suite, as_docker, "x", Settings(), print, ("r1_passes",))
+    contract.run(suite, as_docker, "x", Settings(), ("r1_passes",))
     assert not engine.started
-    found = contract.run(suite, as_docker, "x", Settings(), print)
+    found = contract.run(suite, as_docker, "x", Settings())
     assert outcomes(list(found)) == [("pass", "True"), ("pass", "seen")]
     assert len(engine.started) == 1
     assert engine.here == 0

@@ -360,23 +360,23 @@ def test_an_unknown_distribution_with_a_good_engine_is_left_alone() -> None:
     assert plan.plan(dataclasses.replace(WELL, os="fedora", os_version="42")) == ()
 
 
-def test_without_root_the_error_holds_the_very_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_root_the_error_holds_the_very_lines(
+    monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
     monkeypatch.setattr(fix, "look", lambda **_: dataclasses.replace(DEBIAN_12, root=False))
-    said: list[str] = []
     with pytest.raises(EngineError) as caught:
-        fix.fix(said.append)
+        fix.fix()
     assert tuple(caught.value.hint.splitlines()[1:]) == model.commands(plan.plan(DEBIAN_12))
-    assert said == []
+    assert logged == []
 
 
 @pytest.mark.parametrize("root", [True, False])
 def test_a_dry_run_says_the_same_lines_and_does_nothing(
-    monkeypatch: pytest.MonkeyPatch, root: bool
+    monkeypatch: pytest.MonkeyPatch, root: bool, logged: list[str]
 ) -> None:
     monkeypatch.setattr(fix, "look", lambda **_: dataclasses.replace(DEBIAN_12, root=root))
-    said: list[str] = []
-    fixed = fix.fix(said.append, dry_run=True)
-    assert tuple(said) == model.commands(plan.plan(DEBIAN_12))
+    fixed = fix.fix(dry_run=True)
+    assert tuple(logged) == model.commands(plan.plan(DEBIAN_12))
     assert fixed.undo[0].startswith("kill ")
     assert fixed.undo.index("apt-get update") > fixed.undo.index(f"rm -f {model.SOURCE}")
 
@@ -390,7 +390,7 @@ def test_a_step_that_fails_says_how_to_undo_it_and_the_ones_before(
     monkeypatch.setattr(fix, "look", lambda **_: DEBIAN_12)
     monkeypatch.setattr(fix, "plan", lambda _: (first, second))
     with pytest.raises(EngineError, match="could not write") as caught:
-        fix.fix(lambda _: None)
+        fix.fix()
     assert caught.value.hint.splitlines()[1:] == ["rm two", "rm one"]
     assert (tmp_path / "one").read_text() == "1\n"
 

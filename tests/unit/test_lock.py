@@ -121,16 +121,15 @@ def uv(monkeypatch: pytest.MonkeyPatch) -> Uv:
     return stand_in
 
 
-def test_a_lock_holds_everything_in_its_parts(tmp_path: Path, uv: Uv) -> None:
+def test_a_lock_holds_everything_in_its_parts(tmp_path: Path, uv: Uv, logged: list[str]) -> None:
     folder = tmp_path / "torch2.11.0-cu130-py3.11"
-    said: list[str] = []
-    lock.lock(DEMO, Version("13.0.2"), folder, OPEN, said.append)
+    lock.lock(DEMO, Version("13.0.2"), folder, OPEN)
     found: dict[str, set[str]] = {}
     for part in PARTS:
         for name in lock._entries((folder / f"{part}.txt").read_text()):
             found.setdefault(name, set()).add(part)
     assert found == PACKAGES
-    assert said[-1] == f"lock {folder.name}: {len(PACKAGES)} packages"
+    assert logged[-1] == f"lock {folder.name}: {len(PACKAGES)} packages"
     texts = [(folder / f"{part}.txt").read_text() for part in PARTS]
     assert all(re.match(r"# \w+ of torch2.11.0-cu130-py3.11\. Written by", t) for t in texts)
     assert (folder / ASKED).read_text().splitlines() == list(pins.asked(DEMO))
@@ -148,7 +147,7 @@ def test_what_was_asked_for_is_the_torch_and_the_sorted_packages() -> None:
 
 
 def test_an_open_network_changes_nothing_of_uvs_own_settings(tmp_path: Path, uv: Uv) -> None:
-    lock.lock(DEMO, None, tmp_path / "x", OPEN, print)
+    lock.lock(DEMO, None, tmp_path / "x", OPEN)
     assert uv.envs == [{}, {}]
 
 
@@ -157,7 +156,7 @@ def test_the_index_and_the_ca_reach_uv_and_no_file(tmp_path: Path, uv: Uv) -> No
     ca = tmp_path / "ca.pem"
     ca.write_text("-----BEGIN CERTIFICATE-----\n")
     index = "https://user:pass@pypi.example.com/simple"
-    lock.lock(DEMO, None, tmp_path / "x", Network(ca=str(ca), pypi_index=index), print)
+    lock.lock(DEMO, None, tmp_path / "x", Network(ca=str(ca), pypi_index=index))
     assert uv.envs == [{"UV_DEFAULT_INDEX": index, "SSL_CERT_FILE": str(ca)}] * 2
     assert not any("pypi.example.com" in word for words, _ in uv.calls for word in words)
     for file in (tmp_path / "x").iterdir():
@@ -165,7 +164,7 @@ def test_the_index_and_the_ca_reach_uv_and_no_file(tmp_path: Path, uv: Uv) -> No
 
 
 def test_what_is_asked_for(tmp_path: Path, uv: Uv) -> None:
-    lock.lock(DEMO, Version("13.0.2"), tmp_path / "x", OPEN, print)
+    lock.lock(DEMO, Version("13.0.2"), tmp_path / "x", OPEN)
     (words, everything), (_, torch) = uv.calls
     assert torch.splitlines() == ["torch==2.11.0", "torchvision==0.26.0"]
     wanted = {*torch.splitlines(), *DEMO.packages, "einops", "pip", "uv", "ninja"}
@@ -177,13 +176,13 @@ def test_what_is_asked_for(tmp_path: Path, uv: Uv) -> None:
 
 
 def test_without_wheels_of_nvcc_no_toolkit_is_asked_for(tmp_path: Path, uv: Uv) -> None:
-    lock.lock(DEMO, None, tmp_path / "x", OPEN, print)
+    lock.lock(DEMO, None, tmp_path / "x", OPEN)
     assert "cuda-toolkit" not in uv.calls[0][1]
 
 
 def test_what_a_lock_held_is_where_the_next_one_starts(tmp_path: Path, uv: Uv) -> None:
     for _ in range(2):
-        lock.lock(DEMO, Version("13.0.2"), tmp_path / "x", OPEN, print)
+        lock.lock(DEMO, Version("13.0.2"), tmp_path / "x", OPEN)
     first, second = uv.held
     assert first == ""
     assert set(lock._entries(second)) == set(PACKAGES)
@@ -195,7 +194,7 @@ def test_uv_that_is_not_there_is_a_matter_of_usage(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(process, "run", missing)
     with pytest.raises(UsageError) as caught:
-        lock.lock(DEMO, None, Path("x"), OPEN, print)
+        lock.lock(DEMO, None, Path("x"), OPEN)
     assert caught.value.hint == "pip install uv"
 
 
@@ -208,7 +207,7 @@ def test_an_index_that_does_not_answer_leaves_the_lock_alone(
     monkeypatch.setattr(process, "run", down)
     (tmp_path / "torch.txt").write_text("torch==1.0\n")
     with pytest.raises(EngineError, match="no route"):
-        lock.lock(DEMO, None, tmp_path, OPEN, print)
+        lock.lock(DEMO, None, tmp_path, OPEN)
     assert [p.name for p in tmp_path.iterdir()] == ["torch.txt"]
     assert (tmp_path / "torch.txt").read_text() == "torch==1.0\n"
 
@@ -232,14 +231,16 @@ def four(monkeypatch: pytest.MonkeyPatch) -> Uv:
     return stand_in
 
 
-def test_a_part_holds_what_a_package_brings_beside_the_rest(tmp_path: Path, four: Uv) -> None:
-    folder, said = tmp_path / "x", list[str]()
+def test_a_part_holds_what_a_package_brings_beside_the_rest(
+    tmp_path: Path, four: Uv, logged: list[str]
+) -> None:
+    folder = tmp_path / "x"
     for _ in range(2):
-        lock.lock(DEMO, Version("13.0.2"), folder, OPEN, said.append, FOUR)
+        lock.lock(DEMO, Version("13.0.2"), folder, OPEN, FOUR)
     text = (folder / f"{PACKAGE}.txt").read_text()
     assert tuple(lock._entries(text)) == BROUGHT, "nothing twice, and whatever it is named"
     assert text.startswith(f"# {PACKAGE} of x: {FOUR}. Written by imagegen lock")
-    assert said[-1] == f"lock x: {len(PACKAGES) + len(BROUGHT)} packages"
+    assert logged[-1] == f"lock x: {len(PACKAGES) + len(BROUGHT)} packages"
     words, asked = four.calls[-1]
     assert asked == FOUR
     assert "--constraint" in words, "torch stays the one that is locked"
@@ -247,8 +248,8 @@ def test_a_part_holds_what_a_package_brings_beside_the_rest(tmp_path: Path, four
 
 
 def test_a_part_that_no_target_asks_for_goes(tmp_path: Path, four: Uv) -> None:
-    lock.lock(DEMO, Version("13.0.2"), tmp_path / "x", OPEN, print, FOUR)
-    lock.lock(DEMO, Version("13.0.2"), tmp_path / "x", OPEN, print)
+    lock.lock(DEMO, Version("13.0.2"), tmp_path / "x", OPEN, FOUR)
+    lock.lock(DEMO, Version("13.0.2"), tmp_path / "x", OPEN)
     assert {file.stem for file in (tmp_path / "x").glob("*.txt")} == set(PARTS)
 
 

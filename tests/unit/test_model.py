@@ -13,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from imagegen import model, platforms
+from imagegen import platforms
 from imagegen.errors import ChecksFailed
-from imagegen.model import target
+from imagegen.model import image, target
+from imagegen.model import pushed as pushed_
+from imagegen.model import report as report_
+from imagegen.model import target as target_
 from imagegen.model.pushed import Pushed
 from imagegen.model.report import Status, Tested
 from imagegen.platforms.runpod import template
@@ -92,10 +95,12 @@ def test_what_has_no_report_that_passed_is_not_published(changes: dict[str, typi
 
 
 def test_values_are_frozen() -> None:
+    modules = (image, pushed_, report_, target_)
     kinds = [
         kind
-        for _, kind in inspect.getmembers(model, inspect.isclass)
-        if dataclasses.is_dataclass(kind) and kind.__module__.startswith("imagegen.model.")
+        for module in modules
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
     ]
     assert len(kinds) >= 10
     for kind in kinds:

@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 
 from imagegen.build.options import Options
-from imagegen.commands import published
-from imagegen.commands import push as push_
+from imagegen.commands import push as command
 from imagegen.engine.docker import Docker
 from imagegen.errors import ChecksFailed, EngineError
 from imagegen.model.report import Tested
 from imagegen.publish import attestations
-from imagegen.publish import push as push_
+from imagegen.publish.push import Parcel, Publication
+from tests.support.logs import listening
 
 from .values import DEMO, SETUP, built, report
 
@@ -44,13 +44,13 @@ class Engine:
         self.removed.append(ref)
 
 
-def provenance(engine: Engine, folder: Path, heard: list[str]) -> bytes:
-    return attestations.provenance(cast(Docker, engine), built(), folder, heard.append)
+def provenance(engine: Engine, folder: Path) -> bytes:
+    return attestations.provenance(cast(Docker, engine), built(), folder)
 
 
 def test_provenance_is_read_once(tmp_path: Path) -> None:
     engine = Engine(STATEMENT)
-    assert provenance(engine, tmp_path, []) == provenance(engine, tmp_path, []) == engine.body
+    assert provenance(engine, tmp_path) == provenance(engine, tmp_path) == engine.body
     assert len(engine.read) == 1
     assert engine.removed
 
@@ -71,8 +71,8 @@ def test_nothing_of_this_machine_is_published(
         place = {"buildDefinition": {"externalParameters": {"request": {"args": args}}}}
     engine = Engine(STATEMENT | {"predicate": place})
     for _ in range(2):  # what was kept is looked at again
-        heard: list[str] = []
-        assert provenance(engine, tmp_path, heard) == b""
+        with listening() as heard:
+            assert provenance(engine, tmp_path) == b""
         assert why in "".join(heard)
         assert "secret" not in "".join(heard)
     assert len(engine.removed) == 2
@@ -86,25 +86,25 @@ def test_one_image_that_cannot_be_looked_into_keeps_no_other_from_being_sent(
         Tested(report=report("pass", "pass", "pass", of=built(one, digest=f"sha256:{i:064x}")))
         for i, one in enumerate(others)
     ]
-    sent: list[push_.Parcel] = []
+    sent: list[Parcel] = []
 
-    def looked_into(_engine: Docker, one: Tested, _say: object) -> tuple[bytes, bytes]:
+    def looked_into(_engine: Docker, one: Tested) -> tuple[bytes, bytes]:
         if one is tested[0]:
             raise EngineError("its python3 exited 137")
         return b"", b""
 
-    def push(_engine: Docker, parcels: list[push_.Parcel], *_: Any, **__: Any) -> Any:
+    def push(_engine: Docker, parcels: list[Parcel], *_: Any, **__: Any) -> Any:
         sent.extend(parcels)
-        return push_.Publication(pushed=())
+        return Publication(pushed=())
 
     failure = ChecksFailed("that did not pass")
-    monkeypatch.setattr(published, "_found", lambda *_: {})
-    monkeypatch.setattr(push_, "_tested", lambda *_: (tested, {"another": failure}))
-    monkeypatch.setattr(push_, "_papers", looked_into)
-    monkeypatch.setattr(push_, "push", push)
+    monkeypatch.setattr(command, "_found", lambda *_: {})
+    monkeypatch.setattr(command, "_tested", lambda *_: (tested, {"another": failure}))
+    monkeypatch.setattr(command, "_papers", looked_into)
+    monkeypatch.setattr(command.publish, "push", push)
     options = Options(repositories=("registry.example/me/x",))
-    done = push_.push(SETUP, lambda: cast(Docker, None), [DEMO.id], options, print)
+    done = command.push(SETUP, lambda: cast(Docker, None), [DEMO.id], options)
     assert [one.tested for one in sent] == tested[1:]
     assert set(done.failed) == {others[0].id, "another"}
     with pytest.raises(ChecksFailed, match="exited 137"):
-        push_.delivered(done)
+        command.delivered(done)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,7 +37,7 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ignore=shutil.ignore_patterns("__pycache__"),
     )
     stand_in = SimpleNamespace(files=lambda _package: tmp_path / "package")
-    monkeypatch.setattr(recipe_, "resources", stand_in)
+    monkeypatch.setattr(image, "resources", stand_in)
     return tmp_path / "package/image"
 
 
@@ -140,9 +139,8 @@ def test_network_settings_do_not(
         registry="registry.example.com",
     )
     options = Options(base="bootstrap")
-    say: Callable[[str], None] = print
-    plain = images.images(setup, None, [DEMO.id], options, say)
-    there = images.images(setup, None, [DEMO.id], replace(options, network=closed), say)
+    plain = images.images(setup, None, [DEMO.id], options)
+    there = images.images(setup, None, [DEMO.id], replace(options, network=closed))
     assert plain == there
     assert images.document(setup, plain, options) != images.document(
         setup, there, replace(options, network=closed)

@@ -108,7 +108,7 @@ def test_a_file_that_is_none_is_left_alone(tmp_path: Path, text: str) -> None:
 
 
 def test_the_lock_leaves_nothing_and_needs_its_folder(tmp_path: Path) -> None:
-    with locked(tmp_path / "x.json", print) as ledger:
+    with locked(tmp_path / "x.json") as ledger:
         assert ledger.entries == ()
     assert not list(tmp_path.iterdir())
 
@@ -117,7 +117,7 @@ def test_the_lock_leaves_nothing_and_needs_its_folder(tmp_path: Path) -> None:
 def test_a_ledger_without_its_folder_is_told(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / place
-    for use in (lambda: Ledger(path), lambda: locked(path, print).__enter__()):
+    for use in (lambda: Ledger(path), lambda: locked(path).__enter__()):
         with pytest.raises(UsageError) as caught:
             use()
         assert f"{path.parent} is no folder" in str(caught.value)

@@ -63,7 +63,7 @@ def test_a_command_that_is_missing_is_named() -> None:
     with pytest.raises(EngineError, match=r"^no-such-command is not installed$"):
         process.run("no-such-command", timeout=9)
     with pytest.raises(EngineError, match=r"^no-such-command is not installed$"):
-        process.stream("no-such-command", say=print, doing="x")
+        process.stream("no-such-command", on_line=print, doing="x")
 
 
 def test_a_daemon_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_command_that_takes_too_long_is_ended() -> None:
 def test_lines_of_both_streams_are_heard_and_the_last_ones_kept() -> None:
     said: list[str] = []
     script = r"echo one; echo two >&2; printf 'a\377b\n'; printf 'no end'; exit 7"
-    code, last = process.stream("sh", "-c", script, say=said.append, doing="x", keep=2)
+    code, last = process.stream("sh", "-c", script, on_line=said.append, doing="x", keep=2)
     assert code == 7
     assert said == ["one", "two", "a\ufffdb", "no end"]
     assert last == said[-2:]
@@ -94,7 +94,7 @@ def test_lines_are_heard_as_they_come() -> None:
     heard: list[tuple[str, float]] = []
     process.stream(
         *("sh", "-c", "echo one; sleep 0.5; echo two"),
-        say=lambda line: heard.append((line, time.monotonic())),
+        on_line=lambda line: heard.append((line, time.monotonic())),
         doing="x",
     )
     assert [line for line, _ in heard] == ["one", "two"]
@@ -105,7 +105,7 @@ def test_silence_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "SILENCE", 0.1)
     said: list[str] = []
     code, last = process.stream(
-        "sh", "-c", "sleep 0.6; echo done", say=said.append, doing="compiling"
+        "sh", "-c", "sleep 0.6; echo done", on_line=said.append, doing="compiling"
     )
     assert code == 0
     assert said[-1] == "done"
@@ -117,7 +117,7 @@ def test_silence_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_environment_is_added_to() -> None:
     said: list[str] = []
     argv = ("sh", "-c", 'echo "$A $HOME"')
-    process.stream(*argv, say=said.append, doing="x", env={"A": "1"})
+    process.stream(*argv, on_line=said.append, doing="x", env={"A": "1"})
     assert said == [f"1 {os.environ['HOME']}"]
 
 
@@ -125,12 +125,12 @@ def interrupted(script: str, **options: float) -> list[int]:
     """Ctrl-C after the script's first line, which holds process ids; those ids."""
     pids: list[int] = []
 
-    def say(line: str) -> None:
+    def heard_line(line: str) -> None:
         pids.extend(map(int, line.split()))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        process.stream("bash", "-c", script, say=say, doing="x", **options)
+        process.stream("bash", "-c", script, on_line=heard_line, doing="x", **options)
     assert pids
     return pids
 
@@ -178,7 +178,7 @@ def test_what_a_child_leaves_behind_does_not_hold_us(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(process, "GRACE", 0.2)
     start = time.monotonic()
     script = "setsid sleep 60 & echo $!; exit 3"
-    code, last = process.stream("bash", "-c", script, say=lambda _: None, doing="x")
+    code, last = process.stream("bash", "-c", script, on_line=lambda _: None, doing="x")
     (pid,) = map(int, last)
     try:
         assert code == 3
@@ -192,8 +192,8 @@ def test_what_a_child_leaves_behind_does_not_hold_us(monkeypatch: pytest.MonkeyP
 def test_ctrl_c_at_the_keyboard_ends_everything(tmp_path: Path) -> None:
     """The whole program, interrupted as a terminal does it."""
     code = (
-        "from imagegen import proc\n"
-        "proc.stream('bash', '-c', 'sleep 100 & echo $$ $!; wait', say=lambda line: "
+        "from imagegen.util import process\n"
+        "process.stream('bash', '-c', 'sleep 100 & echo $$ $!; wait', on_line=lambda line: "
         "print(line, flush=True), doing='x')\n"
     )
     pid = process.start(sys.executable, "-c", code, log_file=tmp_path / "log")

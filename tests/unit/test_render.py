@@ -15,8 +15,8 @@ import pytest
 from imagegen.matrix.resolve import Candidate
 from imagegen.model.target import FlashAttn, Target
 from imagegen.plan import dockerfile
-from imagegen.plan.pins import PACKAGE, PARTS
 from imagegen.plan import recipe as plan
+from imagegen.plan.pins import PACKAGE, PARTS
 from imagegen.plan.recipe import Recipe
 from imagegen.util.files import context_image
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
+from imagegen.compat import rules
 from imagegen.compat.facts.rows import (
     CudaFact,
     FlashAttnFact,
@@ -22,7 +23,7 @@ from imagegen.compat.facts.rows import (
     OsFact,
     TorchFact,
 )
-from imagegen.compat.rules import flash_attn, flash_attn_package, judged, known, machine, nvcc
+from imagegen.compat.rules import flash_attn, flash_attn_package, known, machine, nvcc
 from imagegen.compat.rules.judged import RULES, axes_of
 from imagegen.compat.rules.reason import Reason, Rule, Severity, Stage, older
 from imagegen.compat.rules.torch import (
@@ -831,8 +832,8 @@ def test_every_rule_speaks_in_one_case_and_is_silent_in_another() -> None:
 
 def functions() -> Iterator[Any]:
     """Every function of the package, where it is written."""
-    names = (info.name for info in pkgutil.iter_modules(judged.__path__, f"{judged.__name__}."))
-    for module in (judged, *map(importlib.import_module, names)):
+    names = (info.name for info in pkgutil.iter_modules(rules.__path__, f"{rules.__name__}."))
+    for module in map(importlib.import_module, names):
         for _, function in inspect.getmembers(module, inspect.isfunction):
             if function.__module__ == module.__name__:
                 yield function

@@ -33,7 +33,6 @@ class Checks:
         _engine: Docker,
         ref: str,
         asked: Asked,
-        _say: object,
         *,
         digest: str = "",
         promise: Mapping[str, object] | None = None,
@@ -63,7 +62,7 @@ def checked(
         frozenset({require} - {""}),
     )
     asked = Asked(levels=levels, required=required) if levels else Asked()
-    return test.checked(engine, of or built(), asked, folder, lambda _: None, again=again)
+    return test.checked(engine, of or built(), asked, folder, again=again)
 
 
 def names(folder: Path) -> list[str]:
@@ -197,7 +196,7 @@ def test_a_file_changes_only_when_its_writing_ends_well(tmp_path: Path) -> None:
 class Engine:
     """Has an image."""
 
-    def pulled(self, _ref: str, _say: object) -> str:
+    def pulled(self, _ref: str) -> str:
         return DIGEST
 
 
@@ -206,7 +205,7 @@ def test_an_image_that_nobody_built_here_is_held_to_what_it_says(
 ) -> None:
     asked = Asked(levels=("runpod",))
     engine = cast(Docker, Engine())
-    (one,) = test.examined(engine, ["somebody/image:1"], asked, lambda _: None)
+    (one,) = test.examined(engine, ["somebody/image:1"], asked)
     assert tried.asked == [("somebody/image:1", asked, DIGEST, None, "")]
     assert (one.name, one.digest, one.passed) == ("somebody/image:1", DIGEST, True)
     assert not isinstance(one, Report)

@@ -33,10 +33,6 @@ OTHER = "flash_attn-2.8.3.post2+cu128torch2.10-cp312-cp312-linux_x86_64.whl"
 SECRET = "hunter2"
 
 
-def say(_: str) -> None:
-    pass
-
-
 @pytest.fixture
 def wheel(tmp_path: Path) -> Path:
     folder = tmp_path / "made"
@@ -185,11 +181,11 @@ def test_a_tag_can_be_read_and_is_one_names() -> None:
 
 
 def test_what_is_put_is_found_listed_and_fetched(store: Store, wheel: Path, tmp_path: Path) -> None:
-    entry = store.put(wheel, say)
+    entry = store.put(wheel)
     assert entry == Entry.of(wheel) == store.find(NAME)
     assert store.entries() == (entry,)
     assert store.find(OTHER) is None
-    got = store.fetch(entry, tmp_path / "here", say)
+    got = store.fetch(entry, tmp_path / "here")
     assert got == tmp_path / "here" / NAME
     assert got.read_bytes() == wheel.read_bytes()
     assert files(tmp_path / "here") == {NAME}
@@ -202,47 +198,48 @@ def test_a_store_that_is_no_folder_is_no_empty_store(store: Store) -> None:
             ask()
 
 
-def test_the_same_bytes_are_put_once(store: Store, wheel: Path, tmp_path: Path) -> None:
-    store.put(wheel, say)
+def test_the_same_bytes_are_put_once(
+    store: Store, wheel: Path, tmp_path: Path, logged: list[str]
+) -> None:
+    store.put(wheel)
     before = (tmp_path / "store" / NAME).stat()
-    said: list[str] = []
-    store.put(wheel, said.append)
+    store.put(wheel)
     assert (tmp_path / "store" / NAME).stat().st_ino == before.st_ino
-    assert said == [f"{NAME} is in {store.location} already"]
+    assert logged == [f"{NAME} is in {store.location} already"]
 
 
 def test_a_name_has_one_content_unless_it_is_replaced(store: Store, wheel: Path) -> None:
-    first = store.put(wheel, say)
+    first = store.put(wheel)
     wheel.write_bytes(b"another build")
     with pytest.raises(WheelError, match="holds other bytes") as refused:
-        store.put(wheel, say)
+        store.put(wheel)
     assert first.sha256 in str(refused.value)
     assert store.find(NAME) == first
-    assert store.put(wheel, say, replace=True) == store.find(NAME) != first
+    assert store.put(wheel, replace=True) == store.find(NAME) != first
 
 
 def test_a_broken_entry_is_healed_by_putting_it_again(
     store: Store, wheel: Path, tmp_path: Path
 ) -> None:
-    entry = store.put(wheel, say)
+    entry = store.put(wheel)
     (tmp_path / "store" / NAME).write_bytes(b"cut")
     with pytest.raises(WheelError, match="not what it should be"):
-        store.fetch(entry, tmp_path / "here", say)
+        store.fetch(entry, tmp_path / "here")
     assert files(tmp_path / "here") == set()
-    store.put(wheel, say)
-    store.fetch(entry, tmp_path / "here", say)
+    store.put(wheel)
+    store.fetch(entry, tmp_path / "here")
     (tmp_path / "store" / f"{NAME}.json").write_text("nonsense")
-    for ask in (lambda: store.find(NAME), store.entries, lambda: store.put(wheel, say)):
+    for ask in (lambda: store.find(NAME), store.entries, lambda: store.put(wheel)):
         with pytest.raises(WheelError, match="not a description of a wheel"):
             ask()
-    store.put(wheel, say, replace=True)
+    store.put(wheel, replace=True)
     assert store.find(NAME) == entry
 
 
 def test_without_its_side_file_a_wheel_is_not_there(
     store: Store, wheel: Path, tmp_path: Path
 ) -> None:
-    store.put(wheel, say)
+    store.put(wheel)
     (tmp_path / "store" / f"{NAME}.json").unlink()
     assert store.find(NAME) is None
     assert store.entries() == ()
@@ -251,30 +248,29 @@ def test_without_its_side_file_a_wheel_is_not_there(
 def test_a_folder_that_cannot_be_one(wheel: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WheelError, match="Not a directory"):
-        open_store(str(tmp_path / "file/store")).put(wheel, say)
+        open_store(str(tmp_path / "file/store")).put(wheel)
 
 
 def test_a_file_that_is_not_there_cannot_be_put(store: Store, tmp_path: Path) -> None:
     with pytest.raises(WheelError, match="No such file"):
-        store.put(tmp_path / NAME, say)
+        store.put(tmp_path / NAME)
 
 
 # --- landing --------------------------------------------------------------------------------------
 
 
-def test_what_is_there_is_used_again(wheel: Path, tmp_path: Path) -> None:
+def test_what_is_there_is_used_again(wheel: Path, tmp_path: Path, logged: list[str]) -> None:
     def never(_: BufferedRandom) -> None:
         pytest.fail("it was fetched again")
 
-    said: list[str] = []
-    assert land(Entry.of(wheel), wheel.parent, said.append, never) == wheel
-    assert said == [f"{NAME} is in {wheel.parent} already"]
+    assert land(Entry.of(wheel), wheel.parent, never) == wheel
+    assert logged == [f"{NAME} is in {wheel.parent} already"]
 
 
 def test_other_bytes_that_are_there_give_way(wheel: Path, tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(b"old")
     entry = Entry.of(wheel)
-    land(entry, tmp_path, say, lambda part: part.write(wheel.read_bytes()))  # type: ignore[arg-type, return-value]
+    land(entry, tmp_path, lambda part: part.write(wheel.read_bytes()))  # type: ignore[arg-type, return-value]
     assert entry.is_in(tmp_path / NAME)
 
 
@@ -297,9 +293,9 @@ def test_an_interrupted_fetch_is_taken_up(left: str, wheel: Path, tmp_path: Path
         part.write(whole[part.tell() :])
 
     with pytest.raises(KeyboardInterrupt):
-        land(entry, here, say, interrupted)
+        land(entry, here, interrupted)
     assert files(here) == {part_of(here).name}
-    land(entry, here, say, rest)
+    land(entry, here, rest)
     assert begun == {"beginning": [9], "garbage": [9, 0], "too much": [0]}[left]
     assert files(here) == {NAME}
     assert entry.is_in(here / NAME)
@@ -312,7 +308,7 @@ def test_a_full_disk_is_told_in_bytes(code: int, wheel: Path, tmp_path: Path) ->
         raise OSError(code, os.strerror(code))
 
     with pytest.raises(WheelError, match=r"is full: 300,000 bytes are needed, [\d,]+ are free"):
-        land(Entry.of(wheel), tmp_path / "here", say, full)
+        land(Entry.of(wheel), tmp_path / "here", full)
     assert files(tmp_path / "here") == set()
 
 
@@ -342,7 +338,7 @@ def test_how_long_to_wait(text: str, seconds: float) -> None:
 
 PUT = """
 import sys; from pathlib import Path; from imagegen.wheels.store import open_store
-open_store(sys.argv[1]).put(Path(sys.argv[2]), print)
+open_store(sys.argv[1]).put(Path(sys.argv[2]))
 """
 
 
@@ -362,7 +358,7 @@ def test_two_processes_put_the_same(wheel: Path, tmp_path: Path) -> None:
         file.truncate(30_000_000)
     folder = tmp_path / "store"
     folder.mkdir()
-    with download.locked(folder / ".lock", say):
+    with download.locked(folder / ".lock"):
         both = [putting(folder, wheel) for _ in range(2)]
         for one in both:
             assert one.stdout and "waiting" in one.stdout.readline()
@@ -389,7 +385,7 @@ def test_a_put_that_is_killed_leaves_nothing_that_counts(wheel: Path, tmp_path: 
     assert store.find(NAME) is None
     with wheel.open("r+b") as file:
         file.truncate(300_000)
-    store.put(wheel, say)
+    store.put(wheel)
     assert files(folder) == {NAME, f"{NAME}.json"}
 
 
@@ -414,11 +410,11 @@ def test_a_disk_that_fills_up_keeps_what_was_whole(
     big = wheel.with_name(OTHER)
     big.write_bytes(os.urandom(2_000_000))
     full, source = open_store(str(small_disk)), open_store(str(tmp_path / "store"))
-    full.put(wheel, say)
+    full.put(wheel)
     words = r"is full: 2,000,000 bytes are needed, \d{3},\d{3} are free"
     with pytest.raises(WheelError, match=words):
-        full.put(big, say)
+        full.put(big)
     with pytest.raises(WheelError, match=words):
-        source.fetch(source.put(big, say), small_disk, say)
+        source.fetch(source.put(big), small_disk)
     assert files(small_disk) == {NAME, f"{NAME}.json"}
     assert full.entries() == (Entry.of(wheel),)

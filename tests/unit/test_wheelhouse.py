@@ -27,6 +27,7 @@ from imagegen.util import process
 from imagegen.wheels.compile import Asked
 from imagegen.wheels.entry import Entry
 from imagegen.wheels.store import open_store
+from tests.support.logs import listening
 
 from .values import DEMO, FACTS, FILE, RESOLUTION, SETUP
 
@@ -69,7 +70,7 @@ class Engine:
     def need_disk(self, needed: int) -> None:
         pass
 
-    def bake(self, document: dict[str, Any], texts: Mapping[str, str], _say: Any, **_: Any) -> None:
+    def bake(self, document: dict[str, Any], texts: Mapping[str, str], **_: Any) -> None:
         self.baked.append(json.loads(json.dumps(document)))
         self.texts = texts
         for row in document["target"].values():
@@ -102,7 +103,7 @@ def put(folder: Path, content: bytes = b"kept", name: str = NAME) -> Entry:
     file = folder / "made" / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
-    return open_store(str(folder / "store"), make=True).put(file, lambda _: None)
+    return open_store(str(folder / "store"), make=True).put(file)
 
 
 def options(folder: Path, **more: Any) -> Options:
@@ -110,13 +111,13 @@ def options(folder: Path, **more: Any) -> Options:
 
 
 def built(engine: Engine, chosen: Options, it: project.Setup = SETUP) -> list[str]:
-    heard: list[str] = []
-    images.build(it, docker(engine), [ID], chosen, heard.append)
+    with listening() as heard:
+        images.build(it, docker(engine), [ID], chosen)
     return heard
 
 
 def made(engine: Engine, chosen: Options, **more: Any) -> wheels_.Made:
-    (found,) = wheels_.build(SETUP, docker(engine), [ID], chosen, lambda _: None, **more)
+    (found,) = wheels_.build(SETUP, docker(engine), [ID], chosen, **more)
     return found
 
 
@@ -183,7 +184,7 @@ def test_a_store_that_is_not_there_is_no_reason_to_compile(tmp_path: Path) -> No
 def test_an_image_with_the_stores_wheel_is_another_one(tmp_path: Path) -> None:
     first, other = put(tmp_path / "1"), put(tmp_path / "2", b"other")
     chosen = [Options(), options(tmp_path / "1"), options(tmp_path / "2")]
-    found = [images.images(SETUP, None, [ID], each, lambda _: None)[0] for each in chosen]
+    found = [images.images(SETUP, None, [ID], each)[0] for each in chosen]
     assert [image.given for image in found] == ["", first.sha256, other.sha256]
     assert len({image.key for image in found}) == len({image.ref for image in found}) == 3
 
@@ -284,47 +285,45 @@ def test_shards_that_were_brought_together_are_given_to_the_link(tmp_path: Path)
 
 def test_a_shard_leaves_its_objects(tmp_path: Path) -> None:
     engine = Engine({"objects/key/a.o": b"a", "objects/key/a.json": b"{}"})
-    found = wheels_.build_shard(
-        SETUP, docker(engine), [ID], Options(), lambda _: None, "2/4", tmp_path / "to"
-    )
+    found = wheels_.build_shard(SETUP, docker(engine), [ID], Options(), "2/4", tmp_path / "to")
     assert found == (tmp_path / "to/objects/key/a.o",)
     assert engine.row["args"]["FLASH_ATTN_SHARD"] == "2/4"
 
 
 def test_what_is_asked_for_must_make_sense(tmp_path: Path, forbidding: project.Setup) -> None:
-    engine, say = Engine(), lambda _: None
+    engine = Engine()
     with pytest.raises(UsageError, match="no wheel store is named"):
         made(engine, Options())
     with pytest.raises(UsageError, match="no selected target has flash-attn 2"):
-        wheels_.build(SETUP, docker(engine), ["*-plain"], options(tmp_path), say)
+        wheels_.build(SETUP, docker(engine), ["*-plain"], options(tmp_path))
     with pytest.raises(UsageError, match="a shard is of one target"):
-        wheels_.build_shard(SETUP, docker(engine), ["debian*"], Options(), say, "1/2", tmp_path)
+        wheels_.build_shard(SETUP, docker(engine), ["debian*"], Options(), "1/2", tmp_path)
     with pytest.raises(UsageError, match="6 kernel files cannot make 7 shards"):
         wheels_.cut(SETUP, [ID], 7)
     for shard in ("", "2", "0/2", "3/2", "a/b", "1/7", "02/4", "-1/2"):
         with pytest.raises(UsageError, match=r"give it as 2/4|cannot make 7"):
-            wheels_.build_shard(SETUP, docker(engine), [ID], Options(), say, shard, tmp_path)
+            wheels_.build_shard(SETUP, docker(engine), [ID], Options(), shard, tmp_path)
     with pytest.raises(WheelError, match="its Dockerfile does not compile flash-attn"):
-        wheels_.build(forbidding, docker(engine), [ID], options(tmp_path), say)
+        wheels_.build(forbidding, docker(engine), [ID], options(tmp_path))
     with pytest.raises(WheelError, match="its Dockerfile does not compile flash-attn"):
-        wheels_.build_shard(forbidding, docker(engine), [ID], Options(), say, "1/2", tmp_path)
+        wheels_.build_shard(forbidding, docker(engine), [ID], Options(), "1/2", tmp_path)
     assert not engine.baked
 
 
 def test_fetching_takes_what_the_store_has_and_says_what_it_has_not(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     with pytest.raises(WheelError, match="has no flash_attn-") as failed:
-        wheels_.fetch(SETUP, [ID], options(tmp_path), tmp_path / "to", lambda _: None)
+        wheels_.fetch(SETUP, [ID], options(tmp_path), tmp_path / "to")
     assert failed.value.hint == f"imagegen wheel build {ID} --wheels {tmp_path / 'store'}"
     entry = put(tmp_path)
-    (found,) = wheels_.fetch(SETUP, [ID], options(tmp_path), tmp_path / "to", lambda _: None)
+    (found,) = wheels_.fetch(SETUP, [ID], options(tmp_path), tmp_path / "to")
     assert found == tmp_path / "to" / NAME
     assert entry.is_in(found)
 
 
 def test_what_nobody_published_cannot_be_fetched(tmp_path: Path) -> None:
     def fetch(origin: str) -> None:
-        wheels_.fetch_published(SETUP, [ID], origin, Options(), tmp_path, lambda _: None)
+        wheels_.fetch_published(SETUP, [ID], origin, Options(), tmp_path)
 
     with pytest.raises(UsageError, match="--from source: official or third-party"):
         fetch("source")
@@ -337,7 +336,7 @@ def test_what_is_pushed_is_looked_through_first(
 ) -> None:
     seen: list[Path] = []
 
-    def verify(wheel: Path, say: object, *, level: str) -> dict[str, object]:
+    def verify(wheel: Path, *, level: str) -> dict[str, object]:
         assert level == "contents"
         seen.append(wheel)
         if wheel.read_bytes() == b"bad":
@@ -349,10 +348,10 @@ def test_what_is_pushed_is_looked_through_first(
     for wheel, content in zip(wheels, (b"good", b"bad"), strict=True):
         wheel.write_bytes(content)
     with pytest.raises(WheelError):
-        wheels_.push(wheels, options(tmp_path), lambda _: None, force=False)
+        wheels_.push(wheels, options(tmp_path), force=False)
     assert seen == wheels
     assert not list((tmp_path / "store").glob("*.whl"))
-    (entry,) = wheels_.push(wheels[:1], options(tmp_path), lambda _: None, force=False)
+    (entry,) = wheels_.push(wheels[:1], options(tmp_path), force=False)
     assert entry.is_in(tmp_path / "store" / NAME)
 
 

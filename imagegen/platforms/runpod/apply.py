@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -10,7 +11,8 @@ from imagegen.platforms.apply import Done, Outcome, Row, _alone, _entry, _link, 
 from imagegen.platforms.ledger import Ledger
 from imagegen.platforms.runpod.client import RunPod
 from imagegen.platforms.spec import Spec
-from imagegen.util.process import Say
+
+log = logging.getLogger(__name__)
 
 
 def _seen_runpod(
@@ -27,43 +29,43 @@ def _seen_runpod(
     return Done(spec=spec, change=found, id=id_, link=_link("runpod", id_), notes=notes)
 
 
-def _planned_runpod(runpod: RunPod, wanted: Sequence[Spec], ledger: Ledger, say: Say) -> Outcome:
+def _planned_runpod(runpod: RunPod, wanted: Sequence[Spec], ledger: Ledger) -> Outcome:
     rows, graph = runpod.templates(), runpod.graph()
     done: list[Done] = []
     failed: dict[str, PlatformError] = {}
     for spec in wanted:
-        with _alone(spec.name, failed, say):
+        with _alone(spec.name, failed):
             done.append(_seen_runpod(runpod, spec, rows, graph, ledger))
     return Outcome(platform="runpod", planned=True, done=tuple(done), failed=failed)
 
 
-def _applied_runpod(runpod: RunPod, wanted: Sequence[Spec], ledger: Ledger, say: Say) -> Outcome:
+def _applied_runpod(runpod: RunPod, wanted: Sequence[Spec], ledger: Ledger) -> Outcome:
     rows, graph = runpod.templates(), runpod.graph()
     done: list[Done] = []
     failed: dict[str, PlatformError] = {}
     for spec in wanted:
-        with _alone(spec.name, failed, say):
+        with _alone(spec.name, failed):
             seen = _seen_runpod(runpod, spec, rows, graph, ledger)
-            done.append(_made_runpod(runpod, seen, ledger, say))
+            done.append(_made_runpod(runpod, seen, ledger))
     return Outcome(platform="runpod", planned=False, done=tuple(done), failed=failed)
 
 
-def _made_runpod(runpod: RunPod, seen: Done, ledger: Ledger, say: Say) -> Done:
+def _made_runpod(runpod: RunPod, seen: Done, ledger: Ledger) -> Done:
     spec, id_ = seen.spec, seen.id
     before = ledger.current("runpod", spec.name)
     if seen.change.action == "create":
         id_ = runpod.create(spec)
         ledger.only(_entry(spec, id_, content=""))
-        _completed(runpod, spec, id_, ledger, say)
+        _completed(runpod, spec, id_, ledger)
     elif seen.change.action != "keep":
         runpod.converge(spec, id_, labels=True)
     made = before.date if before and before.id == id_ else _today()
     ledger.only(replace(_entry(spec, id_), date=made))
-    say(f"{spec.name}: {seen.change.action}, {id_}")
+    log.info(f"{spec.name}: {seen.change.action}, {id_}")
     return replace(seen, id=id_, link=_link("runpod", id_))
 
 
-def _completed(runpod: RunPod, spec: Spec, id_: str, ledger: Ledger, say: Say) -> None:
+def _completed(runpod: RunPod, spec: Spec, id_: str, ledger: Ledger) -> None:
     """The second half of a template that was made a moment ago; should it fail, neither is left.
 
     Raises:
@@ -77,7 +79,7 @@ def _completed(runpod: RunPod, spec: Spec, id_: str, ledger: Ledger, say: Say) -
             told = _undone(runpod, id_, ledger)
         finally:  # also when it is interrupted once more
             if not isinstance(error, PlatformError):
-                say(f"{spec.name}: {told}")
+                log.info(f"{spec.name}: {told}")
         if isinstance(error, PlatformError):
             raise PlatformError(f"{error}; {told}", hint=error.hint) from None
         raise

@@ -7,6 +7,7 @@ step may be the last one of a killed run: the next run finds the template by its
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from imagegen.platforms.api import Api, Platform, Refused, Unanswered
 from imagegen.platforms.apply import Row
 from imagegen.platforms.diff import Change, Edit, change, differing
 from imagegen.platforms.spec import Spec
-from imagegen.util.process import Say
+
+log = logging.getLogger(__name__)
+
 
 Found = TypeVar("Found")
 
@@ -33,7 +36,7 @@ STATE = (
 (internal/api/template_port_labels.go, 2026-08). Port labels are none of them: nobody reads those.
 """
 
-READ = "query { myself { podTemplates { %s env { key value } } } }" % " ".join(STATE)  # noqa: UP031
+READ = "query { myself { podTemplates { %s env { key value } } } }" % " ".join(STATE)
 SAVE = "mutation ($input: SaveTemplateInput) { saveTemplate(input: $input) { id } }"
 
 
@@ -61,8 +64,8 @@ class Place:
 class RunPod:
     """The account's own templates."""
 
-    def __init__(self, api: Api, say: Say) -> None:
-        self._api, self._say = api, say
+    def __init__(self, api: Api) -> None:
+        self._api = api
 
     def templates(self) -> list[Row]:
         """All that the account owns: the list has neither pages nor filters.
@@ -150,7 +153,7 @@ class RunPod:
                     return str(made["id"])
                 raise Unanswered(f"RunPod: POST /v2/templates: no id in {self._api.told(made)}")
             except Unanswered as error:
-                self._say(f"{spec.name}: {error}; looking whether it was made all the same")
+                log.info(f"{spec.name}: {error}; looking whether it was made all the same")
                 if row := self._awaited(lambda: self.locate(spec, self.templates(), "").row):
                     return str(row["id"])
                 if last:

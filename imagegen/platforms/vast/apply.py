@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -20,7 +21,8 @@ from imagegen.platforms.apply import (
 from imagegen.platforms.ledger import Entry, Ledger
 from imagegen.platforms.spec import Spec
 from imagegen.platforms.vast.client import Vast, Verdict, digest
-from imagegen.util.process import Say
+
+log = logging.getLogger(__name__)
 
 
 def _seen_vast(spec: Spec, verdict: Verdict) -> Done:
@@ -38,9 +40,7 @@ def _planned_vast(vast: Vast, wanted: Sequence[Spec], ledger: Ledger, options: O
     return Outcome(platform="vast", planned=True, done=done, pruned=pruned)
 
 
-def _applied_vast(
-    vast: Vast, wanted: Sequence[Spec], ledger: Ledger, options: Options, say: Say
-) -> Outcome:
+def _applied_vast(vast: Vast, wanted: Sequence[Spec], ledger: Ledger, options: Options) -> Outcome:
     rows = vast.templates(_ids(ledger, wanted))
     done: list[Done] = []
     pruned: list[Pruned] = []
@@ -48,8 +48,8 @@ def _applied_vast(
     for spec in wanted:
         # Not the one that is superseded now: people had no day yet to leave its link.
         olds = _old(ledger, spec.name) if options.prune else ()
-        with _alone(spec.name, failed, say):
-            one = _made_vast(vast, spec, rows, ledger, say)
+        with _alone(spec.name, failed):
+            one = _made_vast(vast, spec, rows, ledger)
             done.append(one)
             for old in (entry for entry in olds if entry.id != one.id):
                 kept = vast.delete(old) if old.id in rows else ""
@@ -60,7 +60,7 @@ def _applied_vast(
     return Outcome(platform="vast", planned=False, done=made, pruned=gone, failed=failed)
 
 
-def _made_vast(vast: Vast, spec: Spec, rows: Mapping[str, Row], ledger: Ledger, say: Say) -> Done:
+def _made_vast(vast: Vast, spec: Spec, rows: Mapping[str, Row], ledger: Ledger) -> Done:
     verdict = vast.verdict(spec, rows, ledger)
     id_, hash_id = verdict.there or vast.create(spec)
     known = next((e for e in ledger.of("vast", spec.name) if e.id == id_), None)
@@ -68,7 +68,7 @@ def _made_vast(vast: Vast, spec: Spec, rows: Mapping[str, Row], ledger: Ledger, 
     ledger.supersede(entry, _today())
     for row in verdict.forgotten:
         ledger.put(_forgotten(spec, row))
-    say(f"{spec.name}: {verdict.change.action}, {id_}")
+    log.info(f"{spec.name}: {verdict.change.action}, {id_}")
     return replace(_seen_vast(spec, verdict), id=id_, link=entry.link)
 
 

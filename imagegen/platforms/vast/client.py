@@ -7,6 +7,7 @@ changes it. So new content is a new template, the old one stays as it is, and th
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from imagegen.platforms.api import Api, Platform, Refused, Unanswered
 from imagegen.platforms.diff import Change, change
 from imagegen.platforms.ledger import Entry, Ledger
 from imagegen.platforms.spec import Spec
-from imagegen.util.process import Say
+
+log = logging.getLogger(__name__)
+
 
 PATH = "/api/v0/template/"
 Row = Mapping[str, object]
@@ -38,8 +41,8 @@ class Verdict:
 class Vast:
     """The account's own templates."""
 
-    def __init__(self, api: Api, say: Say) -> None:
-        self._api, self._say = api, say
+    def __init__(self, api: Api) -> None:
+        self._api = api
         self._me: int | None = None
 
     def templates(self, known: Iterable[str] = ()) -> dict[str, Row]:
@@ -106,7 +109,7 @@ class Vast:
             try:
                 return self._made(self._api.call("POST", PATH, body=spec.body, again=False))
             except Unanswered as error:
-                self._say(f"{spec.name}: {error}; looking whether it was made all the same")
+                log.info(f"{spec.name}: {error}; looking whether it was made all the same")
                 for id_, row in sorted(self.templates().items()):
                     if (row["name"], row.get("desc")) == (spec.name, spec.body["desc"]):
                         return id_, str(row["hash_id"])

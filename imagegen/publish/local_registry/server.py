@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from importlib import resources
@@ -13,10 +14,12 @@ from imagegen.build.base import Base
 from imagegen.errors import EngineError, RegistryError
 from imagegen.net import settings
 from imagegen.util.files import context_image
-from imagegen.util.process import Say
 
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
+
+log = logging.getLogger(__name__)
+
 
 NAME = "imagegen-registry"
 PORT = 5000
@@ -30,28 +33,28 @@ def image(base: Base) -> str:
     return f"imagegen/registry:{base.reference.rpartition(':')[2]}"
 
 
-def build(engine: Docker, base: Base, network: settings.Network, say: Say) -> str:
+def build(engine: Docker, base: Base, network: settings.Network) -> str:
     """Build the registry's image on a bootstrapped base; returns its local name."""
     name = image(base)
     held = engine.local(name)
     if held is None or held.labels.get("imagegen.base") != base.digest:
-        say(f"building {name}")
-        engine.bake(_document(name, base, network), network.secrets, say)
+        log.info(f"building {name}")
+        engine.bake(_document(name, base, network), network.secrets)
     return name
 
 
-def start(engine: Docker, base: Base, network: settings.Network, say: Say) -> str:
+def start(engine: Docker, base: Base, network: settings.Network) -> str:
     """Have the registry run; returns ``127.0.0.1:PORT``. What it holds stays in a volume.
 
     Raises:
         RegistryError: it did not answer in time.
     """
-    name = build(engine, base, network, say)
+    name = build(engine, base, network)
     port = engine.service_port(NAME, PORT)
     if port is None:  # none, or not running
         port = free_port()
         engine.service(NAME, name, port=PORT, host_port=port, volume=NAME)
-        say(f"registry {NAME} at 127.0.0.1:{port} (docker rm -f {NAME} removes it)")
+        log.info(f"registry {NAME} at 127.0.0.1:{port} (docker rm -f {NAME} removes it)")
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         try:
