@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--latency", type=float, default=0.0)
     asked = parser.parse_args()
-    setup = project.setup(FILE)
+    setup = project.load(FILE)
     ids = [c.id for c in setup.resolution.combinations if c.os.os.distribution == "ubuntu"]
     ids = ids[: asked.targets]
     seconds = []

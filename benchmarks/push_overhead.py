@@ -71,7 +71,7 @@ def order(engine: Docker, image: str, folder: Path) -> dict[str, object]:
     local = engine.local(image)
     if local is None:
         raise SystemExit(f"{image} is not in the engine")
-    setup = project.setup(Path(__file__).parents[1] / "dockerfiles/matrix.toml")
+    setup = project.load(Path(__file__).parents[1] / "dockerfiles/matrix.toml")
     found, now = contents.of(engine, image), datetime.now(UTC)
     document = sbom.spdx(found, name=image, digest=local.digest, created=now)
     (folder / "sbom.json").write_text(json.dumps(document))

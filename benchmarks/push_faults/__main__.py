@@ -26,7 +26,7 @@ from imagegen.util import files
 
 def registry_image() -> str:
     """The distribution's registry, on a base of this machine's distribution."""
-    setup = project.setup(Path(__file__).parents[2] / "dockerfiles/matrix.toml")
+    setup = project.load(Path(__file__).parents[2] / "dockerfiles/matrix.toml")
     here, _ = base.host_os(Path("/etc/os-release").read_text())
     os_ = next(row.os for row in setup.facts.os if row.os.name == here)
     engine = Docker.connect()

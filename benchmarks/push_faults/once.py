@@ -53,7 +53,7 @@ def main() -> None:
     patience = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
     for module in (push, http):
         setattr(module, "PAUSES", tuple(pause * patience for pause in module.PAUSES))
-    targets = {target.id: target for target in project.setup(MATRIX).resolution.targets}
+    targets = {target.id: target for target in project.load(MATRIX).resolution.targets}
     rows = json.loads(Path(sys.argv[1]).read_text())
     parcels = [parcel(row, targets[row["target"]]) for row in rows]
     engine = Docker.connect()

@@ -99,7 +99,7 @@ class World:
         """That a push without a fault makes."""
         pair = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         (folder / "config.json").write_text(json.dumps({"auths": {proxy.host: {"auth": pair}}}))
-        found = project.setup(ROOT / "dockerfiles/matrix.toml").resolution.targets
+        found = project.load(ROOT / "dockerfiles/matrix.toml").resolution.targets
         ages = sorted(found, key=lambda one: (one.torch, one.cuda, one.os.version))
         self.targets = (ages[0], ages[len(ages) // 2], ages[-1])
         """An old one, the one that is pushed as the newest, and one that is newer than that."""

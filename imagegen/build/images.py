@@ -21,7 +21,7 @@ from imagegen.errors import (
     UsageError,
 )
 from imagegen.matrix import resolve
-from imagegen.matrix.project import Setup
+from imagegen.matrix.project import Project
 from imagegen.model.image import Built, Image
 from imagegen.model.report import Outcome, Report
 from imagegen.model.target import Os, Target
@@ -47,7 +47,7 @@ target shares some. Measured for the demo target: see benchmarks/."""
 
 
 def images(
-    project: Setup,
+    project: Project,
     engine: Docker | None,
     select: Sequence[str],
     options: Options,
@@ -58,13 +58,13 @@ def images(
         StaleFiles: a Dockerfile on disk is not what the matrix renders to.
     """
     made = []
-    wheels, revision = supply(project, options), source_revision(project.workspace.folder)
+    wheels, revision = supply(project, options), source_revision(project.folder)
     bases: dict[Os, tuple[str, str]] = {}
     for combination in project.resolution.select(select):
         held, where = wheels.of(combination)
-        recipe = recipe_.recipe(combination, project.resolution, project.workspace)
+        recipe = recipe_.recipe(combination, project)
         rendered = dockerfile.files(recipe)
-        if stale := dockerfile.drift(project.workspace.folder, rendered):
+        if stale := dockerfile.drift(project.folder, rendered):
             raise StaleFiles(f"{stale[0]} is not what the matrix says", hint="imagegen render")
         override = digest = ""
         if options.base == "bootstrap":
@@ -75,7 +75,7 @@ def images(
         image = image_.image(
             recipe,
             rendered,
-            project.workspace,
+            project,
             compression=options.compression,
             revision=revision,
             base_override=override,
@@ -124,7 +124,7 @@ def _bootstrapped(
 
 
 def document(
-    project: Setup,
+    project: Project,
     chosen: Sequence[Image],
     options: Options,
     compiling: bake.Compiling | None = None,
@@ -135,7 +135,7 @@ def document(
     given = {image.key: cache() / "wheels" / image.given for image in chosen if image.given}
     return bake.document(
         chosen,
-        project.workspace.folder.absolute(),
+        project.folder.absolute(),
         files.context_image(),
         options.network,
         compiling or bake.Compiling(given=given, jobs=options.jobs),
@@ -145,7 +145,7 @@ def document(
 
 
 def baked(
-    project: Setup,
+    project: Project,
     engine: Docker,
     group: Sequence[Image],
     options: Options,
@@ -162,21 +162,21 @@ def _texts(options: Options, compiling: bake.Compiling | None = None) -> dict[st
     return options.network.secrets | (compiling or bake.Compiling(jobs=options.jobs)).secrets
 
 
-def supply(project: Setup, options: Options) -> Supply:
+def supply(project: Project, options: Options) -> Supply:
     """Where flash-attn's wheels come from."""
     from imagegen.wheels.store import open_store
     from imagegen.wheels.supply import Supply
 
     return Supply(
         folder=cache() / "wheels",
-        pins=project.workspace.pins,
+        pins=project.pins,
         store=open_store(options.wheels, ca=options.network.ca) if options.wheels else None,
         no_source=options.no_source,
     )
 
 
 def build(
-    project: Setup, engine: Docker, select: Sequence[str], options: Options
+    project: Project, engine: Docker, select: Sequence[str], options: Options
 ) -> tuple[Built, ...]:
     """Build the selected targets; those whose key the engine already has are done.
 
@@ -193,7 +193,7 @@ def build(
 
 
 def build_images(
-    project: Setup,
+    project: Project,
     engine: Docker,
     chosen: Sequence[Image],
     options: Options,
@@ -220,7 +220,7 @@ def build_images(
 
 
 def _fits(
-    project: Setup,
+    project: Project,
     engine: Docker,
     built: Built,
     options: Options,
@@ -234,7 +234,7 @@ def _fits(
     from imagegen.inventory import layers
 
     target = built.image.target
-    budget = project.workspace.matrix.profile[target.profile].budget_gb
+    budget = project.matrix.profile[target.profile].budget_gb
     try:
         if budget:
             layers.within(engine, (built,), {target.profile: budget}, cache() / "sizes")
@@ -247,7 +247,7 @@ def _fits(
 
 
 def _bake(
-    project: Setup,
+    project: Project,
     engine: Docker,
     todo: Sequence[Image],
     options: Options,
@@ -272,7 +272,7 @@ def _bake(
     return seconds, failed
 
 
-def _attest(project: Setup, engine: Docker, group: Sequence[Image], options: Options) -> None:
+def _attest(project: Project, engine: Docker, group: Sequence[Image], options: Options) -> None:
     """Have the provenance of what was just built beside it; an image without is none the worse."""
     if options.builder:  # another builder cannot bring an index into the engine
         return
@@ -297,7 +297,7 @@ def _built(engine: Docker, image: Image, seconds: float, *, cached: bool) -> Bui
 
 
 def test(
-    project: Setup, engine: Docker, select: Sequence[str], options: Options
+    project: Project, engine: Docker, select: Sequence[str], options: Options
 ) -> tuple[Report, ...]:
     """Build, then check every image; a report of the same bytes is used again."""
     return tuple(

@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from imagegen.build.options import Options
-    from imagegen.matrix.project import Setup
+    from imagegen.matrix.project import Project
 
 
 class Output(StrEnum):
@@ -309,11 +309,11 @@ Work = Annotated[
 MATRIX = Path("dockerfiles/matrix.toml")
 
 
-def setup(matrix: Path, facts: Path | None, allow_unknown: bool) -> Setup:
+def setup(matrix: Path, facts: Path | None, allow_unknown: bool) -> Project:
     """What every command about targets starts from."""
     from imagegen.matrix import project
 
-    return project.setup(matrix, facts, allow_unknown=allow_unknown)
+    return project.load(matrix, facts, allow_unknown=allow_unknown)
 
 
 def settings(

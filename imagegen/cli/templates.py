@@ -187,7 +187,7 @@ def _template(
     select: list[str] | None,
     options: Options,
     how: options_.Options,
-    it: project.Setup,
+    it: project.Project,
     ledger: Path,
     fmt: Output,
 ) -> None:

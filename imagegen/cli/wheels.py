@@ -45,7 +45,7 @@ from imagegen.cli.options import (
 
 if TYPE_CHECKING:
     from imagegen.build.options import Options
-    from imagegen.matrix.project import Setup
+    from imagegen.matrix.project import Project
 
 
 class Level(StrEnum):
@@ -233,7 +233,7 @@ def _build_here(
 
 
 def _build(
-    project: Setup,
+    project: Project,
     select: Sequence[str],
     options: Options,
     shard: str,

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from imagegen.build import images
 from imagegen.build.options import Options
 from imagegen.commands.published import Connect, _left, _published
-from imagegen.matrix.project import Setup
+from imagegen.matrix.project import Project
 from imagegen.model.image import Built
 from imagegen.model.pushed import Pushed
 
 
 def build(
-    project: Setup,
+    project: Project,
     connect: Connect,
     select: Sequence[str],
     options: Options,

@@ -36,7 +36,7 @@ class Demo:
     undo: tuple[str, ...]
 
 
-def demo_target(it: project.Setup, os_release: str) -> resolve.Candidate:
+def demo_target(it: project.Project, os_release: str) -> resolve.Candidate:
     """The demo target of this machine's distribution.
 
     Raises:
@@ -52,7 +52,7 @@ def demo_target(it: project.Setup, os_release: str) -> resolve.Candidate:
     return demos[here]
 
 
-def demo(it: project.Setup, options: Options) -> Demo:
+def demo(it: project.Project, options: Options) -> Demo:
     """From a bare machine to a tested image in a registry, every step said."""
     steps: list[tuple[str, float, str]] = []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from imagegen.errors import StaleFiles
 from imagegen.matrix import resolve
-from imagegen.matrix.project import Setup
+from imagegen.matrix.project import Project
 from imagegen.net import settings
 from imagegen.plan import dockerfile, lock, pins, recipe
 
@@ -25,7 +25,7 @@ class Rendered:
     strays: tuple[Path, ...]
 
 
-def render_files(project: Setup, select: Sequence[str], *, check: bool) -> Rendered:
+def render_files(project: Project, select: Sequence[str], *, check: bool) -> Rendered:
     """Write the files of the selected targets, or only compare.
 
     Raises:
@@ -34,10 +34,8 @@ def render_files(project: Setup, select: Sequence[str], *, check: bool) -> Rende
     chosen = project.resolution.select(select)
     rendered: dict[str, str] = {}
     for combination in chosen:
-        rendered |= dockerfile.files(
-            recipe.recipe(combination, project.resolution, project.workspace)
-        )
-    folder = project.workspace.folder
+        rendered |= dockerfile.files(recipe.recipe(combination, project))
+    folder = project.folder
     strays = dockerfile.strays(folder, (t.id for t in project.resolution.targets))
     changed = dockerfile.drift(folder, rendered) if check else dockerfile.write(folder, rendered)
     if check and (changed or strays):
@@ -49,7 +47,7 @@ def render_files(project: Setup, select: Sequence[str], *, check: bool) -> Rende
 
 
 def lock_files(
-    project: Setup, select: Sequence[str], network: settings.Network
+    project: Project, select: Sequence[str], network: settings.Network
 ) -> tuple[Path, ...]:
     """Write the locks of the selected targets, one for each torch, CUDA and Python."""
     folders: dict[Path, resolve.Candidate] = {}
@@ -59,7 +57,7 @@ def lock_files(
     for combination in project.resolution.select(select):
         name = pins.lock_of(combination)
         if resolve.lockable(combination):
-            folders.setdefault(project.workspace.locks / name, combination)
+            folders.setdefault(project.locks / name, combination)
         else:
             log.info(f"{name}: not on PyPI, so not locked here")
     for folder, combination in folders.items():
@@ -70,7 +68,7 @@ def lock_files(
     return tuple(folders)
 
 
-def check_locks(project: Setup, select: Sequence[str]) -> tuple[Path, ...]:
+def check_locks(project: Project, select: Sequence[str]) -> tuple[Path, ...]:
     """The locks that the selected targets use, each found whole and made for what is asked now.
 
     Raises:
@@ -79,7 +77,7 @@ def check_locks(project: Setup, select: Sequence[str]) -> tuple[Path, ...]:
     asked: dict[Path, tuple[str, ...]] = {}
     for one in project.resolution.select(select):
         if resolve.lockable(one):
-            folder = project.workspace.locks / pins.lock_of(one)
+            folder = project.locks / pins.lock_of(one)
             asked[folder] = pins.asked(one.target(project.resolution.packages))
     packages = pins.packages(project.resolution)
     faults = [

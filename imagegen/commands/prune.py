@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagegen.errors import RegistryError, UsageError
-from imagegen.matrix.project import Setup
+from imagegen.matrix.project import Project
 from imagegen.net.registry import Repository
 from imagegen.publish.prune import Old, Pruned, plan, remove
 from imagegen.publish.push import named
@@ -22,7 +22,7 @@ LEDGER = "templates.json"
 
 
 def prune(
-    project: Setup,
+    project: Project,
     repositories: Sequence[str],
     *,
     ca: str = "",
@@ -36,7 +36,7 @@ def prune(
         UsageError: a repository names no registry, or the ledger is not there.
         RegistryError: a registry does not answer.
     """
-    names = repositories or (project.workspace.matrix.publish.repository,)
+    names = repositories or (project.matrix.publish.repository,)
     for name in names:
         named(name)
     used = _used(project, ledger)
@@ -66,9 +66,9 @@ def deleted(done: Pruned) -> None:
         raise RegistryError(f"not deleted:\n{words}", hint=first.hint)
 
 
-def _used(project: Setup, ledger: Path | None) -> set[str]:
+def _used(project: Project, ledger: Path | None) -> set[str]:
     """The digests that the ledger of templates names, whatever it says of them."""
-    file = ledger or project.workspace.folder / LEDGER
+    file = ledger or project.folder / LEDGER
     if file.is_file():
         return set(re.findall(r"sha256:[0-9a-f]{64}", file.read_text()))
     if ledger:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from imagegen.build import images
 from imagegen.build.options import Options
 from imagegen.errors import ImagegenError, RegistryError
-from imagegen.matrix.project import Setup
+from imagegen.matrix.project import Project
 from imagegen.model.image import Image
 from imagegen.model.pushed import Pushed
 from imagegen.net.registry import Refused, Repository
@@ -35,7 +35,7 @@ Found = dict[tuple[str, str], Arrived]
 """What is in a registry, by image key and repository."""
 
 
-def published(project: Setup, select: Sequence[str], options: Options) -> tuple[Pushed, ...]:
+def published(project: Project, select: Sequence[str], options: Options) -> tuple[Pushed, ...]:
     """The selected targets as the first repository has them: a template names one image. No engine
     is asked.
 
@@ -59,16 +59,16 @@ def published(project: Setup, select: Sequence[str], options: Options) -> tuple[
     return tuple(found[image.key, repository].pushed for image in chosen)
 
 
-def _repositories(project: Setup, options: Options) -> tuple[str, ...]:
-    return options.repositories or (project.workspace.matrix.publish.repository,)
+def _repositories(project: Project, options: Options) -> tuple[str, ...]:
+    return options.repositories or (project.matrix.publish.repository,)
 
 
-def _aliases(project: Setup, target_id: str) -> tuple[str, ...]:
+def _aliases(project: Project, target_id: str) -> tuple[str, ...]:
     return tuple(sorted(tag for tag, id_ in project.aliases.items() if id_ == target_id))
 
 
 def _published(
-    project: Setup, select: Sequence[str], options: Options, suite: str = ""
+    project: Project, select: Sequence[str], options: Options, suite: str = ""
 ) -> dict[str, Pushed]:
     """What every repository has, by target id, with a report by the checks ``suite`` if that is
     named; nothing where none names a registry, or one does not answer: then it is made here.
@@ -91,13 +91,13 @@ def _published(
     return there
 
 
-def _left(project: Setup, select: Sequence[str], there: dict[str, Pushed]) -> list[str]:
+def _left(project: Project, select: Sequence[str], there: dict[str, Pushed]) -> list[str]:
     ids = [combination.id for combination in project.resolution.select(select)]
     return [id_ for id_ in ids if id_ not in there]
 
 
 def _found(
-    project: Setup,
+    project: Project,
     chosen: Sequence[Image],
     repositories: Sequence[str],
     options: Options,

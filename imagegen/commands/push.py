@@ -15,7 +15,7 @@ from imagegen.build import images
 from imagegen.build.options import Options
 from imagegen.commands.published import Connect, _aliases, _found, _repositories
 from imagegen.errors import ImagegenError
-from imagegen.matrix.project import Setup
+from imagegen.matrix.project import Project
 from imagegen.model.report import Tested
 from imagegen.publish import attestations
 from imagegen.publish import push as push_
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def push(project: Setup, connect: Connect, select: Sequence[str], options: Options) -> Publication:
+def push(
+    project: Project, connect: Connect, select: Sequence[str], options: Options
+) -> Publication:
     """Build, test and push, each target on its own: one that fails keeps no other from it.
 
     Raises:
@@ -94,7 +96,7 @@ def delivered(done: Publication) -> None:
 
 
 def _tested(
-    project: Setup,
+    project: Project,
     engine: Docker,
     ids: Sequence[str],
     options: Options,

@@ -42,7 +42,7 @@ class Measures:
 
 
 def measure(
-    it: Callable[[], project.Setup],
+    it: Callable[[], project.Project],
     connect: Callable[[], Docker],
     select: Sequence[str],
     refs: Sequence[str],
@@ -76,7 +76,7 @@ def measure(
 
 
 def _built(
-    it: project.Setup,
+    it: project.Project,
     engine: Docker,
     select: Sequence[str],
     options: Options,

@@ -13,7 +13,7 @@ from imagegen.compat.rules.reason import Reason
 from imagegen.errors import ImpossibleCombination, NothingSelected, UsageError
 from imagegen.matrix import nvidia_smi, pick
 from imagegen.matrix.pick import Machine, Picked
-from imagegen.matrix.project import Setup
+from imagegen.matrix.project import Project
 from imagegen.matrix.resolve import Candidate, LeftOut
 from imagegen.model.target import Python, Target
 from imagegen.plan import pins
@@ -30,7 +30,7 @@ class Listed:
 
 
 def best(
-    project: Setup,
+    project: Project,
     select: Sequence[str],
     gpu: str,
     driver: str,
@@ -69,7 +69,7 @@ def described(known: tables.Facts, gpu: str, driver: str) -> Machine:
     return Machine(gpus=cards, driver=query.driver(driver) if driver else None)
 
 
-def listed(project: Setup, select: Sequence[str], gpu: str, driver: str) -> tuple[Listed, ...]:
+def listed(project: Project, select: Sequence[str], gpu: str, driver: str) -> tuple[Listed, ...]:
     """The selected targets; on a machine, those that work there, with what is to know about them.
 
     Raises:
@@ -87,16 +87,16 @@ def listed(project: Setup, select: Sequence[str], gpu: str, driver: str) -> tupl
     return tuple(_listed(project, one, reasons) for one, reasons in rows)
 
 
-def _listed(project: Setup, one: Candidate, reasons: tuple[Reason, ...]) -> Listed:
+def _listed(project: Project, one: Candidate, reasons: tuple[Reason, ...]) -> Listed:
     return Listed(
         target=one.target(project.resolution.packages),
         reasons=reasons,
-        unlocked=pins.unlocked(one, project.workspace),
+        unlocked=pins.unlocked(one, project),
         aliases=tuple(name for name, id_ in project.aliases.items() if id_ == one.id),
     )
 
 
-def left_out(project: Setup, select: Sequence[str]) -> tuple[LeftOut, ...]:
+def left_out(project: Project, select: Sequence[str]) -> tuple[LeftOut, ...]:
     """What the matrix crosses and does not build, filtered by globs over ids.
 
     Raises:

@@ -21,7 +21,7 @@ from imagegen.checks.contract import LABEL
 from imagegen.checks.smoke import MODULES, Listed, _inside, inside
 from imagegen.commands.published import Connect, _left, _published
 from imagegen.errors import UsageError
-from imagegen.matrix.project import Setup
+from imagegen.matrix.project import Project
 from imagegen.model.pushed import Pushed
 from imagegen.model.report import LEVELS, Asked, Check, Level, Outcome
 from imagegen.platforms.vast.template import ONSTART
@@ -223,7 +223,7 @@ class _Bare(ast.NodeTransformer):
 
 
 def test(
-    project: Setup,
+    project: Project,
     connect: Connect,
     select: Sequence[str],
     options: Options,
@@ -243,7 +243,7 @@ def test(
 
 
 def tested(
-    it: Callable[[], Setup],
+    it: Callable[[], Project],
     connect: Connect,
     select: Sequence[str],
     refs: Sequence[str],

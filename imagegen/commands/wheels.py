@@ -19,7 +19,7 @@ from imagegen.compat.sources import Pinned, Sourced
 from imagegen.engine.docker import Docker
 from imagegen.errors import BuildError, UsageError, WheelError
 from imagegen.image.wheel.flash_attn_wheel.selection import shards, weight
-from imagegen.matrix.project import Setup
+from imagegen.matrix.project import Project
 from imagegen.matrix.resolve import Candidate
 from imagegen.model.image import Image
 from imagegen.model.target import FlashAttn
@@ -63,7 +63,7 @@ class Shard:
     seconds: float
 
 
-def listed(project: Setup, select: Sequence[str], options: Options) -> tuple[Listed, ...]:
+def listed(project: Project, select: Sequence[str], options: Options) -> tuple[Listed, ...]:
     """The wheel of every selected target that has flash-attn 2, and where it would come from."""
     supply = opened(project, options)
     found = []
@@ -75,7 +75,7 @@ def listed(project: Setup, select: Sequence[str], options: Options) -> tuple[Lis
     return tuple(found)
 
 
-def chosen(project: Setup, select: Sequence[str]) -> tuple[Candidate, ...]:
+def chosen(project: Project, select: Sequence[str]) -> tuple[Candidate, ...]:
     """The selected targets with kernels of flash-attn 2.
 
     Raises:
@@ -95,7 +95,7 @@ def kernels(candidate: Candidate) -> FlashAttn:
     return found
 
 
-def cut(project: Setup, select: Sequence[str], count: int) -> tuple[Shard, ...]:
+def cut(project: Project, select: Sequence[str], count: int) -> tuple[Shard, ...]:
     """The kernel files of every selected target in ``count`` parts of about the same cost.
 
     Raises:
@@ -121,7 +121,7 @@ def cut(project: Setup, select: Sequence[str], count: int) -> tuple[Shard, ...]:
 
 
 def build(
-    project: Setup,
+    project: Project,
     engine: Docker,
     select: Sequence[str],
     options: Options,
@@ -179,7 +179,7 @@ def _announce(images: Sequence[Image]) -> None:
 
 
 def build_shard(
-    project: Setup,
+    project: Project,
     engine: Docker,
     select: Sequence[str],
     options: Options,
@@ -204,7 +204,7 @@ def build_shard(
     return tuple(sorted(to.glob("objects/*/*.o")))
 
 
-def _compiled(project: Setup, select: Sequence[str]) -> tuple[Candidate, ...]:
+def _compiled(project: Project, select: Sequence[str]) -> tuple[Candidate, ...]:
     """The selected targets with kernels, whose Dockerfiles compile them.
 
     Raises:
@@ -221,7 +221,7 @@ def _compiled(project: Setup, select: Sequence[str]) -> tuple[Candidate, ...]:
 
 
 def _export(
-    project: Setup,
+    project: Project,
     engine: Docker,
     image: Image,
     options: Options,
@@ -245,7 +245,7 @@ def _export(
     return baked(project, engine, [image], options, compiling)
 
 
-def fetch(project: Setup, select: Sequence[str], options: Options, to: Path) -> list[Path]:
+def fetch(project: Project, select: Sequence[str], options: Options, to: Path) -> list[Path]:
     """Have the wheels of the selected targets from the store in a folder, by their hash.
 
     Raises:
@@ -267,7 +267,7 @@ def fetch(project: Setup, select: Sequence[str], options: Options, to: Path) -> 
 
 
 def fetch_published(
-    project: Setup,
+    project: Project,
     select: Sequence[str],
     origin: str,
     options: Options,
@@ -283,7 +283,7 @@ def fetch_published(
     """
     if origin not in sources.PUBLISHED:
         raise UsageError(f"--from {origin}: {' or '.join(sources.PUBLISHED)}")
-    found, pins = [], dict(project.workspace.pins)
+    found, pins = [], dict(project.pins)
     for candidate in chosen(project, select):
         name, url = sources.published(project.facts, candidate, origin)
         if not name:
@@ -295,10 +295,8 @@ def fetch_published(
         verify(wheel, level="contents")
         pins[name] = Pinned(name=name, url=url, sha256=Entry.of(wheel).sha256)
         found.append(wheel)
-        project.workspace.record(pins.values())
-    log.info(
-        f"recorded in {project.workspace.locks / sources.PINS}; imagegen render writes it into targets"
-    )
+        project.record(pins.values())
+    log.info(f"recorded in {project.locks / sources.PINS}; imagegen render writes it into targets")
     return found
 
 

@@ -1,12 +1,10 @@
-"""matrix.toml: what a workspace builds. Axes, exclusions with reasons, profiles, publishing."""
+"""matrix.toml: what a project builds. Axes, exclusions with reasons, profiles, publishing."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +12,10 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import Version
 from pydantic import Field, model_validator
 
-from imagegen.compat import sources
 from imagegen.compat.facts.reading import checked, nearest, parse_toml
 from imagegen.compat.facts.rows import Strict, Ver
 from imagegen.compat.facts.tables import Facts
-from imagegen.compat.sources import PINS, Pinned, Policy
+from imagegen.compat.sources import Policy
 from imagegen.errors import FactsError
 from imagegen.image.wheel.flash_attn_wheel.selection import PRESETS
 from imagegen.model.target import REPOSITORY, Kind, minor
@@ -137,43 +134,10 @@ class Matrix(Strict):
     alias: tuple[Alias, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Workspace:
-    """A folder with a matrix: ``folder`` holds matrix.toml, rendered files and locks.
+def load(file: Path, facts: Facts, *, allow_unknown: bool = False) -> tuple[Matrix, Facts]:
+    """The matrix in ``file``, and the facts with a row for each unknown version that was allowed.
 
-    ``facts`` are those given, and a row for each unknown version of the matrix that was allowed.
-    """
-
-    folder: Path
-    matrix: Matrix
-    facts: Facts
-
-    @property
-    def locks(self) -> Path:
-        """Where the locks are."""
-        return self.folder / "locks"
-
-    @property
-    def pins(self) -> Mapping[str, Pinned]:
-        """The published wheels of flash-attn whose hash was recorded, by name.
-
-        Raises:
-            FactsError: the file of them cannot be read.
-        """
-        return sources.pins(self.locks)
-
-    def record(self, pins: Iterable[Pinned]) -> None:
-        """Write the file of the published wheels anew."""
-        rows = {pin.name: {"url": pin.url, "sha256": pin.sha256} for pin in pins}
-        self.locks.mkdir(parents=True, exist_ok=True)
-        new = self.locks / f".{PINS}.new"
-        new.write_text(json.dumps(dict(sorted(rows.items())), indent=2) + "\n")
-        new.replace(self.locks / PINS)
-
-
-def load(file: Path, facts: Facts, *, allow_unknown: bool = False) -> Workspace:
-    """The workspace whose matrix is ``file``; ``allow_unknown`` takes a torch or CUDA that no
-    fact knows to be like the version before it.
+    ``allow_unknown`` takes a torch or CUDA that no fact knows to be like the version before it.
 
     Raises:
         FactsError: there is no such file, or it has faults: all of them, each with its place.
@@ -197,7 +161,7 @@ def load(file: Path, facts: Facts, *, allow_unknown: bool = False) -> Workspace:
         raise FactsError("\n".join([str(error), *faults])) from error
     if faults:
         raise FactsError("\n".join(faults))
-    return Workspace(folder=file.parent, matrix=matrix, facts=facts)
+    return matrix, facts
 
 
 def _faults(raw: dict[str, Any], facts: Facts) -> Iterator[str]:

@@ -11,7 +11,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from imagegen import __version__
-from imagegen.matrix.config import Workspace
+from imagegen.matrix.project import Project
 from imagegen.model.image import COMPRESSION_LEVEL, Compression, Image
 from imagegen.plan.recipe import Recipe
 
@@ -19,7 +19,7 @@ from imagegen.plan.recipe import Recipe
 def image(
     recipe: Recipe,
     rendered: Mapping[str, str],
-    workspace: Workspace,
+    project: Project,
     *,
     compression: Compression = "zstd",
     revision: str = "",
@@ -37,7 +37,7 @@ def image(
     digest = hashlib.sha256()
     for name, text in sorted(rendered.items()):
         digest.update(f"{name}\0{text}\0".encode())
-    for name, blob in sorted(_copied(recipe, workspace).items()):
+    for name, blob in sorted(_copied(recipe, project).items()):
         digest.update(f"{name}\0".encode() + blob + b"\0")
     digest.update(base_digest.encode() + given.encode())
     labels = _labels(recipe, base_override or recipe.base, base_digest or recipe.from_digest)
@@ -85,11 +85,11 @@ def _lock_label(recipe: Recipe) -> str:
     return f"{where} sha256:{hashlib.sha256(parts.encode()).hexdigest()}"
 
 
-def _copied(recipe: Recipe, workspace: Workspace) -> dict[str, bytes]:
+def _copied(recipe: Recipe, project: Project) -> dict[str, bytes]:
     """The files that the Dockerfile reads besides itself: name -> content."""
     found = dict(_tree(resources.files("imagegen") / "image", "image"))
     files = [file for file, _ in recipe.locked.values()]
-    return found | {file: (workspace.folder / file).read_bytes() for file in files}
+    return found | {file: (project.folder / file).read_bytes() for file in files}
 
 
 def _tree(node: Traversable, name: str) -> dict[str, bytes]:

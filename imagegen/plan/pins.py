@@ -10,7 +10,7 @@ from packaging.version import Version
 
 from imagegen.compat.facts.rows import FlashAttnPackageFact
 from imagegen.errors import FactsError, StaleFiles
-from imagegen.matrix.config import Workspace
+from imagegen.matrix.project import Project
 from imagegen.matrix.resolve import Candidate, Resolution, lockable
 from imagegen.model.target import Target, cuda_word, minor
 
@@ -72,9 +72,9 @@ def packages(resolution: Resolution) -> dict[str, str]:
     return found
 
 
-def unlocked(candidate: Candidate, workspace: Workspace) -> tuple[str, ...]:
+def unlocked(candidate: Candidate, project: Project) -> tuple[str, ...]:
     """What of the target is named by version or tag only: base, torch, flash_attn, or nothing."""
-    base, own = candidate.base or candidate.os, (workspace.locks / lock_of(candidate)).is_dir()
+    base, own = candidate.base or candidate.os, (project.locks / lock_of(candidate)).is_dir()
     by_version = {
         "base": not base.digest,
         "torch": not own,
@@ -127,20 +127,18 @@ def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _tools_lock(target: Target, resolution: Resolution, workspace: Workspace) -> str:
+def _tools_lock(target: Target, project: Project) -> str:
     """The lock of the target, or else of the newest torch for the same Python.
 
     Raises:
         FactsError: there is none. StaleFiles: it was made for other packages.
     """
-    same = [it for it in resolution.combinations if it.python.version == target.python]
+    same = [it for it in project.resolution.combinations if it.python.version == target.python]
     same.sort(key=lambda it: (it.torch.version == target.torch, it.torch.version), reverse=True)
-    again = (
-        f"imagegen lock --matrix {workspace.folder / 'matrix.toml'} '*py{minor(target.python)}*'"
-    )
+    again = f"imagegen lock --matrix {project.folder / 'matrix.toml'} '*py{minor(target.python)}*'"
     for it in same:
         name = lock_name(it.torch.version, it.cuda.version, it.python.version)
-        if (file := workspace.locks / name / ASKED).is_file():
+        if (file := project.locks / name / ASKED).is_file():
             missing = set(target.packages) ^ set(file.read_text().split("\n")[2:-1])
             if missing:
                 raise StaleFiles(
@@ -148,7 +146,7 @@ def _tools_lock(target: Target, resolution: Resolution, workspace: Workspace) ->
                 )
             return name
     raise FactsError(
-        f"{target.id}: no lock for Python {minor(target.python)} in {workspace.locks}; one torch "
+        f"{target.id}: no lock for Python {minor(target.python)} in {project.locks}; one torch "
         "of that Python must be on PyPI (--excluded shows which are left out)",
         hint=again,
     )

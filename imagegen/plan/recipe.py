@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from imagegen.compat.sources import Pinned, Sourced, sourced
-from imagegen.matrix.config import Workspace
-from imagegen.matrix.resolve import Candidate, Resolution
+from imagegen.matrix.project import Project
+from imagegen.matrix.resolve import Candidate
 from imagegen.model.target import FlashAttn, Target, cuda_word
 from imagegen.plan.pins import (
     _flash_attn_from,
@@ -82,14 +82,14 @@ class Recipe:
         return self.from_tag + (f"@{self.from_digest}" if self.from_digest else "")
 
 
-def recipe(candidate: Candidate, resolution: Resolution, workspace: Workspace) -> Recipe:
+def recipe(candidate: Candidate, project: Project) -> Recipe:
     """Where each piece of the target comes from."""
-    target = candidate.target(resolution.packages)
+    target = candidate.target(project.resolution.packages)
     name, base = lock_of(candidate), candidate.base or candidate.os
-    own = (workspace.locks / name).is_dir()
+    own = (project.locks / name).is_dir()
     flash_attn_from = _flash_attn_from(candidate, own=own)
-    tools_lock = _tools_lock(target, resolution, workspace)
-    where = _published(candidate, target, workspace)
+    tools_lock = _tools_lock(target, project)
+    where = _published(candidate, target, project)
     return Recipe(
         target=target,
         from_tag=base.tag,
@@ -107,13 +107,13 @@ def recipe(candidate: Candidate, resolution: Resolution, workspace: Workspace) -
         flash_attn_wheel=where.wheel if where else None,
         no_source=where is not None and where.taken is None,
         apt=tuple(package for package in APT if package not in candidate.os.lacks),
-        locked=_locked(workspace.locks, name if own else "", tools_lock, flash_attn_from),
-        unlocked={what: _why_unlocked(candidate, what) for what in unlocked(candidate, workspace)},
+        locked=_locked(project.locks, name if own else "", tools_lock, flash_attn_from),
+        unlocked={what: _why_unlocked(candidate, what) for what in unlocked(candidate, project)},
     )
 
 
-def _published(candidate: Candidate, target: Target, workspace: Workspace) -> Sourced | None:
+def _published(candidate: Candidate, target: Target, project: Project) -> Sourced | None:
     """Where flash-attn 2 comes from when no store is asked; None without it."""
     if not isinstance(target.flash_attn, FlashAttn) or candidate.selection is None:
         return None
-    return sourced(candidate, target.flash_attn, candidate.selection.policy, workspace.pins)
+    return sourced(candidate, target.flash_attn, candidate.selection.policy, project.pins)

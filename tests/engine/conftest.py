@@ -32,8 +32,8 @@ NETWORK = settings.Network(ca=os.environ.get("SSL_CERT_FILE", ""))
 
 
 @pytest.fixture(scope="session")
-def setup() -> project.Setup:
-    return project.setup(MATRIX)
+def setup() -> project.Project:
+    return project.load(MATRIX)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,7 +50,7 @@ def own_reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def local_base(engine: Docker, setup: project.Setup) -> Base:
+def local_base(engine: Docker, setup: project.Project) -> Base:
     """The base of this machine's distribution, bootstrapped or from the cache, and loaded."""
     here, _ = base.host_os(Path("/etc/os-release").read_text())
     os_ = next((row.os for row in setup.facts.os if row.os.name == here), None)
@@ -62,12 +62,12 @@ def local_base(engine: Docker, setup: project.Setup) -> Base:
 
 
 @pytest.fixture(scope="session")
-def demo_id(setup: project.Setup) -> str:
+def demo_id(setup: project.Project) -> str:
     return demo_target(setup, Path("/etc/os-release").read_text()).id
 
 
 @pytest.fixture(scope="session")
-def demo(engine: Docker, local_base: Base, setup: project.Setup, demo_id: str) -> Built:
+def demo(engine: Docker, local_base: Base, setup: project.Project, demo_id: str) -> Built:
     """The demo target, really built; in seconds where the engine's build cache has it."""
     options = Options(network=NETWORK, base="bootstrap")
     (built,) = images.build(setup, engine, [demo_id], options)
@@ -166,7 +166,7 @@ TinyImage = Callable[..., Tested]
 
 @pytest.fixture
 def tiny(
-    engine: Docker, local_base: Base, setup: project.Setup, tmp_path: Path
+    engine: Docker, local_base: Base, setup: project.Project, tmp_path: Path
 ) -> Iterator[TinyImage]:
     """Makes images of a few megabytes with a report that passed: to push, not to run."""
     made: list[str] = []

@@ -81,7 +81,7 @@ def test_a_second_demo_is_done_in_seconds_and_says_why(first: dict[str, object])
 
 
 def test_a_push_is_a_look_up_once_it_is_done(
-    engine: Docker, demo: Built, open_registry: str, setup: project.Setup, demo_id: str
+    engine: Docker, demo: Built, open_registry: str, setup: project.Project, demo_id: str
 ) -> None:
     """The command's own way: build, test, push, and the template of what was pushed."""
     repository = f"{open_registry}/imagegen-test/way"
@@ -179,7 +179,7 @@ def test_a_broken_image_does_not_pass(
 
 
 def test_an_image_that_is_not_what_the_target_promises_does_not_pass(
-    engine: Docker, demo: Built, setup: project.Setup
+    engine: Docker, demo: Built, setup: project.Project
 ) -> None:
     other = next(
         t for t in setup.resolution.targets if (t.os.name, t.profile) == ("ubuntu24.04", "slim")

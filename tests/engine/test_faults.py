@@ -132,7 +132,7 @@ def test_the_template_of_an_image_that_was_not_pushed(engine: Docker, open_regis
 def test_an_interrupted_build_leaves_nothing(
     engine: Docker,
     demo: Built,
-    setup: project.Setup,
+    setup: project.Project,
     demo_id: str,
     tmp_path: Path,
     stop: signal.Signals,

@@ -47,7 +47,7 @@ def gateway(engine: Docker) -> str:
 
 
 @pytest.fixture(scope="module")
-def tools(setup: project.Setup, demo_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tools(setup: project.Project, demo_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheels of a lock's tools.txt, fetched by hash with this machine's own settings."""
     (it,) = setup.resolution.select([demo_id])
     lock = pins.lock_name(it.torch.version, it.cuda.version, it.python.version)
@@ -56,7 +56,7 @@ def tools(setup: project.Setup, demo_id: str, tmp_path_factory: pytest.TempPathF
         [
             *(sys.executable, "-m", "uv", "run", "--no-project", "--with", "pip", "python"),
             *("-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
-            *("--dest", wheels, "-r", setup.workspace.locks / lock / "tools.txt"),
+            *("--dest", wheels, "-r", setup.locks / lock / "tools.txt"),
         ],
         check=True,
     )
@@ -75,12 +75,12 @@ def tls(authority: trustme.CA, gateway: str) -> ssl.SSLContext:
     return context
 
 
-def an_image(setup: project.Setup, id_: str, override: str = "") -> Image:
+def an_image(setup: project.Project, id_: str, override: str = "") -> Image:
     (it,) = setup.resolution.select([id_])
-    recipe = plan.recipe(it, setup.resolution, setup.workspace)
+    recipe = plan.recipe(it, setup)
     rendered = dockerfile.files(recipe)
-    assert not dockerfile.drift(setup.workspace.folder, rendered)
-    return image(recipe, rendered, setup.workspace, base_override=override)
+    assert not dockerfile.drift(setup.folder, rendered)
+    return image(recipe, rendered, setup, base_override=override)
 
 
 def bake_stage(
@@ -121,7 +121,7 @@ def test_every_setting_reaches_the_build_and_none_stays_in_it(
     engine: Docker,
     local_base: Base,
     open_registry: str,
-    setup: project.Setup,
+    setup: project.Project,
     gateway: str,
     tools: Path,
     authority: trustme.CA,
@@ -163,7 +163,7 @@ def test_every_setting_reaches_the_build_and_none_stays_in_it(
 def test_without_its_ca_the_index_is_refused_with_a_hint(
     engine: Docker,
     local_base: Base,
-    setup: project.Setup,
+    setup: project.Project,
     gateway: str,
     tools: Path,
     tls: ssl.SSLContext,
@@ -190,7 +190,7 @@ def broken(tools: Path) -> object:
 def test_an_index_that_does_not_deliver(
     engine: Docker,
     local_base: Base,
-    setup: project.Setup,
+    setup: project.Project,
     gateway: str,
     tools: Path,
     fault: str,
@@ -213,14 +213,14 @@ def test_an_index_that_does_not_deliver(
 
 
 def test_the_ubuntu_text_builds_whole_on_a_stand_in(
-    engine: Docker, local_base: Base, demo: Built, setup: project.Setup, tmp_path: Path
+    engine: Docker, local_base: Base, demo: Built, setup: project.Project, tmp_path: Path
 ) -> None:
     """FROM ubuntu:24.04 swapped for this machine's base: every line runs, to the last COPY.
 
     The stand-in's Python is another one, so the lock for it stands in for the Dockerfile's own.
     """
     image = an_image(setup, UBUNTU, local_base.reference)
-    locks = setup.workspace.locks
+    locks = setup.locks
     there, here = (
         pins.lock_name(target.torch, target.cuda, target.python)
         for target in (image.target, demo.image.target)
@@ -299,7 +299,7 @@ def fake_wheel(folder: Path, name: str, version: str) -> None:
 @pytest.mark.parametrize("id_", [DEVEL, SLIM_12])
 def test_the_text_of_cuda_12_builds_as_far_as_torch_with_stand_ins(
     engine: Docker,
-    setup: project.Setup,
+    setup: project.Project,
     stand_in: str,
     gateway: str,
     tmp_path_factory: pytest.TempPathFactory,
@@ -324,7 +324,7 @@ def test_the_text_of_cuda_12_builds_as_far_as_torch_with_stand_ins(
 def test_a_login_in_an_index_url_is_not_in_the_output(
     engine: Docker,
     local_base: Base,
-    setup: project.Setup,
+    setup: project.Project,
     gateway: str,
     kept: str,
     capsys: pytest.CaptureFixture[str],

@@ -41,7 +41,7 @@ def place(real: Registry) -> Place:
 
 
 @pytest.fixture
-def target(setup: project.Setup) -> Target:
+def target(setup: project.Project) -> Target:
     return min(setup.resolution.targets, key=lambda one: one.torch)
 
 
@@ -150,7 +150,7 @@ def test_what_is_attached_and_gone(place: Place, target: Target, real: Registry,
     assert {"latest", target.tag, digest.replace(":", "-")} <= found
 
 
-def test_a_tag_that_went_back(place: Place, setup: project.Setup) -> None:
+def test_a_tag_that_went_back(place: Place, setup: project.Project) -> None:
     repository, checker = place
     ages = sorted(setup.resolution.targets, key=lambda one: one.torch)
     put(repository, image(ages[-1]), ["latest"])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from imagegen.build.images import images
+from imagegen.build import images as planned
 from imagegen.build.options import Options
 from imagegen.commands import build, published, push, test
 from imagegen.engine.docker import Docker
@@ -45,10 +45,10 @@ def repository(registry: Registry) -> Repository:
 
 
 @pytest.fixture(scope="module")
-def images(setup: project.Setup) -> tuple[Image, ...]:
+def images(setup: project.Project) -> tuple[Image, ...]:
     """The first targets that stand on published images."""
     ids = [one.id for one in setup.resolution.targets if one.os.distribution == "ubuntu"][:20]
-    return images(setup, None, ids, Options())
+    return planned.images(setup, None, ids, Options())
 
 
 def never() -> Docker:
@@ -195,7 +195,7 @@ def test_every_page_of_tags_is_read(registry: Registry, repository: Repository) 
 
 
 def test_what_is_published_is_neither_built_nor_sent_again(
-    registry: Registry, repository: Repository, setup: project.Setup, images: tuple[Image, ...]
+    registry: Registry, repository: Repository, setup: project.Project, images: tuple[Image, ...]
 ) -> None:
     for image in images:
         put(repository, image)
@@ -217,7 +217,7 @@ def test_what_is_published_is_neither_built_nor_sent_again(
 
 
 def test_build_and_test_take_what_is_published(
-    repository: Repository, setup: project.Setup, images: tuple[Image, ...]
+    repository: Repository, setup: project.Project, images: tuple[Image, ...]
 ) -> None:
     put(repository, images[0])
     options, ids = Options(repositories=(repository.name,)), [images[0].target.id]
@@ -236,7 +236,7 @@ def test_build_and_test_take_what_is_published(
 def test_what_is_not_published_is_made(
     registry: Registry,
     repository: Repository,
-    setup: project.Setup,
+    setup: project.Project,
     images: tuple[Image, ...],
     how: str,
 ) -> None:
@@ -263,7 +263,7 @@ def test_what_is_not_published_is_made(
 
 
 def test_other_checks_than_those_of_the_report_are_run(
-    repository: Repository, setup: project.Setup, images: tuple[Image, ...]
+    repository: Repository, setup: project.Project, images: tuple[Image, ...]
 ) -> None:
     put(repository, images[0], suite="of another version")
     options, ids = Options(repositories=(repository.name,)), [images[0].target.id]
@@ -274,7 +274,7 @@ def test_other_checks_than_those_of_the_report_are_run(
 
 @pytest.mark.parametrize("more", [{"again": True}, {"asked": Asked(required=frozenset({"gpu"}))}])
 def test_who_asks_for_more_than_was_tested_gets_it_tested(
-    repository: Repository, setup: project.Setup, images: tuple[Image, ...], more: dict[str, Any]
+    repository: Repository, setup: project.Project, images: tuple[Image, ...], more: dict[str, Any]
 ) -> None:
     put(repository, images[0])
     options = Options(repositories=(repository.name,), **more)
@@ -283,7 +283,7 @@ def test_who_asks_for_more_than_was_tested_gets_it_tested(
 
 
 def test_an_image_that_one_of_two_registries_lacks_is_made(
-    setup: project.Setup, repository: Repository, images: tuple[Image, ...]
+    setup: project.Project, repository: Repository, images: tuple[Image, ...]
 ) -> None:
     put(repository, images[0])
     both = (repository.name, f"{repository.name}-other")
@@ -292,7 +292,7 @@ def test_an_image_that_one_of_two_registries_lacks_is_made(
 
 
 def test_a_registry_that_is_down_is_said_before_anything_is_built(
-    setup: project.Setup, images: tuple[Image, ...], monkeypatch: pytest.MonkeyPatch
+    setup: project.Project, images: tuple[Image, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imagegen.web.PAUSES", ())
     options = Options(repositories=("127.0.0.1:9/me/x",))

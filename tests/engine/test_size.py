@@ -55,7 +55,7 @@ def planted(engine: Docker, small_image: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def measures(engine: Docker, small_image: str, planted: str) -> Measures:
-    def no_matrix() -> project.Setup:
+    def no_matrix() -> project.Project:
         raise AssertionError("images by reference need no matrix")
 
     refs = [small_image, planted]
@@ -154,15 +154,13 @@ def test_a_budget_that_is_passed_fails_with_the_largest_layers(
 
 
 def test_a_build_is_held_to_the_budget_of_its_profile(
-    engine: Docker, setup: project.Setup, demo: Built
+    engine: Docker, setup: project.Project, demo: Built
 ) -> None:
     target = demo.image.target
-    profiles = setup.workspace.matrix.profile
+    profiles = setup.matrix.profile
     tight = profiles[target.profile].model_copy(update={"budget_gb": 1.5})
-    matrix = setup.workspace.matrix.model_copy(
-        update={"profile": {**profiles, target.profile: tight}}
-    )
-    tighter = replace(setup, workspace=replace(setup.workspace, matrix=matrix))
+    matrix = setup.matrix.model_copy(update={"profile": {**profiles, target.profile: tight}})
+    tighter = replace(setup, matrix=matrix)
     options = Options(network=NETWORK, base="bootstrap")
     with pytest.raises(BuildError, match=r"its budget is 1\.5 GB") as caught:
         images.build(tighter, engine, [target.id], options)
@@ -188,7 +186,7 @@ def test_the_command_prints_and_writes(engine: Docker, planted: str, tmp_path: P
 
 
 def test_targets_that_are_not_here_are_named(
-    engine: Docker, setup: project.Setup, small_image: str
+    engine: Docker, setup: project.Project, small_image: str
 ) -> None:
     target = setup.resolution.targets[0].id
     asked = (lambda: setup, lambda: engine, [target])

@@ -164,7 +164,7 @@ def test_the_list_says_that_it_comes_from_the_store(store: Path, wheel: Path, de
 
 
 def test_an_image_takes_its_wheel_from_the_store(
-    engine: Docker, setup: project.Setup, demo: Built, demo_id: str, marked: Path
+    engine: Docker, setup: project.Project, demo: Built, demo_id: str, marked: Path
 ) -> None:
     """Also where nothing may be compiled; the compiled image stays what it is."""
     words = ("build", demo_id, "--base", "bootstrap", "--wheels", marked, "--no-source")
@@ -310,11 +310,11 @@ def machines(engine: Docker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
             )
 
 
-def workspace(folder: Path, text: str, demo_id: str, facts: Path | None = None) -> project.Setup:
+def workspace(folder: Path, text: str, demo_id: str, facts: Path | None = None) -> project.Project:
     """A workspace of its own with another matrix, and the locks of the committed one."""
     shutil.copytree(ROOT / "dockerfiles/locks", folder / "locks")
     (folder / "matrix.toml").write_text(text)
-    made = project.setup(folder / "matrix.toml", facts)
+    made = project.load(folder / "matrix.toml", facts)
     files.render_files(made, [demo_id], check=False)
     return made
 
@@ -403,7 +403,7 @@ def gateway(engine: Docker) -> str:
     return str(row["IPAM"]["Config"][0]["Gateway"])
 
 
-def unexported(it: project.Setup, engine: Docker, demo_id: str) -> None:
+def unexported(it: project.Project, engine: Docker, demo_id: str) -> None:
     """Build every step of the demo and keep no image."""
     (image,) = images.images(it, engine, [demo_id], OPTIONS)
     document = images.document(it, [image], OPTIONS)

@@ -68,7 +68,7 @@ def pushed(
     engine: Docker,
     local_base: Base,
     small_image: str,
-    setup: project.Setup,
+    setup: project.Project,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Pushed]:
     """The small image, baked and pushed as imagegen does, with its SBOM; its checks are not run."""

@@ -12,7 +12,7 @@ from imagegen.matrix.aliases import TAG, computed
 from imagegen.matrix.config import Alias
 from imagegen.model.target import Target, minor
 
-from .values import DEMO, MATRIX, RESOLUTION, SETUP
+from .values import DEMO, MATRIX, PROJECT, RESOLUTION
 
 
 def target(torch: str, cuda: str = "13.0.2", **values: Any) -> Target:
@@ -162,7 +162,7 @@ def test_each_committed_alias_is_one_existing_target() -> None:
     targets = {t.id: t for t in RESOLUTION.targets}
     found, lines = computed(MATRIX.alias, RESOLUTION.targets)
     assert lines == []
-    assert found == SETUP.aliases
+    assert found == PROJECT.aliases
     assert set(found.values()) <= set(targets)
     assert all(TAG.fullmatch(name) for name in found)
     assert not set(found) & {t.tag for t in targets.values()}
@@ -171,13 +171,13 @@ def test_each_committed_alias_is_one_existing_target() -> None:
 def test_latest_is_the_newest_slim_target() -> None:
     slim = [t for t in RESOLUTION.targets if t.profile == "slim"]
     newest = max(slim, key=lambda t: (t.torch, t.cuda))
-    assert SETUP.aliases["latest"] == newest.id
-    assert SETUP.aliases[f"torch{minor(newest.torch)}"] == newest.id
-    assert SETUP.aliases[f"torch{minor(newest.torch)}-cuda-{minor(newest.cuda)}"] == newest.id
+    assert PROJECT.aliases["latest"] == newest.id
+    assert PROJECT.aliases[f"torch{minor(newest.torch)}"] == newest.id
+    assert PROJECT.aliases[f"torch{minor(newest.torch)}-cuda-{minor(newest.cuda)}"] == newest.id
 
 
 def test_every_slim_target_has_an_alias_with_its_cuda() -> None:
     for it in RESOLUTION.targets:
         if it.profile == "slim":
-            assert SETUP.aliases[f"torch{minor(it.torch)}-cuda-{minor(it.cuda)}"] == it.id
-    assert SETUP.aliases["torch2.10"] != SETUP.aliases["torch2.9"]
+            assert PROJECT.aliases[f"torch{minor(it.torch)}-cuda-{minor(it.cuda)}"] == it.id
+    assert PROJECT.aliases["torch2.10"] != PROJECT.aliases["torch2.9"]

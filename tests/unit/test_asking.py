@@ -14,10 +14,9 @@ from imagegen.build.options import Options
 from imagegen.commands import files
 from imagegen.commands.targets import described
 from imagegen.matrix import pick, project, resolve
-from imagegen.matrix.config import Workspace
 from imagegen.plan.pins import lock_name, unlocked
 
-from .values import DEMO, FACTS, FILE, RESOLUTION, SETUP, WORKSPACE
+from .values import DEMO, FACTS, FILE, PROJECT, RESOLUTION
 
 IDS = [target.id for target in RESOLUTION.targets]
 LOCKED = [it for it in RESOLUTION.combinations if resolve.lockable(it)]
@@ -49,7 +48,7 @@ def imagegen(line: Any, capsys: pytest.CaptureFixture[str]) -> Shell:
 def workspace(folder: Path, old: str = "", new: str = "") -> Path:
     """A copy of the committed matrix and its locks, changed; its matrix."""
     copy = folder / "dockerfiles"
-    shutil.copytree(WORKSPACE.locks, copy / "locks")
+    shutil.copytree(PROJECT.locks, copy / "locks")
     text = FILE.read_text()
     assert old in text
     (copy / "matrix.toml").write_text(text.replace(old, new, 1))
@@ -120,10 +119,10 @@ def test_list_says_aliases_locks_and_reasons(imagegen: Shell) -> None:
     rows = {row["id"]: row for row in imagegen.json("list")}
     assert list(rows) == IDS
     found = {alias: id_ for id_, row in rows.items() for alias in row["aliases"]}
-    assert found == SETUP.aliases
+    assert found == PROJECT.aliases
     for it in RESOLUTION.combinations:
         row = rows[it.id]
-        assert row["unlocked"] == list(unlocked(it, WORKSPACE))
+        assert row["unlocked"] == list(unlocked(it, PROJECT))
         assert [reason["code"] for reason in row["reasons"]] == [r.code for r in it.reasons]
         assert ("torch" in row["unlocked"]) == (not resolve.lockable(it))
         base = it.base or it.os
@@ -137,7 +136,7 @@ def test_the_columns_of_the_list(imagegen: Shell) -> None:
     at, end = head.index("LOCKED"), head.index("TO KNOW")
     said = dict(zip(IDS, (text[at:end].strip() for text in lines), strict=True))
     for it in RESOLUTION.combinations:
-        missing = unlocked(it, WORKSPACE)
+        missing = unlocked(it, PROJECT)
         assert said[it.id] == (f"not {', '.join(missing)}" if missing else "all")
     assert {"all", "not torch", "not base, torch"} <= set(said.values())
 
@@ -406,8 +405,8 @@ def test_an_unknown_version_is_rendered_where_it_is_allowed(
 
 def test_the_label_says_what_is_unverified(tmp_path: Path) -> None:
     file = unknown(tmp_path)
-    it = project.setup(file, allow_unknown=True)
-    assert isinstance(it.workspace, Workspace)
+    it = project.load(file, allow_unknown=True)
+    assert it.facts
     files.render_files(it, UNKNOWN, check=False)
     files.render_files(it, [DEMO.id], check=False)
     options = Options()
@@ -423,9 +422,9 @@ def test_the_label_says_what_is_unverified(tmp_path: Path) -> None:
 
 def test_what_is_not_locked_does_not_say_that_pypi_lacks_it(tmp_path: Path) -> None:
     """torch 2.99 is taken to be like 2.15, which is on PyPI for CUDA 13.2: it has no lock yet."""
-    it = project.setup(unknown(tmp_path), allow_unknown=True)
+    it = project.load(unknown(tmp_path), allow_unknown=True)
     files.render_files(it, UNKNOWN, check=False)
-    folder = it.workspace.folder / UNKNOWN[1]
+    folder = it.folder / UNKNOWN[1]
     pins = json.loads((folder / "lock.json").read_text())
     why = pins["unlocked"]["torch"]
     assert why == "there is no lock of it here; imagegen lock makes one of what is on PyPI"

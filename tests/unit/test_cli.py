@@ -25,7 +25,7 @@ from imagegen.commands import prune
 from imagegen.errors import ImagegenError
 from imagegen.matrix import project
 
-from .values import FILE, RESOLUTION, ROOT, SETUP
+from .values import FILE, PROJECT, RESOLUTION, ROOT
 
 NETWORK = ("--base", "--fresh-base", "--ca", "--pypi-index", "--torch-index", "--apt-mirror")
 FETCH = tuple(option for option in NETWORK if option != "--fresh-base")
@@ -151,8 +151,7 @@ def test_every_command_takes_the_ledger_from_the_same_variable(
 
 
 def test_prune_without_a_ledger_says_so(tmp_path: Path, logged: list[str]) -> None:
-    workspace = replace(SETUP.workspace, folder=tmp_path)
-    assert prune._used(replace(SETUP, workspace=workspace), None) == set()
+    assert prune._used(replace(PROJECT, folder=tmp_path), None) == set()
     assert logged == [
         f"no ledger at {tmp_path}/templates.json: no template is known to use any of these"
     ]
@@ -249,7 +248,7 @@ def test_a_signal_that_ends_us_is_an_interrupt(
 
 
 def test_nohup_is_kept(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def hang_up(*values: Any, **options: Any) -> project.Setup:
+    def hang_up(*values: Any, **options: Any) -> project.Project:
         signal.raise_signal(signal.SIGHUP)
         return setup(*values, **options)
 

@@ -12,7 +12,7 @@ from imagegen.commands import demo
 from imagegen.errors import UsageError
 from imagegen.matrix import config, resolve
 
-from .values import DEMO, FACTS, MATRIX, SETUP
+from .values import DEMO, FACTS, MATRIX, PROJECT
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def test_what_undoes_an_installation_is_remembered_with_the_newest_first(cache: 
     ],
 )
 def test_the_demo_is_of_this_machines_distribution(id_: str, version: str, os: str) -> None:
-    it = demo.demo_target(SETUP, f'PRETTY_NAME="x"\nID={id_}\nVERSION_ID="{version}"\n')
+    it = demo.demo_target(PROJECT, f'PRETTY_NAME="x"\nID={id_}\nVERSION_ID="{version}"\n')
     assert it.os.os.name == os
     assert it.profile == DEMO.profile
 
@@ -80,7 +80,7 @@ def test_a_matrix_without_a_demo_for_it_says_which_ones_there_are() -> None:
         if "demo" in block.profile
     )
     fewer: config.Matrix = MATRIX.model_copy(update={"build": blocks, "exclude": ()})
-    setup = replace(SETUP, resolution=resolve.resolve(FACTS, fewer))
+    setup = replace(PROJECT, resolution=resolve.resolve(FACTS, fewer))
     with pytest.raises(UsageError, match="has none for debian12") as caught:
         demo.demo_target(setup, 'ID=debian\nVERSION_ID="12"\n')
     assert caught.value.hint.startswith("it runs on ubuntu24.04;")
@@ -92,4 +92,4 @@ def test_a_matrix_without_a_demo_for_it_says_which_ones_there_are() -> None:
 )
 def test_a_distribution_that_nothing_is_known_of_is_a_matter_of_usage(text: str) -> None:
     with pytest.raises(UsageError):
-        demo.demo_target(SETUP, text)
+        demo.demo_target(PROJECT, text)

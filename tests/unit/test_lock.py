@@ -22,12 +22,12 @@ from imagegen.plan import lock, pins
 from imagegen.plan.pins import ASKED, PACKAGE, PARTS
 from imagegen.util import process
 
-from .values import DEMO, RESOLUTION, WORKSPACE
+from .values import DEMO, PROJECT, RESOLUTION
 
 LOCKED = [it for it in RESOLUTION.combinations if resolve.lockable(it)]
 PACKAGES_OF = pins.packages(RESOLUTION)
 HASH = "    --hash=sha256:" + "a" * 64
-FOLDERS = sorted(p for p in WORKSPACE.locks.iterdir() if p.is_dir())
+FOLDERS = sorted(p for p in PROJECT.locks.iterdir() if p.is_dir())
 FILES = [file for folder in FOLDERS for file in sorted(folder.glob("*.txt"))]
 OPEN = Network()
 REQUIREMENT = re.compile(
@@ -317,7 +317,7 @@ def test_a_lock_is_whole(folder: Path) -> None:
     assert len(everything) == len(set(everything)), "installed by two steps"
     assert parts["tools"] == {"pip", "uv"}
     assert {"torch", "torchvision", "einops"} <= parts["torch"]
-    assert set(WORKSPACE.matrix.packages) <= parts["apps"]
+    assert set(PROJECT.matrix.packages) <= parts["apps"]
     assert {"ninja", "packaging", "psutil", "wheel"} <= parts["build"]
     assert "setuptools" in parts["build"] | parts["torch"]
     found = re.search(r"^torch==(\S+) \\$", (folder / "torch.txt").read_text(), re.MULTILINE)
@@ -330,9 +330,9 @@ def test_a_lock_is_whole(folder: Path) -> None:
 @pytest.mark.parametrize("it", LOCKED, ids=lambda it: it.id)
 def test_a_lock_was_made_for_what_the_matrix_asks_for_now(it: Candidate) -> None:
     target = it.target(RESOLUTION.packages)
-    folder = WORKSPACE.locks / pins.lock_name(target.torch, target.cuda, target.python)
+    folder = PROJECT.locks / pins.lock_name(target.torch, target.cuda, target.python)
     assert (folder / ASKED).read_text() == "".join(f"{row}\n" for row in pins.asked(target))
-    assert set(target.packages) == set(WORKSPACE.matrix.packages)
+    assert set(target.packages) == set(PROJECT.matrix.packages)
 
 
 def test_each_lock_has_a_target_and_each_lockable_target_its_lock() -> None:
@@ -349,7 +349,7 @@ ASKS = pins.asked(DEMO)
 def folder(tmp_path: Path) -> Path:
     """A copy of the lock of the demo target."""
     name = pins.lock_name(DEMO.torch, DEMO.cuda, DEMO.python)
-    shutil.copytree(WORKSPACE.locks / name, tmp_path / name)
+    shutil.copytree(PROJECT.locks / name, tmp_path / name)
     return tmp_path / name
 
 
@@ -388,9 +388,9 @@ def test_a_part_that_holds_nothing_but_its_head(folder: Path, part: str) -> None
 
 def test_torch_before_cuda_13_brings_no_nvcc(tmp_path: Path) -> None:
     (name,) = (f.name for f in FOLDERS if "torch2.10.0-cu128" in f.name and "py3.12" in f.name)
-    asks = (WORKSPACE.locks / name / ASKED).read_text().splitlines()
-    assert names(WORKSPACE.locks / name / "nvcc.txt") == set()
-    assert faults(WORKSPACE.locks / name, asks) == []
+    asks = (PROJECT.locks / name / ASKED).read_text().splitlines()
+    assert names(PROJECT.locks / name / "nvcc.txt") == set()
+    assert faults(PROJECT.locks / name, asks) == []
 
 
 @pytest.mark.parametrize("name", lock.NVCC)

@@ -11,8 +11,9 @@ from imagegen.compat.sources import Pinned, Policy
 from imagegen.errors import FactsError
 from imagegen.image.wheel.flash_attn_wheel.selection import PRESETS
 from imagegen.matrix import config
+from imagegen.matrix.project import Project
 
-from .values import FACTS, FILE
+from .values import FACTS, FILE, RESOLUTION
 
 TEXT = FILE.read_text()
 GOOD = """
@@ -36,10 +37,12 @@ torch = ["2.10"]
 """
 
 
-def load(folder: Path, text: str) -> config.Workspace:
+def load(folder: Path, text: str) -> Project:
+    """The project of a matrix, whatever it resolves to."""
     file = folder / "matrix.toml"
     file.write_text(text)
-    return config.load(file, FACTS)
+    matrix, facts = config.load(file, FACTS)
+    return Project(folder=folder, matrix=matrix, facts=facts, resolution=RESOLUTION)
 
 
 def faults(folder: Path, text: str) -> list[str]:
@@ -54,10 +57,10 @@ def faults(folder: Path, text: str) -> list[str]:
 
 
 def test_the_good_one_loads(tmp_path: Path) -> None:
-    workspace = load(tmp_path, GOOD)
-    assert workspace.folder == tmp_path
-    assert workspace.locks == tmp_path / "locks"
-    assert workspace.matrix.flash_attn["full"].head_dims == (32, 64, 96, 128, 192, 256)
+    project = load(tmp_path, GOOD)
+    assert project.folder == tmp_path
+    assert project.locks == tmp_path / "locks"
+    assert project.matrix.flash_attn["full"].head_dims == (32, 64, 96, 128, 192, 256)
 
 
 @pytest.mark.parametrize(
@@ -325,10 +328,10 @@ def test_what_is_unknown_is_assumed_where_that_is_allowed(tmp_path: Path) -> Non
     text = GOOD.replace('"2.11"', '"2.11", "2.99"').replace('"13.0"', '"13.0", "13.99"')
     found = faults(tmp_path, text)
     assert [line.partition(": ")[0] for line in found] == ["build.0.cuda", "build.0.torch"]
-    workspace = config.load(tmp_path / "matrix.toml", FACTS, allow_unknown=True)
+    _, facts = config.load(tmp_path / "matrix.toml", FACTS, allow_unknown=True)
     assumed = {
         str(row.version): row.assumed
-        for table in (workspace.facts.torch, workspace.facts.cuda, workspace.facts.flash_attn)
+        for table in (facts.torch, facts.cuda, facts.flash_attn)
         for row in table
         if row.assumed
     }
@@ -432,15 +435,15 @@ def test_nothing_is_chosen_of_what_is_installed_whole(
 
 
 def test_hashes_of_published_wheels_are_kept_beside_the_locks(tmp_path: Path) -> None:
-    workspace = load(tmp_path, GOOD)
-    assert workspace.pins == {}
+    project = load(tmp_path, GOOD)
+    assert project.pins == {}
     one, two = (Pinned(name=n, url=f"https://x.example/{n}", sha256="0" * 64) for n in "ba")
-    workspace.record([one, two])
-    assert workspace.pins == {"a": two, "b": one}
-    assert list(json.loads((workspace.locks / "wheels.json").read_text())) == ["a", "b"]
-    workspace.record([one])
-    assert workspace.pins == {"b": one}
-    assert [file.name for file in workspace.locks.iterdir()] == ["wheels.json"]
+    project.record([one, two])
+    assert project.pins == {"a": two, "b": one}
+    assert list(json.loads((project.locks / "wheels.json").read_text())) == ["a", "b"]
+    project.record([one])
+    assert project.pins == {"b": one}
+    assert [file.name for file in project.locks.iterdir()] == ["wheels.json"]
 
 
 @pytest.mark.parametrize(
@@ -456,8 +459,8 @@ def test_hashes_of_published_wheels_are_kept_beside_the_locks(tmp_path: Path) ->
     ],
 )
 def test_a_record_of_wheels_that_is_none_is_a_fault(tmp_path: Path, text: str) -> None:
-    workspace = load(tmp_path, GOOD)
-    workspace.locks.mkdir()
-    (workspace.locks / "wheels.json").write_text(text)
+    project = load(tmp_path, GOOD)
+    project.locks.mkdir()
+    (project.locks / "wheels.json").write_text(text)
     with pytest.raises(FactsError, match=r"wheels\.json: not a record of wheels: "):
-        _ = workspace.pins
+        _ = project.pins

@@ -15,10 +15,10 @@ from packaging.version import Version
 
 from imagegen import platforms
 from imagegen.errors import ChecksFailed
-from imagegen.model import image, target
+from imagegen.model import image as image_
 from imagegen.model import pushed as pushed_
 from imagegen.model import report as report_
-from imagegen.model import target as target_
+from imagegen.model import target
 from imagegen.model.pushed import Pushed
 from imagegen.model.report import Status, Tested
 from imagegen.platforms.runpod import template
@@ -95,7 +95,7 @@ def test_what_has_no_report_that_passed_is_not_published(changes: dict[str, typi
 
 
 def test_values_are_frozen() -> None:
-    modules = (image, pushed_, report_, target_)
+    modules = (image_, pushed_, report_, target)
     kinds = [
         kind
         for module in modules

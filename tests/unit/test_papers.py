@@ -17,7 +17,7 @@ from imagegen.publish import attestations
 from imagegen.publish.push import Parcel, Publication
 from tests.support.logs import listening
 
-from .values import DEMO, SETUP, built, report
+from .values import DEMO, PROJECT, built, report
 
 STATEMENT: dict[str, Any] = {
     "predicateType": "x",
@@ -81,7 +81,7 @@ def test_nothing_of_this_machine_is_published(
 def test_one_image_that_cannot_be_looked_into_keeps_no_other_from_being_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    others = [target for target in SETUP.resolution.targets if target.profile == "demo"][:3]
+    others = [target for target in PROJECT.resolution.targets if target.profile == "demo"][:3]
     tested = [
         Tested(report=report("pass", "pass", "pass", of=built(one, digest=f"sha256:{i:064x}")))
         for i, one in enumerate(others)
@@ -103,7 +103,7 @@ def test_one_image_that_cannot_be_looked_into_keeps_no_other_from_being_sent(
     monkeypatch.setattr(command, "_papers", looked_into)
     monkeypatch.setattr(command.publish, "push", push)
     options = Options(repositories=("registry.example/me/x",))
-    done = command.push(SETUP, lambda: cast(Docker, None), [DEMO.id], options)
+    done = command.push(PROJECT, lambda: cast(Docker, None), [DEMO.id], options)
     assert [one.tested for one in sent] == tested[1:]
     assert set(done.failed) == {others[0].id, "another"}
     with pytest.raises(ChecksFailed, match="exited 137"):

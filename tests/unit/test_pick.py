@@ -21,7 +21,7 @@ from imagegen.matrix.pick import Fit, Machine, Picked
 from imagegen.matrix.resolve import Candidate, for_machine
 from imagegen.model.target import Python
 
-from .values import FACTS, RESOLUTION, SETUP
+from .values import FACTS, PROJECT, RESOLUTION
 
 EVERY = RESOLUTION.combinations
 DRIVERS = sorted({v for row in FACTS.cuda for v in (row.driver_floor, row.driver) if v})
@@ -376,7 +376,7 @@ def test_one_that_is_alone_says_so() -> None:
 
 def best(gpu: str = "", driver: str = "", *select: str, **more: Any) -> Picked:
     options: dict[str, Any] = {"python": "", "torch": "", "here": False} | more
-    return targets.best(SETUP, select, gpu, driver, **options)
+    return targets.best(PROJECT, select, gpu, driver, **options)
 
 
 def test_globs_narrow_the_choice() -> None:

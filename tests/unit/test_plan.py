@@ -15,7 +15,7 @@ from imagegen.build.options import Options
 from imagegen.commands.files import render_files
 from imagegen.errors import FactsError, StaleFiles
 from imagegen.matrix import resolve
-from imagegen.matrix.config import Workspace
+from imagegen.matrix.project import Project
 from imagegen.matrix.resolve import Candidate
 from imagegen.model.image import Image
 from imagegen.model.target import minor
@@ -23,7 +23,7 @@ from imagegen.net.settings import Network
 from imagegen.plan import dockerfile, image, pins
 from imagegen.plan import recipe as recipe_
 
-from .values import DEMO, FACTS, RESOLUTION, ROOT, SETUP, WORKSPACE
+from .values import DEMO, FACTS, PROJECT, RESOLUTION, ROOT
 
 IT = next(it for it in RESOLUTION.combinations if it.id == DEMO.id)
 
@@ -42,19 +42,19 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    """The workspace, with a copy of the locks."""
-    shutil.copytree(WORKSPACE.locks, tmp_path / "dockerfiles/locks")
-    return replace(WORKSPACE, folder=tmp_path / "dockerfiles")
+def project(tmp_path: Path) -> Project:
+    """The project, with a copy of the locks."""
+    shutil.copytree(PROJECT.locks, tmp_path / "dockerfiles/locks")
+    return replace(PROJECT, folder=tmp_path / "dockerfiles")
 
 
-def made(it: Candidate = IT, workspace: Workspace = WORKSPACE, **settings: str) -> Image:
-    recipe = recipe_.recipe(it, RESOLUTION, workspace)
-    return image.image(recipe, dockerfile.files(recipe), workspace, **settings)
+def made(it: Candidate = IT, project: Project = PROJECT, **settings: str) -> Image:
+    recipe = recipe_.recipe(it, project)
+    return image.image(recipe, dockerfile.files(recipe), project, **settings)
 
 
-def test_the_same_files_are_the_same_key(copied: Path, workspace: Workspace) -> None:
-    assert made().key == made(workspace=workspace).key
+def test_the_same_files_are_the_same_key(copied: Path, project: Project) -> None:
+    assert made().key == made(project=project).key
     assert len(made().key) == 64
 
 
@@ -85,34 +85,34 @@ def test_a_new_file_and_a_new_name_change_the_key_and_a_cache_does_not(copied: P
     assert len({before, more, made().key}) == 3
 
 
-def test_every_file_of_the_lock_decides_the_key(workspace: Workspace) -> None:
-    recipe = recipe_.recipe(IT, RESOLUTION, workspace)
-    before = made(workspace=workspace).key
+def test_every_file_of_the_lock_decides_the_key(project: Project) -> None:
+    recipe = recipe_.recipe(IT, project)
+    before = made(project=project).key
     keys = []
     for part in pins.PARTS:
-        file = workspace.locks / recipe.lock / f"{part}.txt"
+        file = project.locks / recipe.lock / f"{part}.txt"
         text = file.read_text()
         file.write_text(text + "# changed\n")
-        keys.append(made(workspace=workspace).key)
+        keys.append(made(project=project).key)
         file.write_text(text)
     assert len({before, *keys}) == 1 + len(pins.PARTS)
 
 
-def test_another_lock_does_not(workspace: Workspace) -> None:
-    recipe = recipe_.recipe(IT, RESOLUTION, workspace)
-    before = made(workspace=workspace).key
-    for folder in workspace.locks.iterdir():
+def test_another_lock_does_not(project: Project) -> None:
+    recipe = recipe_.recipe(IT, project)
+    before = made(project=project).key
+    for folder in project.locks.iterdir():
         if folder.name not in (recipe.lock, recipe.tools_lock):
             (folder / "torch.txt").write_text("changed")
-    assert made(workspace=workspace).key == before
+    assert made(project=project).key == before
 
 
 def test_the_rendered_text_decides_the_key() -> None:
-    recipe = recipe_.recipe(IT, RESOLUTION, WORKSPACE)
+    recipe = recipe_.recipe(IT, PROJECT)
     files = dockerfile.files(recipe)
-    keys = {image.image(recipe, files, WORKSPACE).key}
+    keys = {image.image(recipe, files, PROJECT).key}
     for name, text in files.items():
-        keys.add(image.image(recipe, files | {name: text + "#"}, WORKSPACE).key)
+        keys.add(image.image(recipe, files | {name: text + "#"}, PROJECT).key)
     assert len(keys) == 1 + len(files)
 
 
@@ -124,9 +124,9 @@ def test_the_base_in_use_decides_the_key() -> None:
 
 
 def test_network_settings_do_not(
-    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setup = replace(SETUP, workspace=workspace)
+    setup = project
     render_files(setup, [DEMO.id], check=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     ca = tmp_path / "ca.pem"
@@ -175,14 +175,14 @@ def test_labels_say_what_the_image_is() -> None:
 
 @pytest.mark.parametrize("it", RESOLUTION.combinations, ids=lambda it: it.id)
 def test_a_recipe_says_where_each_piece_comes_from(it: Candidate) -> None:
-    recipe = recipe_.recipe(it, RESOLUTION, WORKSPACE)
+    recipe = recipe_.recipe(it, PROJECT)
     target = recipe.target
     cuda13 = target.cuda.major >= 13
     assert recipe.nvcc == ("base" if it.kind == "devel" else "wheels" if cuda13 else "apt")
     assert recipe.require_cuda == f"cuda>={target.cuda.major}.0"
     assert recipe.torch_backend == f"cu{target.cuda.major}{target.cuda.minor}"
     assert (recipe.nvcc == "wheels") == (not recipe.from_tag.startswith("nvidia/cuda:"))
-    assert (WORKSPACE.locks / recipe.tools_lock).is_dir()
+    assert (PROJECT.locks / recipe.tools_lock).is_dir()
     assert recipe.tools_lock.endswith(f"-py{minor(target.python)}")
     assert recipe.lock in (recipe.tools_lock, "")
     # Whatever PyPI alone can lock is locked.
@@ -194,11 +194,11 @@ def test_what_pypi_lacks_says_so(it: Candidate) -> None:
     text = (
         f"torch {it.torch.version} for CUDA {it.index} is on PyTorch's own index, and not on PyPI"
     )
-    unlocked = recipe_.recipe(it, RESOLUTION, WORKSPACE).unlocked
+    unlocked = recipe_.recipe(it, PROJECT).unlocked
     assert unlocked.get("torch") == (None if resolve.lockable(it) else text)
 
 
-def test_what_pypi_has_says_that_it_is_not_locked_yet(workspace: Workspace) -> None:
+def test_what_pypi_has_says_that_it_is_not_locked_yet(project: Project) -> None:
     """The tools come from the lock of another torch for the same Python."""
     it = next(
         it
@@ -207,8 +207,8 @@ def test_what_pypi_has_says_that_it_is_not_locked_yet(workspace: Workspace) -> N
         and minor(it.torch.version) == "2.10"
         and str(it.os.python) == "3.12"
     )
-    shutil.rmtree(workspace.locks / "torch2.10.0-cu128-py3.12")
-    assert recipe_.recipe(it, RESOLUTION, workspace).unlocked["torch"] == NO_LOCK
+    shutil.rmtree(project.locks / "torch2.10.0-cu128-py3.12")
+    assert recipe_.recipe(it, project).unlocked["torch"] == NO_LOCK
 
 
 NO_LOCK = "there is no lock of it here; imagegen lock makes one of what is on PyPI"
@@ -218,21 +218,21 @@ def test_an_image_that_no_list_has_is_still_nvidias() -> None:
     """Allowed without a fact about it, it is named by its tag; a plain distribution has no nvcc."""
     cuda = tuple(row.model_copy(update={"base": ()}) for row in FACTS.cuda)
     facts = FACTS.model_copy(update={"cuda": cuda})
-    bold = resolve.resolve(facts, WORKSPACE.matrix, allow_unknown=True)
+    bold = resolve.resolve(facts, PROJECT.matrix, allow_unknown=True)
     found = [it for it in bold.combinations if not it.from_wheels]
     assert {it.kind for it in found} == {"devel", "slim"}
     for it in found:
         assert it.target().unverified
-        recipe = recipe_.recipe(it, bold, WORKSPACE)
+        recipe = recipe_.recipe(it, replace(PROJECT, resolution=bold))
         assert recipe.from_tag.startswith(f"nvidia/cuda:{it.cuda.version}-"), it.id
         assert recipe.from_tag.endswith(f"-{it.os.os.name}"), it.id
         assert recipe.from_digest == ""
         assert "base" in recipe.unlocked
 
 
-def test_the_tools_of_an_unlocked_torch_are_those_of_the_newest(workspace: Workspace) -> None:
+def test_the_tools_of_an_unlocked_torch_are_those_of_the_newest(project: Project) -> None:
     """The newest by version: torch 2.9 is not newer than 2.10."""
-    for folder in workspace.locks.iterdir():
+    for folder in project.locks.iterdir():
         if not folder.name.startswith(("torch2.9.", "torch2.10.")):
             shutil.rmtree(folder)
     it = next(
@@ -240,15 +240,15 @@ def test_the_tools_of_an_unlocked_torch_are_those_of_the_newest(workspace: Works
         for it in RESOLUTION.combinations
         if minor(it.torch.version) == "2.6" and str(it.os.python) == "3.12"
     )
-    assert recipe_.recipe(it, RESOLUTION, workspace).tools_lock == "torch2.10.0-cu128-py3.12"
+    assert recipe_.recipe(it, project).tools_lock == "torch2.10.0-cu128-py3.12"
 
 
-def test_a_python_without_any_lock_says_how_to_make_one(workspace: Workspace) -> None:
-    for folder in workspace.locks.glob("*py3.11"):
+def test_a_python_without_any_lock_says_how_to_make_one(project: Project) -> None:
+    for folder in project.locks.glob("*py3.11"):
         shutil.rmtree(folder)
     with pytest.raises(FactsError, match=r"no lock for Python 3\.11") as caught:
-        recipe_.recipe(IT, RESOLUTION, workspace)
-    assert caught.value.hint == AGAIN.format(workspace.folder)
+        recipe_.recipe(IT, project)
+    assert caught.value.hint == AGAIN.format(project.folder)
 
 
 AGAIN = "imagegen lock --matrix {}/matrix.toml '*py3.11*'"
@@ -257,7 +257,7 @@ AGAIN = "imagegen lock --matrix {}/matrix.toml '*py3.11*'"
 @pytest.mark.parametrize(
     ("packages", "differ"),
     [
-        ((*WORKSPACE.matrix.packages, "peft", "trl>=0.9"), "peft, trl>=0.9"),
+        ((*PROJECT.matrix.packages, "peft", "trl>=0.9"), "peft, trl>=0.9"),
         (("accelerate", "ipywidgets", "jupyter", "transformers"), "jupyterlab"),
         (
             ("accelerate>=1", "ipywidgets", "jupyter", "jupyterlab", "transformers"),
@@ -266,36 +266,36 @@ AGAIN = "imagegen lock --matrix {}/matrix.toml '*py3.11*'"
     ],
 )
 def test_a_lock_for_other_packages_is_stale(
-    workspace: Workspace, packages: tuple[str, ...], differ: str
+    project: Project, packages: tuple[str, ...], differ: str
 ) -> None:
-    matrix = workspace.matrix.model_copy(update={"packages": packages})
-    changed = replace(workspace, matrix=matrix)
+    matrix = project.matrix.model_copy(update={"packages": packages})
+    changed = replace(project, matrix=matrix)
     resolution = resolve.resolve(FACTS, matrix)
     with pytest.raises(StaleFiles) as caught:
-        recipe_.recipe(IT, resolution, changed)
-    file = workspace.locks / "torch2.11.0-cu130-py3.11/requirements.in"
+        recipe_.recipe(IT, replace(changed, resolution=resolution))
+    file = project.locks / "torch2.11.0-cu130-py3.11/requirements.in"
     assert str(caught.value) == f"{file} and the matrix differ in {differ}"
-    assert caught.value.hint == AGAIN.format(workspace.folder)
+    assert caught.value.hint == AGAIN.format(project.folder)
 
 
-def test_the_order_of_the_packages_makes_no_lock_stale(workspace: Workspace) -> None:
-    packages = tuple(reversed(workspace.matrix.packages))
-    matrix = workspace.matrix.model_copy(update={"packages": packages})
+def test_the_order_of_the_packages_makes_no_lock_stale(project: Project) -> None:
+    packages = tuple(reversed(project.matrix.packages))
+    matrix = project.matrix.model_copy(update={"packages": packages})
     resolution = resolve.resolve(FACTS, matrix)
-    assert recipe_.recipe(IT, resolution, replace(workspace, matrix=matrix)).lock
+    assert recipe_.recipe(IT, replace(project, matrix=matrix, resolution=resolution)).lock
 
 
-def test_a_folder_without_what_was_asked_for_is_no_lock(workspace: Workspace) -> None:
-    for file in workspace.locks.glob(f"*-py3.11/{pins.ASKED}"):
+def test_a_folder_without_what_was_asked_for_is_no_lock(project: Project) -> None:
+    for file in project.locks.glob(f"*-py3.11/{pins.ASKED}"):
         file.unlink()
     with pytest.raises(FactsError, match="no lock for Python"):
-        recipe_.recipe(IT, RESOLUTION, workspace)
+        recipe_.recipe(IT, project)
 
 
 def test_what_a_distribution_does_not_have_is_not_asked_for() -> None:
     """Debian 13 dropped a package that vast.ai's launch script wants where there is one."""
     every = RESOLUTION.combinations
-    found = {it.os.os.name: recipe_.recipe(it, RESOLUTION, WORKSPACE).apt for it in every}
+    found = {it.os.os.name: recipe_.recipe(it, PROJECT).apt for it in every}
     assert "software-properties-common" in found["debian12"]
     assert set(found["debian12"]) - set(found["debian13"]) == {"software-properties-common"}
 

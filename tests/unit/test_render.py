@@ -20,7 +20,7 @@ from imagegen.plan.pins import PACKAGE, PARTS
 from imagegen.plan.recipe import Recipe
 from imagegen.util.files import context_image
 
-from .values import RESOLUTION, WORKSPACE
+from .values import PROJECT, RESOLUTION
 
 SECRETS = ("ca,mode=0444", "pypi_index", "torch_index", "apt_mirror")
 """The CA is for programs of any user, such as apt's own; the addresses may hold passwords."""
@@ -61,7 +61,7 @@ class Rendered:
 
 
 def rendered(it: Candidate) -> Rendered:
-    recipe = plan.recipe(it, RESOLUTION, WORKSPACE)
+    recipe = plan.recipe(it, PROJECT)
     return Rendered(recipe, dockerfile.files(recipe)[f"{recipe.target.id}/Dockerfile"])
 
 
@@ -72,13 +72,13 @@ every = pytest.mark.parametrize("one", EVERY, ids=lambda one: one.target.id)
 @every
 def test_the_committed_files_are_the_rendering(one: Rendered) -> None:
     for name, text in dockerfile.files(one.recipe).items():
-        path = WORKSPACE.folder / name
+        path = PROJECT.folder / name
         assert path.is_file(), f"{path} is missing: imagegen render"
         assert path.read_text() == text, f"{path} differs: imagegen render"
 
 
 def test_no_folder_is_without_target() -> None:
-    assert dockerfile.strays(WORKSPACE.folder, (t.id for t in RESOLUTION.targets)) == []
+    assert dockerfile.strays(PROJECT.folder, (t.id for t in RESOLUTION.targets)) == []
 
 
 @every
@@ -165,8 +165,8 @@ def test_lock_json_holds_every_pin_by_where_it_is(one: Rendered) -> None:
         steps += [PACKAGE] if target.flash_attn else []
     assert list(pins["python"]) == steps
     for step, pin in pins["python"].items():
-        file = WORKSPACE.folder / pin["file"]
-        assert file == WORKSPACE.locks / (recipe.lock or recipe.tools_lock) / f"{step}.txt"
+        file = PROJECT.folder / pin["file"]
+        assert file == PROJECT.locks / (recipe.lock or recipe.tools_lock) / f"{step}.txt"
         assert pin["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert pins["unlocked"] == recipe.unlocked
     assert all(pins["unlocked"].values())
@@ -219,14 +219,14 @@ def test_what_is_copied_exists(one: Rendered) -> None:
         if "--from=flash-attn" in options:  # the stage that only holds the wheel
             assert [*files, into] == ["/wheels", "/"]
             continue
-        folder = context_image() if "--from=image" in options else WORKSPACE.folder
+        folder = context_image() if "--from=image" in options else PROJECT.folder
         assert into.startswith(("/opt/imagegen/", "/etc/"))
         for file in files:
             assert (folder / file).exists(), file
     for mounts, _ in one.runs():
         for mount in mounts:
             if found := re.search(r"type=bind,source=(locks/[^,]+)", mount):
-                assert (WORKSPACE.folder / found[1]).is_dir()
+                assert (PROJECT.folder / found[1]).is_dir()
 
 
 def test_every_file_for_the_pod_is_copied() -> None:

@@ -26,7 +26,7 @@ from imagegen.output.console import Format
 from imagegen.publish.push import Publication
 
 from . import values
-from .values import DEMO, DIGEST, FACTS, KEY, RESOLUTION, SETUP
+from .values import DEMO, DIGEST, FACTS, KEY, PROJECT, RESOLUTION
 
 Printed = Callable[[], str]
 
@@ -98,7 +98,7 @@ def test_paths(printed: Printed) -> None:
 
 
 def listed(*select: str) -> tuple[Listed, ...]:
-    return targets.listed(SETUP, select, "", "")
+    return targets.listed(PROJECT, select, "", "")
 
 
 def test_targets(printed: Printed) -> None:
@@ -110,7 +110,7 @@ def test_targets(printed: Printed) -> None:
         assert {key: row[key] for key in it.target.promise} == it.target.promise
         assert row["packages"] == list(RESOLUTION.packages)
         assert row["tag"] == it.target.tag
-        assert row["aliases"] == [n for n, id_ in SETUP.aliases.items() if id_ == row["id"]]
+        assert row["aliases"] == [n for n, id_ in PROJECT.aliases.items() if id_ == row["id"]]
         assert row["unlocked"] == list(it.unlocked)
         assert [reason["code"] for reason in row["reasons"]] == [r.code for r in it.reasons]
         assert set(row) - set(it.target.promise) == {"tag", "aliases", "unlocked", "reasons"}
@@ -178,7 +178,7 @@ def test_what_is_left_out_has_every_reason(printed: Printed) -> None:
 
 
 def picked(*select: str, gpu: str = "RTX 4090", driver: str = "570") -> Picked:
-    return targets.best(SETUP, select, gpu, driver, python="", torch="", here=False)
+    return targets.best(PROJECT, select, gpu, driver, python="", torch="", here=False)
 
 
 def test_what_was_picked(printed: Printed) -> None:

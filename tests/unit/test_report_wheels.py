@@ -9,7 +9,7 @@ import pytest
 
 from imagegen.commands.wheels import cut
 
-from .values import DEMO, SETUP
+from .values import DEMO, PROJECT
 
 
 def test_a_plan_for_a_workflow_is_one_line(line: Any, capsys: Any) -> None:
@@ -19,7 +19,7 @@ def test_a_plan_for_a_workflow_is_one_line(line: Any, capsys: Any) -> None:
     assert out.count("\n") == 1
     rows = json.loads(out)["include"]
     assert rows == [{"id": DEMO.id, "shard": f"{k}/3"} for k in (1, 2, 3)]
-    assert [part.name for part in cut(SETUP, [DEMO.id], 3)] == [row["shard"] for row in rows]
+    assert [part.name for part in cut(PROJECT, [DEMO.id], 3)] == [row["shard"] for row in rows]
 
 
 def test_a_stores_login_is_in_no_answer(

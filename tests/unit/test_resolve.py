@@ -30,7 +30,7 @@ from imagegen.model.target import Python, Target, minor
 from imagegen.plan import dockerfile, image, pins
 from imagegen.plan import recipe as recipe_
 
-from .values import FACTS, MATRIX, RESOLUTION, WORKSPACE
+from .values import FACTS, MATRIX, PROJECT, RESOLUTION
 
 
 def minors(rows: tuple[Any, ...]) -> tuple[Version, ...]:
@@ -796,36 +796,38 @@ profile = ["three", "four", "none"]
 
 
 @pytest.fixture
-def generations(tmp_path: Path) -> project.Setup:
+def generations(tmp_path: Path) -> project.Project:
     """A workspace with the generations 3 and 4 and none; debian12's torch is locked, as here."""
     file = tmp_path / "matrix.toml"
     file.write_text(GENERATIONS.replace('["transformers"]', repr([*MATRIX.packages])))
     for name in ("torch2.11.0-cu130-py3.11", "torch2.11.0-cu130-py3.12"):
-        shutil.copytree(WORKSPACE.locks / name, tmp_path / "locks" / name)
+        shutil.copytree(PROJECT.locks / name, tmp_path / "locks" / name)
     # the Python of ubuntu24.04 needs some torch of PyPI beside that of CUDA 12.8
     file.write_text(
         file.read_text()
         + '[[build]]\nos = ["ubuntu24.04"]\ncuda = ["13.0"]\ntorch = ["2.11"]\nprofile = ["none"]\n'
     )
-    return project.setup(file, allow_unknown=True)
+    return project.load(file, allow_unknown=True)
 
 
-def one(it: project.Setup, select: str) -> tuple[recipe_.Recipe, str]:
+def one(it: project.Project, select: str) -> tuple[recipe_.Recipe, str]:
     (candidate,) = it.resolution.select([select])
-    recipe = recipe_.recipe(candidate, it.resolution, it.workspace)
+    recipe = recipe_.recipe(candidate, it)
     return recipe, dockerfile.files(recipe)[f"{recipe.target.id}/Dockerfile"]
 
 
-def test_what_nobody_could_try_is_a_target_for_the_bold_only(generations: project.Setup) -> None:
-    file = generations.workspace.folder / "matrix.toml"
+def test_what_nobody_could_try_is_a_target_for_the_bold_only(generations: project.Project) -> None:
+    file = generations.folder / "matrix.toml"
     with pytest.raises(FactsError, match=r"build\.0\.profile: three gives no target that a fact"):
-        project.setup(file)
+        project.load(file)
     (it,) = generations.resolution.select(["debian12-*-three"])
     assert [reason.code for reason in it.reasons] == ["flash-attn-unproven"]
     assert any("nobody built or loaded it" in text for text in it.target().unverified)
 
 
-def test_flash_attention_3_is_asked_of_torchs_index_by_version(generations: project.Setup) -> None:
+def test_flash_attention_3_is_asked_of_torchs_index_by_version(
+    generations: project.Project,
+) -> None:
     recipe, text = one(generations, "debian12-*-three")
     assert recipe.target.promise["flash_attn"] == {
         "generation": 3, "package": "flash-attn-3", "version": "3.0.0",
@@ -837,10 +839,12 @@ def test_flash_attention_3_is_asked_of_torchs_index_by_version(generations: proj
     assert "#   Python packages by hash, flash-attn-3 by version" in text.splitlines()
     assert "build" not in recipe.locked
     (it,) = generations.resolution.select(["debian12-*-three"])
-    assert pins.unlocked(it, generations.workspace) == ("base", "flash_attn")
+    assert pins.unlocked(it, generations) == ("base", "flash_attn")
 
 
-def test_flash_attention_4_is_installed_by_hash_where_torch_is(generations: project.Setup) -> None:
+def test_flash_attention_4_is_installed_by_hash_where_torch_is(
+    generations: project.Project,
+) -> None:
     recipe, text = one(generations, "debian12-*-four")
     assert "/build/with-network /build/pip-install /locks/flash_attn_4.txt\n" in text
     assert set(recipe.unlocked) == {"base"}
@@ -852,7 +856,7 @@ def test_flash_attention_4_is_installed_by_hash_where_torch_is(generations: proj
     assert "#   torch and flash-attn-4 by version, the applications by hash" in text.splitlines()
 
 
-def test_without_flash_attn_there_is_none(generations: project.Setup) -> None:
+def test_without_flash_attn_there_is_none(generations: project.Project) -> None:
     recipe, text = one(generations, "debian12-*-none")
     assert recipe.target.promise["flash_attn"] is None
     assert recipe.target.id == "debian12-cuda13.0-torch2.11-py3.11-none"
@@ -861,8 +865,8 @@ def test_without_flash_attn_there_is_none(generations: project.Setup) -> None:
     assert dockerfile.lock(recipe)["flash_attn"] is None
 
 
-def test_a_lock_without_its_part_is_stale(generations: project.Setup) -> None:
-    (generations.workspace.locks / "torch2.11.0-cu130-py3.11/flash_attn_4.txt").unlink()
+def test_a_lock_without_its_part_is_stale(generations: project.Project) -> None:
+    (generations.locks / "torch2.11.0-cu130-py3.11/flash_attn_4.txt").unlink()
     with pytest.raises(StaleFiles, match=r"flash_attn_4\.txt: missing"):
         one(generations, "debian12-*-four")
     with pytest.raises(StaleFiles, match=r"flash_attn_4\.txt: missing"):
@@ -870,16 +874,16 @@ def test_a_lock_without_its_part_is_stale(generations: project.Setup) -> None:
     assert one(generations, "debian12-*-none"), "which has nothing of it"
 
 
-def test_a_key_is_of_the_files_that_are_used(generations: project.Setup) -> None:
+def test_a_key_is_of_the_files_that_are_used(generations: project.Project) -> None:
     def keys() -> list[str]:
         made = []
         for select in ("debian12-*-none", "debian12-*-four"):
             recipe, _ = one(generations, select)
-            made.append(image.image(recipe, dockerfile.files(recipe), generations.workspace).key)
+            made.append(image.image(recipe, dockerfile.files(recipe), generations).key)
         return made
 
     before = keys()
-    file = generations.workspace.locks / "torch2.11.0-cu130-py3.11/flash_attn_4.txt"
+    file = generations.locks / "torch2.11.0-cu130-py3.11/flash_attn_4.txt"
     file.write_text(file.read_text().replace("4.8.1", "4.8.2"))
     assert [old == new for old, new in zip(before, keys(), strict=True)] == [True, False]
 
@@ -915,7 +919,7 @@ def test_a_workspace_with_faults_does_not_load_and_all_are_told(tmp_path: Path) 
     file = tmp_path / "matrix.toml"
     file.write_text(BAD)
     with pytest.raises(FactsError) as caught:
-        project.setup(file)
+        project.load(file)
     assert caught.value.exit_code == 3
     lines = str(caught.value).splitlines()
     for line, words in zip(

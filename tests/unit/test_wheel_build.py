@@ -30,7 +30,7 @@ pytestmark = pytest.mark.process
 SIX = set(LLAMA.kernels)
 CHOSEN = ("--archs", "80", "--preset", "llama", "--dtypes", "bf16", "--jobs", "2")
 
-SETUP = f"""
+PROJECT = f"""
 import os, torch
 from setuptools import find_packages, setup
 from torch.utils.cpp_extension import CUDAExtension
@@ -101,7 +101,7 @@ class Place:
             (folder / "site" / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / "site" / name).write_text(text)
         self.sdist = folder / "flash_attn-2.8.3.tar.gz"
-        self.packed(SETUP)
+        self.packed(PROJECT)
 
     def tool(self, name: str, shell: str) -> None:
         file = self.folder / "cuda/bin" / name
@@ -231,7 +231,7 @@ def test_what_decides_a_kernel_compiles_it_again(changed: str, place: Place) -> 
     elif changed == "nvcc":
         place.tool("ptxas", "echo V13.0.99")
     elif changed == "source":
-        place.packed(SETUP + "# another\n")
+        place.packed(PROJECT + "# another\n")
     elif changed == "ccbin":
         env = {"CC": "gcc-13"}
     else:
@@ -311,8 +311,8 @@ def test_what_no_shard_has_compiled_is_named(place: Place) -> None:
     ("setup", "words"),
     [
         ("print('nothing to build')", "setup.py builds no CUDA extension here"),
-        (SETUP.replace("code=sm_", "code=compute_"), "and this nvcc cannot build sm_80"),
-        (SETUP.replace("hdim32", "hdim33"), "unknown flash-attn sources: "),
+        (PROJECT.replace("code=sm_", "code=compute_"), "and this nvcc cannot build sm_80"),
+        (PROJECT.replace("hdim32", "hdim33"), "unknown flash-attn sources: "),
     ],
 )
 def test_a_source_that_is_not_known(setup: str, words: str, place: Place) -> None:

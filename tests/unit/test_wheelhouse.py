@@ -29,7 +29,7 @@ from imagegen.wheels.entry import Entry
 from imagegen.wheels.store import open_store
 from tests.support.logs import listening
 
-from .values import DEMO, FACTS, FILE, RESOLUTION, SETUP
+from .values import DEMO, FACTS, FILE, PROJECT, RESOLUTION
 
 PLACES = tuple(sources.NAMES.values())
 ID = DEMO.id
@@ -110,19 +110,19 @@ def options(folder: Path, **more: Any) -> Options:
     return Options(wheels=str(folder / "store"), **more)
 
 
-def built(engine: Engine, chosen: Options, it: project.Setup = SETUP) -> list[str]:
+def built(engine: Engine, chosen: Options, it: project.Project = PROJECT) -> list[str]:
     with listening() as heard:
         images.build(it, docker(engine), [ID], chosen)
     return heard
 
 
 def made(engine: Engine, chosen: Options, **more: Any) -> wheels_.Made:
-    (found,) = wheels_.build(SETUP, docker(engine), [ID], chosen, **more)
+    (found,) = wheels_.build(PROJECT, docker(engine), [ID], chosen, **more)
     return found
 
 
 @pytest.fixture
-def forbidding(tmp_path: Path) -> project.Setup:
+def forbidding(tmp_path: Path) -> project.Project:
     """A workspace whose matrix forbids compiling."""
     folder = tmp_path / "dockerfiles"
     folder.mkdir()
@@ -131,7 +131,7 @@ def forbidding(tmp_path: Path) -> project.Setup:
     (folder / "matrix.toml").write_text(
         FILE.read_text().replace(old, f'{old}source = "forbidden"\n')
     )
-    it = project.setup(folder / "matrix.toml")
+    it = project.load(folder / "matrix.toml")
     files.render_files(it, [ID], check=False)
     return it
 
@@ -152,7 +152,9 @@ def test_nothing_is_left_and_nothing_is_built(tmp_path: Path) -> None:
     assert not engine.baked
 
 
-def test_a_matrix_that_forbids_compiling_says_what_else_there_is(forbidding: project.Setup) -> None:
+def test_a_matrix_that_forbids_compiling_says_what_else_there_is(
+    forbidding: project.Project,
+) -> None:
     with pytest.raises(WheelError, match='source = "forbidden"') as failed:
         built(Engine(), Options(), forbidding)
     assert "--wheels LOCATION" in failed.value.hint
@@ -184,7 +186,7 @@ def test_a_store_that_is_not_there_is_no_reason_to_compile(tmp_path: Path) -> No
 def test_an_image_with_the_stores_wheel_is_another_one(tmp_path: Path) -> None:
     first, other = put(tmp_path / "1"), put(tmp_path / "2", b"other")
     chosen = [Options(), options(tmp_path / "1"), options(tmp_path / "2")]
-    found = [images.images(SETUP, None, [ID], each)[0] for each in chosen]
+    found = [images.images(PROJECT, None, [ID], each)[0] for each in chosen]
     assert [image.given for image in found] == ["", first.sha256, other.sha256]
     assert len({image.key for image in found}) == len({image.ref for image in found}) == 3
 
@@ -285,24 +287,24 @@ def test_shards_that_were_brought_together_are_given_to_the_link(tmp_path: Path)
 
 def test_a_shard_leaves_its_objects(tmp_path: Path) -> None:
     engine = Engine({"objects/key/a.o": b"a", "objects/key/a.json": b"{}"})
-    found = wheels_.build_shard(SETUP, docker(engine), [ID], Options(), "2/4", tmp_path / "to")
+    found = wheels_.build_shard(PROJECT, docker(engine), [ID], Options(), "2/4", tmp_path / "to")
     assert found == (tmp_path / "to/objects/key/a.o",)
     assert engine.row["args"]["FLASH_ATTN_SHARD"] == "2/4"
 
 
-def test_what_is_asked_for_must_make_sense(tmp_path: Path, forbidding: project.Setup) -> None:
+def test_what_is_asked_for_must_make_sense(tmp_path: Path, forbidding: project.Project) -> None:
     engine = Engine()
     with pytest.raises(UsageError, match="no wheel store is named"):
         made(engine, Options())
     with pytest.raises(UsageError, match="no selected target has flash-attn 2"):
-        wheels_.build(SETUP, docker(engine), ["*-plain"], options(tmp_path))
+        wheels_.build(PROJECT, docker(engine), ["*-plain"], options(tmp_path))
     with pytest.raises(UsageError, match="a shard is of one target"):
-        wheels_.build_shard(SETUP, docker(engine), ["debian*"], Options(), "1/2", tmp_path)
+        wheels_.build_shard(PROJECT, docker(engine), ["debian*"], Options(), "1/2", tmp_path)
     with pytest.raises(UsageError, match="6 kernel files cannot make 7 shards"):
-        wheels_.cut(SETUP, [ID], 7)
+        wheels_.cut(PROJECT, [ID], 7)
     for shard in ("", "2", "0/2", "3/2", "a/b", "1/7", "02/4", "-1/2"):
         with pytest.raises(UsageError, match=r"give it as 2/4|cannot make 7"):
-            wheels_.build_shard(SETUP, docker(engine), [ID], Options(), shard, tmp_path)
+            wheels_.build_shard(PROJECT, docker(engine), [ID], Options(), shard, tmp_path)
     with pytest.raises(WheelError, match="its Dockerfile does not compile flash-attn"):
         wheels_.build(forbidding, docker(engine), [ID], options(tmp_path))
     with pytest.raises(WheelError, match="its Dockerfile does not compile flash-attn"):
@@ -313,17 +315,17 @@ def test_what_is_asked_for_must_make_sense(tmp_path: Path, forbidding: project.S
 def test_fetching_takes_what_the_store_has_and_says_what_it_has_not(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     with pytest.raises(WheelError, match="has no flash_attn-") as failed:
-        wheels_.fetch(SETUP, [ID], options(tmp_path), tmp_path / "to")
+        wheels_.fetch(PROJECT, [ID], options(tmp_path), tmp_path / "to")
     assert failed.value.hint == f"imagegen wheel build {ID} --wheels {tmp_path / 'store'}"
     entry = put(tmp_path)
-    (found,) = wheels_.fetch(SETUP, [ID], options(tmp_path), tmp_path / "to")
+    (found,) = wheels_.fetch(PROJECT, [ID], options(tmp_path), tmp_path / "to")
     assert found == tmp_path / "to" / NAME
     assert entry.is_in(found)
 
 
 def test_what_nobody_published_cannot_be_fetched(tmp_path: Path) -> None:
     def fetch(origin: str) -> None:
-        wheels_.fetch_published(SETUP, [ID], origin, Options(), tmp_path)
+        wheels_.fetch_published(PROJECT, [ID], origin, Options(), tmp_path)
 
     with pytest.raises(UsageError, match="--from source: official or third-party"):
         fetch("source")
@@ -431,9 +433,9 @@ def test_the_list_names_every_place_of_every_target(
 
 
 def test_the_list_shows_also_what_comes_from_nowhere(
-    line: Any, forbidding: project.Setup, capsys: pytest.CaptureFixture[str]
+    line: Any, forbidding: project.Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = str(forbidding.workspace.folder / "matrix.toml")
+    file = str(forbidding.folder / "matrix.toml")
     assert line("wheel", "list", ID, "--matrix", file) == 0
     assert f"{ID}: from nowhere" in capsys.readouterr().out
 

@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from imagegen.matrix import project
+from imagegen.model import report as report_
 from imagegen.model.image import Built, Image, Layer
 from imagegen.model.pushed import Pushed
-from imagegen.model.report import CPU, Check, Report, Status, of
+from imagegen.model.report import CPU, Check, Report, Status
 from imagegen.model.target import Target
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "dockerfiles/matrix.toml"
-SETUP = project.setup(FILE)
-FACTS = SETUP.facts
-WORKSPACE = SETUP.workspace
-MATRIX = WORKSPACE.matrix
-RESOLUTION = SETUP.resolution
+PROJECT = project.load(FILE)
+FACTS = PROJECT.facts
+MATRIX = PROJECT.matrix
+RESOLUTION = PROJECT.resolution
 DEMO = next(t for t in RESOLUTION.targets if t.profile == "demo")
 DIGEST = "sha256:" + "d" * 64
 KEY = "0123456789abcdef" * 4
@@ -67,7 +67,7 @@ def pushed(target: Target = DEMO, **changes: Any) -> Pushed:
     values: dict[str, Any] = {
         "target": target,
         "key": KEY,
-        "record": of(made),
+        "record": report_.of(made),
         "repository": REPOSITORY,
         "digest": digest,
         "refs": (f"{REPOSITORY}:{target.tag}-{digest[7:19]}", f"{REPOSITORY}:{target.tag}"),
