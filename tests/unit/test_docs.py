@@ -56,7 +56,7 @@ def test_every_variable_that_the_program_reads_is_listed() -> None:
     for file in (ROOT / "imagegen").rglob("*.py"):
         if (ROOT / "imagegen/image") not in file.parents:
             read |= _variables(ast.parse(file.read_text(encoding="utf-8")))
-    listed = set(re.findall(r"^\| `([A-Z_]+)`", (ROOT / "docs/cli.md").read_text(), re.MULTILINE))
+    listed = set(re.findall(r"^\| `([A-Z_]+)`", docs.cli_page(), re.MULTILINE))
     assert {"MAX_JOBS", "RUNPOD_API_KEY", "DOCKER_HOST", "IMAGEGEN_DEBUG"} <= read
     assert not read - listed - {"PATH", "PYTHONPATH"}
     assert not docs.ENVIRONMENT.keys() - read
@@ -126,7 +126,7 @@ def paths(text: str) -> list[str]:
 @pytest.mark.process
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(
-        [BIN / "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
+        [BIN / "mkdocs", "build", "--strict", "--site-dir", tmp_path],
         check=False,
         capture_output=True,
         text=True,
