@@ -68,7 +68,7 @@ def main() -> None:
     for scenario in EVERY:
         if not given.only or scenario.name in given.only:
             runs = range(given.first, given.first + given.runs)
-            rows.append(play(scenario, image, given.seed, runs))
+            rows.append(play(scenario, image, given.seed, runs, tell))
     if given.format == "json":
         print(json.dumps([asdict(row) for row in rows], indent=1))
     else:

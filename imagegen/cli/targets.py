@@ -41,7 +41,7 @@ def list_(
 ) -> None:
     """List the targets of this workspace; with --gpu or --driver those that work there.
 
-    imagegen list '*cuda13.0*' 'debian*' --gpu "RTX 4090" --driver 570
+    imagegen list '*cuda13.0*' 'debian*' --gpu "RTX 4090" --driver 580
     """
     from imagegen.commands import targets
     from imagegen.errors import UsageError
@@ -155,7 +155,7 @@ def pick(
 ) -> None:
     """Name the best target for a machine, and why it beat the next one.
 
-    imagegen pick --gpu "RTX 4090" --driver 570
+    imagegen pick --gpu "RTX 4090" --driver 580
     """
     from imagegen.commands import targets
     from imagegen.output import targets as output

@@ -21,7 +21,7 @@ def test_no_fault_leaves_a_tag_at_something_missing_untested_or_older(
 ) -> None:
     """And the next push does what is left to do."""
     image = server.build(engine, local_base, NETWORK)
-    row = play(scenario, image, SEED, range(1))
+    row = play(scenario, image, SEED, range(1), print)
     assert not row.violations, "\n".join(row.violations)
     assert row.tags >= 10, "there was nothing to look at"
     assert row.hits or scenario.name == "disk-full", "the fault met no push"
