@@ -21,8 +21,8 @@ from imagegen.build import images, options
 from imagegen.matrix import project
 from imagegen.matrix.config import FILE
 from imagegen.net.registry import Repository
-from tests.engine import oci_registry
-from tests.engine.published import put
+from tests.engine.stand_ins import oci_registry
+from tests.support.published import put
 
 LAYERS = 11
 """As many as the demo image has."""

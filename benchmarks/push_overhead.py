@@ -21,11 +21,11 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.push_faults.__main__ import registry_image
 from imagegen.engine.docker import Docker
 from imagegen.inventory import contents, sbom
 from imagegen.matrix import project
-from tests.engine.registries import docker, registry
+from tests.engine.stand_ins.registries import docker, registry
+from tests.faults.__main__ import registry_image
 
 Times = dict[str, list[float]]
 
@@ -59,7 +59,7 @@ def ours(row: dict[str, object], packaged: str, times: Times, folder: Path) -> N
     with registry(packaged) as real:
         file = folder / "orders.json"
         file.write_text(json.dumps([row | {"repository": f"{real.host}/overhead/ours"}]))
-        argv = (sys.executable, "-m", "benchmarks.push_faults.once", str(file))
+        argv = (sys.executable, "-m", "tests.faults.once", str(file))
         for kind in ("cold", "warm"):
             whole, last = said(*argv)
             times[f"{kind} imagegen"].append(whole)

@@ -23,8 +23,8 @@ from imagegen.model.target import Target
 from imagegen.net import settings
 from imagegen.publish.local_registry import server
 from imagegen.util import files
-
-from . import browser, small
+from tests.engine.stand_ins import browser
+from tests.support import tiny_image as small
 
 ROOT = Path(__file__).parents[2]
 MATRIX = ROOT / "dockerfiles/matrix.toml"

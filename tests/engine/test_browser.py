@@ -20,9 +20,8 @@ import pytest
 import trustme
 
 from imagegen.util.process import run
-
-from . import browser
-from .browser import ENTER, SHIFT, Browser, container, eventually
+from tests.engine.stand_ins import browser
+from tests.engine.stand_ins.browser import ENTER, SHIFT, Browser, container, eventually
 
 SITE = "x-8888.proxy.runpod.net"
 # Another pod, for example. A browser sends the cookie of ours along for these: the two last parts

@@ -12,8 +12,7 @@ from imagegen.checks.contract import Settings, Suite, run
 from imagegen.engine.docker import Docker
 from imagegen.model.report import Check
 from imagegen.platforms.runpod import contract, contract_image
-
-from .small import PROMISE
+from tests.support.tiny_image import PROMISE
 
 SETTINGS = Settings(settle=2, patience=8)
 START = "/opt/imagegen/start"

@@ -10,8 +10,7 @@ from imagegen.checks import contract
 from imagegen.engine.docker import Docker
 from imagegen.platforms.vast import contract_image, contract_pods, template
 from imagegen.platforms.vast.contract import SUITE
-
-from . import small
+from tests.support import tiny_image as small
 
 SETTINGS = contract.Settings(settle=1, patience=15, onstart=template.ONSTART)
 GPU = "V19_the_gpu_works_over_ssh"

@@ -25,8 +25,7 @@ from imagegen.model.report import Report, Tested
 from imagegen.net.registry import Repository
 from imagegen.platforms.runpod import template
 from imagegen.publish import remote
-
-from .conftest import NETWORK, ROOT
+from tests.engine.conftest import NETWORK, ROOT
 
 
 @pytest.fixture(scope="module")

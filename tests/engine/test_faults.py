@@ -23,8 +23,7 @@ from imagegen.errors import EngineError
 from imagegen.matrix import project
 from imagegen.model.image import Built
 from imagegen.util import process
-
-from .conftest import MATRIX, ROOT
+from tests.engine.conftest import MATRIX, ROOT
 
 
 def imagegen(*words: str, **env: str) -> subprocess.CompletedProcess[str]:

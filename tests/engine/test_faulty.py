@@ -15,11 +15,10 @@ import requests
 from imagegen.build.base import Base
 from imagegen.engine.docker import Docker
 from imagegen.publish.local_registry import server as packaged
-
-from .conftest import NETWORK
-from .engines import second_engine
-from .faulty import Asked, Proxy, Rule, Tokens, faulty
-from .registries import Registry, docker, registry
+from tests.engine.conftest import NETWORK
+from tests.engine.stand_ins.engines import second_engine
+from tests.engine.stand_ins.faulty import Asked, Proxy, Rule, Tokens, faulty
+from tests.engine.stand_ins.registries import Registry, docker, registry
 
 pytestmark = pytest.mark.engine  # sockets
 

@@ -27,9 +27,8 @@ from imagegen.plan import dockerfile, pins
 from imagegen.plan import recipe as plan
 from imagegen.plan.image import image
 from imagegen.util import files, process
-
-from .conftest import NETWORK, ROOT
-from .servers import Answer, index, mirror, served
+from tests.engine.conftest import NETWORK, ROOT
+from tests.engine.stand_ins.servers import Answer, index, mirror, served
 
 # The stand-in servers' TLS sockets are closed when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

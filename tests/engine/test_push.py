@@ -22,8 +22,7 @@ from imagegen.net.registry import Repository
 from imagegen.publish import push as push_
 from imagegen.publish import remote, tags
 from imagegen.publish.push import Parcel, Publication
-
-from .conftest import TinyImage
+from tests.engine.conftest import TinyImage
 
 ACCEPT = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import pytest
 import requests
 
-from benchmarks.push_faults.checker import REPORT, Checker
 from imagegen.build.base import Base
 from imagegen.engine.docker import Docker
 from imagegen.matrix import project
@@ -18,10 +17,10 @@ from imagegen.model.image import Image
 from imagegen.model.target import Target
 from imagegen.net.registry import Descriptor, Repository
 from imagegen.publish.local_registry import server as packaged
-
-from .conftest import NETWORK
-from .published import put
-from .registries import BLOBS, Registry, docker, registry
+from tests.engine.conftest import NETWORK
+from tests.engine.stand_ins.registries import BLOBS, Registry, docker, registry
+from tests.faults.checker import REPORT, Checker
+from tests.support.published import put
 
 Place = tuple[Repository, Checker]
 PASSED = [{"level": level, "status": "pass"} for level in ("smoke", "runpod", "vast")]

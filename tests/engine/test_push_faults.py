@@ -1,16 +1,15 @@
-"""Pushes that meet a fault: one run of each of `benchmarks.push_faults`, which makes many."""
+"""Pushes that meet a fault: one run of each of `tests.faults`, which makes many."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks.push_faults.runs import play
-from benchmarks.push_faults.scenarios import EVERY, Scenario
 from imagegen.build.base import Base
 from imagegen.engine.docker import Docker
 from imagegen.publish.local_registry import server
-
-from .conftest import NETWORK
+from tests.engine.conftest import NETWORK
+from tests.faults.runs import play
+from tests.faults.scenarios import EVERY, Scenario
 
 SEED = 6
 

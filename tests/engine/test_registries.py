@@ -22,11 +22,10 @@ from imagegen.model.image import Image
 from imagegen.model.report import Asked
 from imagegen.net.registry import INDEX, MANIFEST, Descriptor, Repository, digest_of
 from imagegen.publish import inspect, prune, remote
-
-from . import oci_registry
-from .conftest import ROOT
-from .oci_registry import Registry
-from .published import put
+from tests.engine.conftest import ROOT
+from tests.engine.stand_ins import oci_registry
+from tests.engine.stand_ins.oci_registry import Registry
+from tests.support.published import put
 
 pytestmark = pytest.mark.engine  # sockets, and no engine
 

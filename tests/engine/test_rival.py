@@ -14,9 +14,8 @@ from imagegen.checks import contract
 from imagegen.commands import test
 from imagegen.engine.docker import Docker
 from imagegen.model.report import Check
-
-from . import small
-from .conftest import NETWORK, ROOT
+from tests.engine.conftest import NETWORK, ROOT
+from tests.support import tiny_image as small
 
 TAG = "1.0.3-cu1302-torch2110-debian12"
 DOCKERFILE = """\
@@ -34,7 +33,7 @@ SETTINGS = contract.Settings(settle=2, patience=10)
 @pytest.fixture(scope="module")
 def rival(engine: Docker, small_image: str) -> Iterator[str]:
     """The small image with a rival's start script and tag."""
-    files = {"start.sh": (ROOT / "tests/engine/rival/start.sh").read_text()}
+    files = {"start.sh": (ROOT / "tests/engine/stand_ins/rival/start.sh").read_text()}
     name = f"imagegen-test/rival:{TAG}"
     yield small.build_from(engine, small_image, name, DOCKERFILE, files, NETWORK)
     engine.remove(name)

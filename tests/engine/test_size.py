@@ -25,10 +25,10 @@ from imagegen.inventory.layers import kept, within
 from imagegen.matrix import project
 from imagegen.model.image import Built
 from imagegen.output import size_page
-
-from . import browser, small
-from .browser import ENTER, Browser, container, eventually
-from .conftest import NETWORK
+from tests.engine.conftest import NETWORK
+from tests.engine.stand_ins import browser
+from tests.engine.stand_ins.browser import ENTER, Browser, container, eventually
+from tests.support import tiny_image as small
 
 ESCAPE = "\ue00c"
 # A copy of a large file, a library of a known name with other bytes, and a package whose name would

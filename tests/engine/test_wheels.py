@@ -34,10 +34,9 @@ from imagegen.util import process
 from imagegen.wheels import verify
 from imagegen.wheels.entry import Entry
 from imagegen.wheels.store import open_store
-
-from .conftest import MATRIX, NETWORK, ROOT
-from .servers import Answer, served
-from .test_faults import tags
+from tests.engine.conftest import MATRIX, NETWORK, ROOT
+from tests.engine.stand_ins.servers import Answer, served
+from tests.engine.test_faults import tags
 
 OPTIONS = Options(network=NETWORK, base="bootstrap")
 

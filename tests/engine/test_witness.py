@@ -25,11 +25,10 @@ from imagegen.model.pushed import Pushed
 from imagegen.model.report import CPU, Check, Report, Tested
 from imagegen.publish import push
 from imagegen.publish.local_registry import server as packaged
-
-from . import small
-from .conftest import NETWORK
-from .engines import second_engine
-from .registries import docker, registry
+from tests.engine.conftest import NETWORK
+from tests.engine.stand_ins.engines import second_engine
+from tests.engine.stand_ins.registries import docker, registry
+from tests.support import tiny_image as small
 
 ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 SPDX = "application/spdx+json"

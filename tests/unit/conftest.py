@@ -11,8 +11,7 @@ import pytest
 
 from imagegen import __main__
 from imagegen.build import images
-
-from .values import ROOT
+from tests.support.values import ROOT
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .values import ROOT
+from tests.support.values import ROOT
 
 REACHES: dict[str, Callable[[], object]] = {
     "run": lambda: subprocess.run(["true"], check=False),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .values import ROOT
+from tests.support.values import ROOT
 
 pytestmark = pytest.mark.process
 

@@ -14,8 +14,7 @@ import yaml
 
 import imagegen
 from tests.support.shown import ROOT
-
-from .test_readme import fault
+from tests.unit.test_readme import fault
 
 pytestmark = pytest.mark.process
 

@@ -1,0 +1,210 @@
+"""What is used again: a report of the same bytes by the same checks, at the same levels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from imagegen.commands import test
+from imagegen.engine.docker import Docker
+from imagegen.model.image import Built
+from imagegen.model.report import Asked, Check, Level, Report
+from imagegen.platforms.vast import template
+from imagegen.platforms.vast.template import ONSTART
+from tests.support.values import DEMO, DIGEST, built, report
+
+
+class Checks:
+    """Stands in for the checks: gives rows, and notes what was asked."""
+
+    def __init__(self) -> None:
+        self.statuses: tuple[Any, ...] = ("pass", "skip")
+        self.asked: list[tuple[str, Asked, str, Mapping[str, object] | None, str]] = []
+
+    def __call__(
+        self,
+        _engine: Docker,
+        ref: str,
+        asked: Asked,
+        *,
+        digest: str = "",
+        promise: Mapping[str, object] | None = None,
+        onstart: str = "",
+    ) -> tuple[Check, ...]:
+        self.asked.append((ref, asked, digest, promise, onstart))
+        rows = report(*self.statuses).checks
+        return tuple(replace(row, level=level) for level in asked.levels for row in rows)
+
+    @property
+    def levels(self) -> list[tuple[Level, ...]]:
+        return [asked.levels for _, asked, *_ in self.asked]
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> Checks:
+    stand_in = Checks()
+    monkeypatch.setattr(test, "examine", stand_in)
+    return stand_in
+
+
+def checked(
+    folder: Path, *levels: Level, of: Built | None = None, again: bool = False, require: str = ""
+) -> Report:
+    engine, required = (
+        cast(Docker, SimpleNamespace(version="Docker Engine 0")),
+        frozenset({require} - {""}),
+    )
+    asked = Asked(levels=levels, required=required) if levels else Asked()
+    return test.checked(engine, of or built(), asked, folder, again=again)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("*"))
+
+
+def test_a_report_of_the_same_bytes_is_used_again(tmp_path: Path, tried: Checks) -> None:
+    first, second = checked(tmp_path), checked(tmp_path)
+    assert tried.asked == [(built().image.ref, Asked(), DIGEST, DEMO.promise, ONSTART)]
+    assert (first.cached, first.name, first.digest) == ("", DEMO.id, DIGEST)
+    # of each level one was skipped
+    assert second.cached.startswith("already tested: 3 checks of these bytes on 2")
+    assert "--again" in second.cached
+    assert (second.seconds, second.at) == (round(first.seconds, 1), int(first.at))
+    assert second == replace(first, cached=second.cached, seconds=second.seconds, at=second.at)
+    digest = DIGEST.removeprefix("sha256:")
+    assert names(tmp_path) == [f"{digest}-{test.version(template.ONSTART)}-smoke-runpod-vast.json"]
+
+
+def test_other_bytes_other_checks_and_again_are_checked(
+    tmp_path: Path, tried: Checks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked(tmp_path)
+    checked(tmp_path, of=built(digest="sha256:" + "e" * 64))
+    assert len(tried.asked) == 2
+    checked(tmp_path, again=True)
+    assert len(tried.asked) == 3
+    monkeypatch.setattr(test, "version", lambda _: "00000000")
+    assert checked(tmp_path).cached == ""
+    assert len(tried.asked) == 4
+    assert len(names(tmp_path)) == 3
+
+
+def test_a_report_covers_the_levels_that_it_has(tmp_path: Path, tried: Checks) -> None:
+    checked(tmp_path, "smoke", "gpu", "runpod")
+    for levels in (("smoke",), ("gpu",), ("runpod", "smoke"), ("gpu", "smoke", "runpod")):
+        found = checked(tmp_path, *cast(tuple[Level, ...], levels))
+        assert found.cached
+        also = {"smoke"} if "gpu" in levels else set()  # one program brings both
+        assert {row.level for row in found.checks} == {*levels} | also
+    assert len(tried.asked) == 1
+    assert checked(tmp_path).cached == "", "vast was not among them"
+    assert tried.levels[-1] == ("smoke", "runpod", "vast")
+
+
+def test_what_was_allowed_to_be_skipped_does_not_stand_for_what_was_required(
+    tmp_path: Path, tried: Checks
+) -> None:
+    checked(tmp_path, "smoke", "gpu")
+    assert checked(tmp_path, "smoke", "gpu", require="gpu").cached == ""
+    assert checked(tmp_path, "smoke", "gpu", require="gpu").cached
+    assert checked(tmp_path, "smoke", "gpu").cached
+    assert len(tried.asked) == 2
+
+
+def test_a_failure_is_not_remembered(tmp_path: Path, tried: Checks) -> None:
+    tried.statuses = ("pass", "fail")
+    assert not checked(tmp_path).passed
+    assert names(tmp_path) == []
+    tried.statuses = ("pass",)
+    assert checked(tmp_path).passed
+    assert len(tried.asked) == 2
+
+
+GOOD: dict[str, object] = {
+    "name": "nvcc",
+    "status": "pass",
+    "detail": "",
+    "seconds": 1.0,
+    "guards": "",
+}
+WHOLE: dict[str, object] = {
+    "levels": ["smoke", "runpod", "vast"], "required": [], "seconds": 1.0, "engine": "x",
+    "at": "2026-11-22T11:40:00Z", "digest": DIGEST, "key": "k", "unpacked_bytes": 1,
+    "imagegen": "0", "checks": [GOOD],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "null", "[]", "3", '"text"', "{}", "\udcff"),
+        *(json.dumps({k: v for k, v in WHOLE.items() if k != gone}) for gone in WHOLE),
+        json.dumps(WHOLE | {"checks": 3}),
+        json.dumps(WHOLE | {"checks": ["nvcc"]}),
+        json.dumps(WHOLE | {"checks": [GOOD | {"of another version": "x"}]}),
+        json.dumps(WHOLE | {"checks": [{"name": "nvcc"}]}),
+        json.dumps(WHOLE | {"checks": [GOOD | {"status": "passed"}]}),
+        json.dumps(WHOLE | {"at": "today"}),
+        json.dumps(WHOLE | {"seconds": "long"}),
+        json.dumps(WHOLE | {"seconds": None}),
+        json.dumps(WHOLE | {"levels": None}),
+    ],
+)
+def test_a_report_that_is_broken_or_of_another_version_is_none(
+    tmp_path: Path, tried: Checks, text: str
+) -> None:
+    checked(tmp_path)
+    (name,) = names(tmp_path)
+    (tmp_path / name).write_text(json.dumps(WHOLE))
+    assert checked(tmp_path).cached, "as it should be"
+    (tmp_path / name).write_text(text, errors="surrogateescape")
+    assert test.kept(tmp_path, built(), Asked()) is None
+    assert checked(tmp_path).cached == ""
+    assert checked(tmp_path).cached, "it was replaced by a good one"
+
+
+def test_a_broken_one_with_a_gpu_does_not_hide_a_good_one_without(
+    tmp_path: Path, tried: Checks
+) -> None:
+    checked(tmp_path)
+    (name,) = names(tmp_path)
+    (tmp_path / name.replace("-smoke-", "-gpu-smoke-")).write_text("{")
+    assert test.kept(tmp_path, built(), Asked())
+
+
+def test_a_file_changes_only_when_its_writing_ends_well(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text("before")
+    with pytest.raises(KeyboardInterrupt), test._replaced(file) as new:
+        new.write_text("ha")
+        raise KeyboardInterrupt
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+    assert file.read_text() == "before"
+    with test._replaced(file) as new:
+        new.write_text("after")
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+    assert file.read_text() == "after"
+
+
+class Engine:
+    """Has an image."""
+
+    def pulled(self, _ref: str) -> str:
+        return DIGEST
+
+
+def test_an_image_that_nobody_built_here_is_held_to_what_it_says(
+    tmp_path: Path, tried: Checks
+) -> None:
+    asked = Asked(levels=("runpod",))
+    engine = cast(Docker, Engine())
+    (one,) = test.examined(engine, ["somebody/image:1"], asked)
+    assert tried.asked == [("somebody/image:1", asked, DIGEST, None, "")]
+    assert (one.name, one.digest, one.passed) == ("somebody/image:1", DIGEST, True)
+    assert not isinstance(one, Report)
