@@ -41,7 +41,7 @@ def main() -> None:
     seconds = []
     with oci_registry.served() as registry:
         repository = Repository(f"{registry.host}/me/finetune")
-        for image in images.images(setup, None, ids, options.Options()):
+        for image in images.plan(setup, ids, options.Options()):
             put(repository, image, count=LAYERS)
         words = [sys.executable, "-m", "imagegen", "push", *ids, "--repository", repository.name]
         subprocess.run(words, env=os.environ, check=True, capture_output=True)  # moves the aliases

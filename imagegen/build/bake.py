@@ -69,7 +69,6 @@ class Compiling:
 
 def document(
     images: Iterable[Image],
-    context: Path,
     image_context: Path,
     network: Network | None = None,
     compiling: Compiling | None = None,
@@ -87,7 +86,7 @@ def document(
     """
     network, compiling = network or Network(), compiling or Compiling()
     targets = {
-        name(image.target): _target(image, context, image_context, network, compiling)
+        name(image.target): _target(image, image_context, network, compiling)
         | {"output": [_wheels(compiling.wheels) if compiling.wheels else _image(image, load=load)]}
         | (_attested(image) if attest else {})
         for image in images
@@ -130,7 +129,7 @@ def _wheels(folder: Path) -> str:
 
 
 def _target(
-    image: Image, context: Path, image_context: Path, network: Network, compiling: Compiling
+    image: Image, image_context: Path, network: Network, compiling: Compiling
 ) -> dict[str, object]:
     contexts = {"image": str(image_context)}
     arguments = {"REGISTRY": network.registry} if network.registry else {}
@@ -142,7 +141,7 @@ def _target(
     if compiling.shard:
         arguments["FLASH_ATTN_SHARD"] = compiling.shard
     target: dict[str, object] = {
-        "context": hcl(str(context)),
+        "context": hcl(str(image.context)),
         "dockerfile": hcl(f"{image.target.id}/Dockerfile"),
         "contexts": {hcl(key): hcl(value) for key, value in contexts.items()},
         "args": {key: hcl(value) for key, value in arguments.items()},

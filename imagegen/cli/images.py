@@ -75,7 +75,6 @@ def build(
 
     imagegen build 'ubuntu24.04-cuda13.0-*-slim' --keep-going
     """
-    from imagegen.build import images
     from imagegen.commands import build as build_
     from imagegen.output import console
     from imagegen.output.images import built
@@ -87,8 +86,7 @@ def build(
     )  # fmt: skip
     it = setup(matrix, facts, allow_unknown)
     if print_:
-        chosen = images.images(it, None, select or (), options)
-        console.show(images.document(it, chosen, options))
+        console.show(build_.definition(it, select or (), options))
         return
     from imagegen.engine.docker import Docker
 
@@ -127,8 +125,7 @@ def test(
 
     imagegen test --image runpod/pytorch:1.0.3-cu1281-torch291-ubuntu2404 --level runpod
     """
-    from imagegen.build import images
-    from imagegen.commands.test import listed, tested
+    from imagegen.commands.test import listed, passed, tested
     from imagegen.engine.docker import Docker
     from imagegen.output import checks
 
@@ -145,7 +142,7 @@ def test(
     of = lambda: setup(matrix, facts, allow_unknown)
     found = tested(of, Docker.connect, select or (), image or (), options)
     checks.show(found, fmt.value, files)
-    images.passed(found)
+    passed(found)
 
 
 def push(

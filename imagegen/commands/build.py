@@ -1,30 +1,51 @@
-"""TODO."""
+"""`imagegen build`: images in the engine's store, but for those that are published already."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from imagegen.build import images
 from imagegen.build.options import Options
-from imagegen.commands.published import Connect, _left, _published
+from imagegen.commands import published
+from imagegen.commands.published import Connect
+from imagegen.errors import BuildError
 from imagegen.matrix.project import Project
-from imagegen.model.image import Built
+from imagegen.model.image import Built, Image
 from imagegen.model.pushed import Pushed
+
+if TYPE_CHECKING:
+    from imagegen.engine.docker import Docker
 
 
 def build(
-    project: Project,
-    connect: Connect,
-    select: Sequence[str],
-    options: Options,
+    project: Project, connect: Connect, select: Sequence[str], options: Options
 ) -> tuple[Built | Pushed, ...]:
     """Build the selected targets, but for those that are published under their key.
 
     Raises:
         BuildError: what failed; with ``keep_going``, after everything else was built.
     """
-    there = _published(project, select, options)
-    if not (missing := _left(project, select, there)):
-        return tuple(there.values())
-    made = images.build(project, connect(), missing, options)
-    return (*there.values(), *made)
+    images.make_bases(project, select, options)
+    chosen = images.plan(project, select, options)
+    pushed = published.reusable(project, chosen, options)
+    missing = [image for image in chosen if image.target.id not in pushed]
+    return (*pushed.values(), *(built(connect(), missing, options) if missing else ()))
+
+
+def built(engine: Docker, chosen: Sequence[Image], options: Options) -> tuple[Built, ...]:
+    """Build all of the images.
+
+    Raises:
+        BuildError: naming all that failed.
+    """
+    there, failed = images.build(engine, chosen, options)
+    if failed:
+        words = "\n\n".join(f"{name}: {error}" for name, error in failed.items())
+        raise BuildError(f"{len(failed)} of {len(chosen)} failed\n{words}")
+    return there
+
+
+def definition(project: Project, select: Sequence[str], options: Options) -> dict[str, object]:
+    """The bake definition of the selected targets: nothing is made and nobody is asked."""
+    return images.document(images.plan(project, select, options), options)

@@ -13,7 +13,8 @@ from imagegen.build import bake, base, images
 from imagegen.build.options import Options
 from imagegen.doctor import fix, probe
 from imagegen.errors import UsageError
-from imagegen.matrix import project, resolve
+from imagegen.matrix.project import Project
+from imagegen.matrix.resolve import Candidate
 from imagegen.model.image import Image
 from imagegen.model.pushed import Pushed
 from imagegen.model.report import Tested
@@ -36,14 +37,16 @@ class Demo:
     undo: tuple[str, ...]
 
 
-def demo_target(it: project.Project, os_release: str) -> resolve.Candidate:
+def demo_target(project: Project, os_release: str) -> Candidate:
     """The demo target of this machine's distribution.
 
     Raises:
         UsageError: the matrix has none for it.
     """
     here, _ = base.host_os(os_release)
-    demos = {row.os.os.name: row for row in it.resolution.combinations if row.profile == "demo"}
+    demos = {
+        row.os.os.name: row for row in project.resolution.combinations if row.profile == "demo"
+    }
     if here not in demos:
         raise UsageError(
             f"the demo makes its base from this machine's packages, and has none for {here}",
@@ -52,7 +55,7 @@ def demo_target(it: project.Project, os_release: str) -> resolve.Candidate:
     return demos[here]
 
 
-def demo(it: project.Project, options: Options) -> Demo:
+def demo(project: Project, options: Options) -> Demo:
     """From a bare machine to a tested image in a registry, every step said."""
     steps: list[tuple[str, float, str]] = []
 
@@ -63,7 +66,7 @@ def demo(it: project.Project, options: Options) -> Demo:
         yield why
         steps.append((name, time.monotonic() - start, " ".join(why)))
 
-    target = demo_target(it, Path("/etc/os-release").read_text())
+    target = demo_target(project, Path("/etc/os-release").read_text())
     os_ = target.os.os
     with step("engine") as why:
         for finding in probe.examine():
@@ -73,11 +76,13 @@ def demo(it: project.Project, options: Options) -> Demo:
         for line in fixed.undo:
             log.info(f"to undo this: {line}")
         why.append("installed or started" if fixed.did else "an engine already runs")
+    from imagegen.commands import build
     from imagegen.commands.push import delivered
+    from imagegen.commands.test import tried
     from imagegen.engine.docker import Docker
     from imagegen.publish import attestations
     from imagegen.publish.local_registry import server
-    from imagegen.publish.push import Parcel, push
+    from imagegen.publish.push import Upload, push
 
     with contextlib.closing(Docker.connect()) as engine:
         with step("base image") as why:
@@ -87,17 +92,17 @@ def demo(it: project.Project, options: Options) -> Demo:
             why.append("the same as before" if had == made.digest else "new")
         with step("build") as why:
             options = replace(options, base="bootstrap", fresh_base=False)
-            (built,) = images.build(it, engine, [target.id], options)
+            (built,) = build.built(engine, images.plan(project, [target.id], options), options)
             why.append(built.cached)
         with step("test") as why:
-            report = images.checked(engine, built, options)
-            tested = Tested(report=report)
-            why.append(report.cached)
+            result = tried(engine, built, options)
+            tested = Tested(built=built, report=result.report)
+            why.append(result.cached)
         with step("push") as why:
             host = server.start(engine, made, options.network)
             bill = attestations.bill(engine, built, files.cache() / "papers")
-            parcel = Parcel(tested=tested, repository=f"{host}/{REPOSITORY}", sbom=bill)
-            done = push(engine, [parcel], ca=options.network.ca)
+            upload = Upload(tested=tested, repository=f"{host}/{REPOSITORY}", sbom=bill)
+            done = push(engine, [upload], ca=options.network.ca)
             delivered(done)
             (pushed,) = done.pushed
             why.append("" if pushed.sent else "already pushed: the registry has this digest")

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What registries already have of the images of a command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imagegen.model.image import Image
 from imagegen.model.pushed import Pushed
 from imagegen.net.registry import Refused, Repository
 from imagegen.publish import push
-from imagegen.publish.push import Arrived, named, names_registry
+from imagegen.publish.push import Published
 from imagegen.util import parallel
 
 if TYPE_CHECKING:
@@ -23,15 +23,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
 ASKED_AT_ONCE = 24
 """Images that registries are asked for at the same time."""
 
-
 Connect = Callable[[], "Docker"]
 
-
-Found = dict[tuple[str, str], Arrived]
+Found = dict[tuple[str, str], Published]
 """What is in a registry, by image key and repository."""
 
 
@@ -42,14 +39,14 @@ def published(project: Project, select: Sequence[str], options: Options) -> tupl
     Raises:
         RegistryError: one is not there as it is now, with the command that makes it so.
     """
-    (repository, *others) = _repositories(project, options)
-    named(repository)
+    (repository, *others) = repositories(project, options)
+    push.named(repository)
     if others:
         log.info(f"of {len(others) + 1} repositories the first is used: {repository}")
     packing = options.compression
     packed = f" --compression {packing}" * (packing != Options().compression)
-    chosen = images.images(project, None, select, options)
-    found = _found(project, chosen, (repository,), options)
+    chosen = images.plan(project, select, options)
+    found = find(project, chosen, (repository,), options)
     for image in chosen:
         if (image.key, repository) not in found:
             raise RegistryError(
@@ -59,48 +56,31 @@ def published(project: Project, select: Sequence[str], options: Options) -> tupl
     return tuple(found[image.key, repository].pushed for image in chosen)
 
 
-def _repositories(project: Project, options: Options) -> tuple[str, ...]:
-    return options.repositories or (project.matrix.publish.repository,)
-
-
-def _aliases(project: Project, target_id: str) -> tuple[str, ...]:
-    return tuple(sorted(tag for tag, id_ in project.aliases.items() if id_ == target_id))
-
-
-def _published(
-    project: Project, select: Sequence[str], options: Options, suite: str = ""
+def reusable(
+    project: Project, chosen: Sequence[Image], options: Options, suite: str = ""
 ) -> dict[str, Pushed]:
     """What every repository has, by target id, with a report by the checks ``suite`` if that is
     named; nothing where none names a registry, or one does not answer: then it is made here.
     """
-    repositories = _repositories(project, options)
-    if options.force or options.fresh_base or not all(map(names_registry, repositories)):
+    names = repositories(project, options)
+    if options.force or options.fresh_base or not all(map(push.names_registry, names)):
         return {}
-    chosen = images.images(project, None, select, options)
     try:
-        found = _found(project, chosen, repositories, options)
+        found = find(project, chosen, names, options)
     except RegistryError as error:
         log.info(f"{error}: so nothing is taken to be published")
         return {}
-    there = {}
+    pushed = {}
     for image in chosen:
-        mine = [found.get((image.key, repository)) for repository in repositories]
-        if all(mine) and mine[0] and suite in ("", mine[0].pushed.record.suite):
-            there[image.target.id] = mine[0].pushed
+        mine = [found.get((image.key, name)) for name in names]
+        if all(mine) and mine[0] and suite in ("", mine[0].pushed.report.suite):
+            pushed[image.target.id] = mine[0].pushed
             log.info(f"{image.target.id}: {mine[0].pushed.cached}")
-    return there
+    return pushed
 
 
-def _left(project: Project, select: Sequence[str], there: dict[str, Pushed]) -> list[str]:
-    ids = [combination.id for combination in project.resolution.select(select)]
-    return [id_ for id_ in ids if id_ not in there]
-
-
-def _found(
-    project: Project,
-    chosen: Sequence[Image],
-    repositories: Sequence[str],
-    options: Options,
+def find(
+    project: Project, chosen: Sequence[Image], names: Sequence[str], options: Options
 ) -> Found:
     """Ask the registries for the images.
 
@@ -108,21 +88,30 @@ def _found(
         RegistryError: one does not answer. (One that refuses to talk of a repository may have none
             of that name yet: the push itself decides.)
     """
-    ca = options.network.ca
 
-    def ask(image: Image, name: str) -> Arrived | None:
+    def ask(image: Image, name: str) -> Published | None:
         try:
-            repository = Repository(name, ca=ca)
-            return push.found(repository, image, _aliases(project, image.target.id))
+            repository = Repository(name, ca=options.network.ca)
+            return push.found(repository, image, aliases(project, image.target.id))
         except Refused:
             return None
 
-    pairs = [(image, repository) for image in chosen for repository in repositories]
+    pairs = [(image, name) for image in chosen for name in names]
     answers = parallel.each([partial(ask, *pair) for pair in pairs], ASKED_AT_ONCE)
     found: Found = {}
-    for (image, repository), answer in zip(pairs, answers, strict=True):
+    for (image, name), answer in zip(pairs, answers, strict=True):
         if isinstance(answer, ImagegenError):
             raise answer
         if answer:
-            found[image.key, repository] = answer
+            found[image.key, name] = answer
     return found
+
+
+def repositories(project: Project, options: Options) -> tuple[str, ...]:
+    """Where images go: as the command line says, or else the matrix."""
+    return options.repositories or (project.matrix.publish.repository,)
+
+
+def aliases(project: Project, target_id: str) -> tuple[str, ...]:
+    """The moving tags that point to a target."""
+    return tuple(sorted(tag for tag, id_ in project.aliases.items() if id_ == target_id))

@@ -1,4 +1,4 @@
-"""Images on their way into registries: what is there already, what is made and sent, what it tells.
+"""`imagegen push`: what is published already is left as it is; the rest is built, tested and sent.
 
 The registry is asked first: an image that is there under its key, with a report that passed, is
 neither built nor tested nor sent again.
@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING
 
 from imagegen.build import images
 from imagegen.build.options import Options
-from imagegen.commands.published import Connect, _aliases, _found, _repositories
+from imagegen.commands import published
+from imagegen.commands.published import Connect, Found
+from imagegen.commands.test import tried
 from imagegen.errors import ImagegenError
 from imagegen.matrix.project import Project
+from imagegen.model.image import Image
 from imagegen.model.report import Tested
 from imagegen.publish import attestations
-from imagegen.publish import push as push_
-from imagegen.publish.push import Parcel, Publication
-from imagegen.util import files
+from imagegen.publish import push as publish
+from imagegen.publish.push import PushResult, Upload
+from imagegen.util.files import cache
 
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
@@ -28,59 +31,61 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def push(
-    project: Project, connect: Connect, select: Sequence[str], options: Options
-) -> Publication:
+def push(project: Project, connect: Connect, select: Sequence[str], options: Options) -> PushResult:
     """Build, test and push, each target on its own: one that fails keeps no other from it.
 
     Raises:
         UsageError: a repository names no registry. RegistryError: a registry is not there.
     """
-    repositories = _repositories(project, options)
-    for repository in repositories:
-        push_.named(repository)  # said before hours of building, not after
-    chosen = images.images(project, None, select, options)
-    anew = options.force or options.again or options.fresh_base
-    found = {} if anew else _found(project, chosen, repositories, options)
-    asked = options.asked
-    found = {at: one for at, one in found.items() if one.pushed.record.covers(asked)}
-    missing = [
-        image.target.id
-        for image in chosen
-        if any((image.key, repository) not in found for repository in repositories)
-    ]
+    names = published.repositories(project, options)
+    for name in names:
+        publish.named(name)  # said before hours of building, not after
+    images.make_bases(project, select, options)
+    chosen = images.plan(project, select, options)
+    found = _reusable(project, chosen, names, options)
     there = tuple(found.values())
-    for one in there:
-        log.info(f"{one.pushed.target.id}: {one.pushed.cached}")
+    for found_one in there:
+        log.info(f"{found_one.pushed.target.id}: {found_one.pushed.cached}")
+    missing = [one for one in chosen if any((one.key, name) not in found for name in names)]
     if not missing:
-        return push_.point(there, back=options.move_back)
+        return publish.point(there, back=options.move_back)
     engine = connect()
-    tested, failed = _tested(project, engine, missing, options)
-    beside: dict[str, tuple[bytes, bytes]] = {}
-    for passed in tested:
+    uploads: list[Upload] = []
+    tested, failed = _tested(engine, missing, options)
+    for one in tested:
         try:
-            beside[passed.report.digest] = _papers(engine, passed)
+            sbom, provenance = _attestations(engine, one)
         except ImagegenError as error:
-            failed[passed.report.name] = error
-            log.info(f"{passed.report.name}: {error}")
-    parcels = [
-        Parcel(
-            tested=one,
-            repository=repository,
-            aliases=_aliases(project, one.report.name),
-            sbom=beside[one.report.digest][0],
-            provenance=beside[one.report.digest][1],
-        )
-        for one in tested
-        for repository in repositories
-        if one.report.digest in beside and (one.report.built.image.key, repository) not in found
-    ]
-    network, back = options.network, options.move_back
-    done = push_.push(engine, parcels, there=there, ca=network.ca, back=back)
+            failed[one.name] = error
+            log.info(f"{one.name}: {error}")
+            continue
+        uploads += [
+            Upload(
+                tested=one,
+                repository=name,
+                aliases=published.aliases(project, one.name),
+                sbom=sbom,
+                provenance=provenance,
+            )
+            for name in names
+            if (one.built.image.key, name) not in found
+        ]
+    ca, back = options.network.ca, options.move_back
+    done = publish.push(engine, uploads, there=there, ca=ca, back=back)
     return replace(done, failed={**failed, **done.failed})
 
 
-def delivered(done: Publication) -> None:
+def _reusable(
+    project: Project, chosen: Sequence[Image], names: Sequence[str], options: Options
+) -> Found:
+    """What the repositories have that need not be made: with a report of all that is asked for."""
+    if options.force or options.again or options.fresh_base:
+        return {}
+    found = published.find(project, chosen, names, options)
+    return {at: one for at, one in found.items() if one.pushed.report.covers(options.asked)}
+
+
+def delivered(done: PushResult) -> None:
     """Everything that was selected is published.
 
     Raises:
@@ -96,27 +101,22 @@ def delivered(done: Publication) -> None:
 
 
 def _tested(
-    project: Project,
-    engine: Docker,
-    ids: Sequence[str],
-    options: Options,
+    engine: Docker, chosen: Sequence[Image], options: Options
 ) -> tuple[list[Tested], dict[str, ImagegenError]]:
     """Build and test, and keep going: what passed, and why the others did not, by target id."""
-    chosen = images.images(project, engine, ids, options)
-    going = replace(options, keep_going=True)
-    made, errors = images.build_images(project, engine, chosen, going)
+    made, errors = images.build(engine, chosen, replace(options, keep_going=True))
     failed: dict[str, ImagegenError] = dict(errors)
     tested = []
     for built in made:
         try:
-            tested.append(Tested(report=images.checked(engine, built, options)))
+            tested.append(Tested(built=built, report=tried(engine, built, options).report))
         except ImagegenError as error:
             failed[built.image.target.id] = error
             log.info(str(error))
     return tested, failed
 
 
-def _papers(engine: Docker, one: Tested) -> tuple[bytes, bytes]:
+def _attestations(engine: Docker, one: Tested) -> tuple[bytes, bytes]:
     """SBOM and provenance of what was tested."""
-    kept, built = files.cache() / "papers", one.report.built
-    return attestations.bill(engine, built, kept), attestations.provenance(engine, built, kept)
+    folder, built = cache() / "papers", one.built
+    return attestations.bill(engine, built, folder), attestations.provenance(engine, built, folder)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagegen.build.images import images
+from imagegen.build.images import plan
 from imagegen.build.options import Options
 from imagegen.errors import EngineError, UsageError
 from imagegen.inventory import contents, layers, sizes
 from imagegen.inventory.contents import Inventory
 from imagegen.inventory.sizes import Sharing, Sized
-from imagegen.matrix import project
+from imagegen.matrix.project import Project
 from imagegen.util import files
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Measures:
 
 
 def measure(
-    it: Callable[[], project.Project],
+    load: Callable[[], Project],
     connect: Callable[[], Docker],
     select: Sequence[str],
     refs: Sequence[str],
@@ -59,7 +59,7 @@ def measure(
     here: list[tuple[str, str]] = []
     missing: list[str] = []
     if select or not refs:
-        here, missing = _built(it(), engine, select, options)
+        here, missing = _built(load(), engine, select, options)
     for ref in dict.fromkeys(refs):
         engine.pulled(ref)
         here.append((ref, ref))
@@ -76,16 +76,16 @@ def measure(
 
 
 def _built(
-    it: project.Project,
+    project: Project,
     engine: Docker,
     select: Sequence[str],
     options: Options,
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """Name and reference of the selected targets that are built here, and the names of the rest."""
     here, missing = [], []
-    for name in [one.id for one in it.resolution.select(select)]:
+    for name in [one.id for one in project.resolution.select(select)]:
         try:
-            (image,) = images(it, None, [name], options)
+            (image,) = plan(project, [name], options)
         except UsageError:  # it cannot stand on that base, so nobody built it so
             if select:
                 raise

@@ -1,13 +1,17 @@
-"""An image -> what comes of its checks. A report that passed is kept: the same bytes need not pass
-the same checks again.
+"""`imagegen test`: images are built, and tried; or anybody's, by reference.
+
+A report that passed is kept: the same bytes need not pass the same checks again.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -19,25 +23,14 @@ from imagegen.build.options import Options
 from imagegen.checks import contract
 from imagegen.checks.contract import LABEL
 from imagegen.checks.smoke import MODULES, Listed, _inside, inside
-from imagegen.commands.published import Connect, _left, _published
-from imagegen.errors import UsageError
+from imagegen.commands import build, published
+from imagegen.commands.published import Connect
+from imagegen.errors import ChecksFailed, UsageError
 from imagegen.matrix.project import Project
-from imagegen.model.pushed import Pushed
-from imagegen.model.report import LEVELS, Asked, Check, Level, Outcome
-from imagegen.platforms.vast.template import ONSTART
-
-if TYPE_CHECKING:
-    from imagegen.engine.docker import Docker
-
-
-import contextlib
-import os
-import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 from imagegen.model.image import Built
-from imagegen.model.report import Report, document, of, parse
+from imagegen.model.report import LEVELS, Asked, Check, Level, Report, Result
+from imagegen.platforms.vast.template import ONSTART
+from imagegen.util.files import cache
 
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
@@ -45,83 +38,141 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def checked(engine: Docker, built: Built, asked: Asked, folder: Path, *, again: bool) -> Report:
-    """The report of a built image: the one that is in ``folder`` for these bytes, or a new one."""
-    name, start = built.image.target.id, time.monotonic()
-    if not again and (old := kept(folder, built, asked)):
+def tested(
+    load: Callable[[], Project],
+    connect: Connect,
+    select: Sequence[str],
+    refs: Sequence[str],
+    options: Options,
+) -> tuple[Result, ...]:
+    """What came of the checks of targets, or of images by reference; ``load`` gives the project,
+    which only targets need.
+
+    Raises:
+        UsageError: both.
+    """
+    if select and refs:
+        raise UsageError("name targets, or images by --image, not both")
+    if refs:
+        return by_reference(connect(), refs, options.asked)
+    return test(load(), connect, select, options)
+
+
+def test(
+    project: Project, connect: Connect, select: Sequence[str], options: Options
+) -> tuple[Result, ...]:
+    """Build and check the selected targets, but for those that are published under their key.
+
+    What is published passed the checks of a push; whoever asks for others, or has other ones, gets
+    them run here.
+    """
+    images.make_bases(project, select, options)
+    chosen = images.plan(project, select, options)
+    plain = options.asked == Asked() and not options.again
+    pushed = published.reusable(project, chosen, options, version(ONSTART)) if plain else {}
+    results = [
+        Result(name=name, report=one.report, cached=one.cached) for name, one in pushed.items()
+    ]
+    if missing := [image for image in chosen if image.target.id not in pushed]:
+        engine = connect()
+        results += [
+            tried(engine, built, options) for built in build.built(engine, missing, options)
+        ]
+    return tuple(results)
+
+
+def passed(results: Sequence[Result]) -> None:
+    """Every image passed.
+
+    Raises:
+        ChecksFailed: naming, of all that did not, what failed.
+    """
+    failed = [one for one in results if not one.report.passed]
+    if failed:
+        reports = (f"{one.name} did not pass:\n{one.report.failures()}" for one in failed)
+        ref = failed[0].built.image.ref if failed[0].built else failed[0].name
+        hint = f"for a look: docker run --rm -it {ref} bash"
+        raise ChecksFailed("\n".join(reports), hint=hint)
+
+
+def tried(engine: Docker, built: Built, options: Options) -> Result:
+    """What came of the checks of a built image: a report that these bytes already have, or a new
+    one, which is kept if it passed.
+    """
+    name, folder, start = built.image.target.id, cache() / "reports", time.monotonic()
+    again = options.again or options.force
+    if not again and (old := kept(folder, built, options.asked)):
         log.info(f"{name}: {old.cached}")
         return old
     log.info(f"{name}: checking {built.digest[:19]}")
-    found = examine(
+    checks = examine(
         engine,
         built.image.ref,
-        asked,
-        digest=built.digest,
+        options.asked,
+        digest=built.digest,  # what is pushed later, whatever has that name by then
         promise=built.image.target.promise,
         onstart=ONSTART,
     )
     report = Report.of(
         built,
-        found,
+        checks,
         time.monotonic() - start,
-        asked=asked,
+        asked=options.asked,
         at=time.time(),
         engine=engine.version,
         suite=version(ONSTART),
     )
     if report.passed:
-        keep(folder, report)
-    return report
+        keep(folder, built, report)
+    return Result(name=name, report=report, built=built)
 
 
-def examined(engine: Docker, refs: Sequence[str], asked: Asked) -> tuple[Outcome, ...]:
-    """Images that were not built here, by reference; those that are not here are pulled.
+def by_reference(engine: Docker, refs: Sequence[str], asked: Asked) -> tuple[Result, ...]:
+    """What came of the checks of images that were not built here; those that are not here are
+    pulled.
 
     Raises:
         RegistryError: one cannot be pulled.
     """
-    found = []
+    results = []
     for ref, digest in [(ref, engine.pulled(ref)) for ref in refs]:
         start = time.monotonic()
         log.info(f"{ref}: checking {digest[:19]}")
-        rows = examine(engine, ref, asked, digest=digest)
+        checks = examine(engine, ref, asked, digest=digest)
         seconds = time.monotonic() - start
-        found.append(Outcome(name=ref, digest=digest, checks=rows, seconds=seconds))
-    return tuple(found)
+        report = Report(digest=digest, checks=checks, seconds=seconds, asked=asked, at=time.time())
+        results.append(Result(name=ref, report=report))
+    return tuple(results)
 
 
-def keep(folder: Path, report: Report) -> None:
+# --- reports that are kept ------------------------------------------------------------------------
+
+
+def keep(folder: Path, built: Built, report: Report) -> None:
     """Keep a report that passed."""
-    file = folder / f"{_name(report.built)}-{'-'.join(report.asked.levels)}.json"
+    file = folder / f"{_name(built)}-{'-'.join(report.asked.levels)}.json"
     folder.mkdir(parents=True, exist_ok=True)
     with _replaced(file) as new:
-        new.write_bytes(document(of(report), report.built.image.target.promise))
+        new.write_bytes(report.document(built.image.target.promise))
 
 
-def kept(folder: Path, built: Built, asked: Asked) -> Report | None:
+def kept(folder: Path, built: Built, asked: Asked) -> Result | None:
     """A passing report of these bytes by these checks, that covers all levels asked for."""
     for file in sorted(folder.glob(f"{_name(built)}-*.json")):
         try:
-            old = parse(file.read_bytes())
+            old = Report.parse(file.read_bytes())
         except (OSError, ValueError):  # of another version
             continue
-        if not {*asked.levels} <= {*old.asked.levels} or not asked.required <= old.asked.required:
+        if not old.covers(asked):
             continue
         also = {"smoke"} if "gpu" in asked.levels else set()  # one program brings both
-        found = tuple(row for row in old.checks if row.level in {*asked.levels} | also)
-        ran = sum(check.status != "skip" for check in found)  # skipped is not passed
+        checks = tuple(row for row in old.checks if row.level in {*asked.levels} | also)
+        ran = sum(check.status != "skip" for check in checks)  # skipped is not passed
         at = time.strftime("%Y-%m-%d %H:%M", time.localtime(old.at))
         why = f"already tested: {ran} checks of these bytes on {at} (--again repeats them)"
-        return Report.of(
-            built,
-            found,
-            old.seconds,
-            why,
-            asked=asked,
-            at=old.at,
-            engine=old.engine,
-            suite=old.suite,
-        )
+        how = {"asked": asked, "at": old.at, "engine": old.engine, "suite": old.suite}
+        report = Report.of(built, checks, old.seconds, **how)
+        return Result(name=built.image.target.id, report=report, built=built, cached=why)
     return None
 
 
@@ -139,6 +190,9 @@ def _replaced(file: Path) -> Iterator[Path]:
         new.replace(file)
     finally:
         new.unlink(missing_ok=True)
+
+
+# --- the checks of all levels ---------------------------------------------------------------------
 
 
 def examine(
@@ -220,53 +274,3 @@ class _Bare(ast.NodeTransformer):
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         return None if isinstance(node.value, ast.Constant) else node
-
-
-def test(
-    project: Project,
-    connect: Connect,
-    select: Sequence[str],
-    options: Options,
-) -> tuple[Outcome, ...]:
-    """Build and check the selected targets, but for those that are published under their key.
-
-    What is published passed the checks of a push; whoever asks for others, or has other ones, gets
-    them run here.
-    """
-    plain = options.asked == Asked() and not options.again
-    suite = version(ONSTART)
-    there = _published(project, select, options, suite) if plain else {}
-    if not (missing := _left(project, select, there)):
-        return tuple(map(_outcome, there.values()))
-    tested = images.test(project, connect(), missing, options)
-    return (*map(_outcome, there.values()), *tested)
-
-
-def tested(
-    it: Callable[[], Project],
-    connect: Connect,
-    select: Sequence[str],
-    refs: Sequence[str],
-    options: Options,
-) -> tuple[Outcome, ...]:
-    """The outcome for targets, or for images by reference; the matrix is for targets only.
-
-    Raises:
-        UsageError: both.
-    """
-    if select and refs:
-        raise UsageError("name targets, or images by --image, not both")
-    if not refs:
-        return test(it(), connect, select, options)
-    return examined(connect(), refs, options.asked)
-
-
-def _outcome(pushed: Pushed) -> Outcome:
-    """The checks that a published image passed."""
-    return Outcome(
-        name=pushed.target.id,
-        digest=pushed.digest,
-        checks=pushed.record.checks,
-        seconds=pushed.record.seconds,
-        cached=pushed.cached,
-    )

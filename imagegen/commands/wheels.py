@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imagegen.build import bake
-from imagegen.build.images import baked
-from imagegen.build.images import images as planned
+from imagegen.build import images as build_images
 from imagegen.build.images import supply as opened
 from imagegen.build.options import Options
 from imagegen.compat import sources
@@ -142,7 +142,9 @@ def build(
     # what the store has is not to be used for making it
     candidates = _compiled(project, select)
     ids = [candidate.id for candidate in candidates]
-    images = planned(project, engine, ids, replace(options, wheels=""))
+    options = replace(options, wheels="")
+    build_images.make_bases(project, ids, options)
+    images = build_images.plan(project, ids, options)
     names = {c.id: sources.own_name(c, kernels(c)) for c in candidates}
     made = []
     there = {} if force else {name: store.find(name) for name in dict.fromkeys(names.values())}
@@ -154,9 +156,7 @@ def build(
             made.append(Made(id=id_, entry=held, seconds=0.0, found=why))
             continue
         with tempfile.TemporaryDirectory(prefix="imagegen-wheel-") as folder:
-            seconds = _export(
-                project, engine, image, options, Path(folder), given=given, anew=force
-            )
+            seconds = _export(engine, image, options, Path(folder), given=given, anew=force)
             (wheel,) = Path(folder).glob("*.whl")
             if wheel.name != name:
                 raise BuildError(f"{id_}: the build made {wheel.name}, expected {name}")
@@ -198,9 +198,11 @@ def build_shard(
     parts = cut(project, [candidate.id], int(count)) if count.isdecimal() else ()
     if f"{number}/{count}" not in {part.name for part in parts}:
         raise UsageError(f"--shard {name}: give it as 2/4, the second of four parts")
-    images = planned(project, engine, [candidate.id], replace(options, wheels=""))
+    options = replace(options, wheels="")
+    build_images.make_bases(project, [candidate.id], options)
+    images = build_images.plan(project, [candidate.id], options)
     to.mkdir(parents=True, exist_ok=True)
-    _export(project, engine, images[0], options, to, shard=name)
+    _export(engine, images[0], options, to, shard=name)
     return tuple(sorted(to.glob("objects/*/*.o")))
 
 
@@ -221,7 +223,6 @@ def _compiled(project: Project, select: Sequence[str]) -> tuple[Candidate, ...]:
 
 
 def _export(
-    project: Project,
     engine: Docker,
     image: Image,
     options: Options,
@@ -242,7 +243,12 @@ def _export(
         shard="join" if given else shard,
         anew=anew,
     )
-    return baked(project, engine, [image], options, compiling)
+    start = time.monotonic()
+    build_images.load(engine, [image], options)
+    definition = build_images.document([image], options, compiling)
+    secrets = build_images.secrets(options, compiling)
+    engine.bake(definition, secrets, builder=options.builder)
+    return time.monotonic() - start
 
 
 def fetch(project: Project, select: Sequence[str], options: Options, to: Path) -> list[Path]:

@@ -1,9 +1,10 @@
-"""TODO."""
+"""What is built of a target, and what lies in an engine after it. Frozen, without I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from imagegen.model.target import Target
@@ -17,22 +18,34 @@ COMPRESSION_LEVEL: Mapping[Compression, int] = {"zstd": 3, "gzip": 6}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Wheel:
+    """A wheel by its file name, the sha256 of its bytes, and how many they are."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Image:
     """A target and everything that decides its bytes.
 
-    ``base`` is the exact text of the FROM line after its arguments are filled in; ``key`` is a
-    sha256 over the rendered files, the files that are copied in, the base in use, ``compression``,
-    the labels that say what is inside, and ``given``, the sha256 of a flash-attn wheel from a
-    store. ``notes`` say where flash-attn comes from.
+    ``context`` is the folder that its Dockerfile lies below. ``base`` is the exact text of the FROM
+    line after its arguments are filled in; ``key`` is a sha256 over the rendered files, the files
+    that are copied in, the base in use, ``compression``, the labels that say what is inside, and
+    ``wheel``, a flash-attn wheel from a store. ``budget_gb`` is what it may take compressed, in
+    GB of 10^9 bytes. ``notes`` say where flash-attn comes from.
     """
 
     target: Target
+    context: Path
     base: str
     base_override: str
     labels: Mapping[str, str]
     key: str
     compression: Compression = "zstd"
-    given: str = ""
+    wheel: Wheel | None = None
+    budget_gb: float | None = None
     notes: tuple[str, ...] = ()
 
     @property

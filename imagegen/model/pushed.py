@@ -1,4 +1,4 @@
-"""TODO."""
+"""An image that is published. Frozen, without I/O."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from imagegen.errors import ChecksFailed
 from imagegen.model.image import Layer
-from imagegen.model.report import Record
+from imagegen.model.report import Report
 from imagegen.model.target import Target
 
 
@@ -26,7 +26,7 @@ class Pushed:
     digest: str
     refs: tuple[str, ...]
     layers: tuple[Layer, ...]
-    record: Record
+    report: Report
     revision: str = ""
     aliases: tuple[str, ...] = ()
     moved: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class Pushed:
         Raises:
             ChecksFailed: the report is not of these bytes, or did not pass.
         """
-        if not self.record.allows(self.digest):
+        if not self.report.allows(self.digest):
             raise ChecksFailed(
                 f"{self.refs[0]} has no report that passed", hint=f"imagegen push {self.target.id}"
             )
@@ -49,7 +49,7 @@ class Pushed:
     @property
     def unpacked(self) -> int:
         """Bytes of its file system, the sum over the layers."""
-        return self.record.unpacked
+        return self.report.unpacked
 
     @property
     def compressed(self) -> int:

@@ -1,9 +1,6 @@
-"""What is made of a target, step by step. Frozen, without I/O.
+"""What came of an image's checks, and the one that passed them.
 
-    Image -> Built -> Report -> Tested -> Pushed
-
-Each step takes only what the step before it made: an image that did not pass its checks has no
-way to become ``Pushed``, and only a ``Pushed`` image has templates.
+An image that did not pass has no way to become ``Tested``, and only what is ``Tested`` is pushed.
 """
 
 from __future__ import annotations
@@ -66,17 +63,37 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """All checks that ran on one image. Skipped is not passed.
+class Report:
+    """What came of the checks of one image, as it is kept: on the machine that ran them, and beside
+    the image in a registry. Skipped is not passed.
 
-    ``name`` is what the person who asked calls it: a target's id, or an image's reference.
+    ``key`` is the image's, empty for one that was not built here; ``unpacked`` in bytes; ``at`` is
+    when the checks ended, in seconds since 1970; ``engine`` the engine that ran them, ``version``
+    imagegen's, and ``suite`` a hash of those of them that are not in the image.
     """
 
-    name: str
     digest: str
     checks: tuple[Check, ...]
     seconds: float
-    cached: str = ""
+    asked: Asked = field(default_factory=Asked)
+    key: str = ""
+    unpacked: int = 0
+    at: float = 0.0
+    engine: str = ""
+    version: str = __version__
+    suite: str = ""
+
+    @classmethod
+    def of(cls, built: Built, checks: tuple[Check, ...], seconds: float, **more: Any) -> Report:
+        """Of what was built; ``more`` are further fields."""
+        return cls(
+            digest=built.digest,
+            key=built.image.key,
+            unpacked=built.unpacked,
+            checks=checks,
+            seconds=seconds,
+            **more,
+        )
 
     @property
     def passed(self) -> bool:
@@ -94,82 +111,75 @@ class Outcome:
         failed = [check for check in self.checks if check.status == "fail"]
         return "\n".join(f"  {c.name}: {c.detail}" for c in failed) or "  no check ran"
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Report(Outcome):
-    """The outcome for an image that was built here.
-
-    ``at`` is when its checks ended, in seconds since 1970; ``engine`` the engine that ran them, and
-    ``suite`` a hash of those of them that are not in the image.
-    """
-
-    built: Built
-    asked: Asked = field(default_factory=Asked)
-    at: float = 0.0
-    engine: str = ""
-    suite: str = ""
-
-    @classmethod
-    def of(
-        cls,
-        built: Built,
-        checks: tuple[Check, ...],
-        seconds: float,
-        cached: str = "",
-        *,
-        asked: Asked | None = None,
-        at: float = 0.0,
-        engine: str = "",
-        suite: str = "",
-    ) -> Report:
-        """Under the target's id and the digest of what was built."""
-        return cls(
-            name=built.image.target.id,
-            digest=built.digest,
-            checks=checks,
-            seconds=seconds,
-            cached=cached,
-            built=built,
-            asked=asked or Asked(),
-            at=at,
-            engine=engine,
-            suite=suite,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
-    """A report as it is kept: on the machine that ran it, and beside the image in a registry.
-
-    ``key`` is the image's, ``unpacked`` in bytes, ``at`` in seconds since 1970, ``version``
-    imagegen's, ``suite`` a hash of the checks.
-    """
-
-    digest: str
-    key: str
-    checks: tuple[Check, ...]
-    asked: Asked
-    seconds: float
-    at: float
-    engine: str
-    unpacked: int
-    version: str
-    suite: str = ""
-
     def allows(self, digest: str) -> bool:
         """Whether these bytes may have a public name: they passed all that a push asks for."""
-        outcome = Outcome(name="", digest=self.digest, checks=self.checks, seconds=self.seconds)
-        return digest == self.digest and outcome.passed and {*CPU} <= outcome.levels
+        return digest == self.digest and self.passed and {*CPU} <= self.levels
 
     def covers(self, asked: Asked) -> bool:
         """Whether it is of all that is asked for now."""
         return {*asked.levels} <= {*self.asked.levels} and asked.required <= self.asked.required
+
+    def document(self, target: Mapping[str, object]) -> bytes:
+        """It as JSON, with what the image promises; the same bytes for the same report."""
+        row = {
+            "imagegen": self.version,
+            "digest": self.digest,
+            "key": self.key,
+            "target": dict(target),
+            "at": moment(self.at),
+            "engine": self.engine,
+            "suite": self.suite,
+            "seconds": round(self.seconds, 1),
+            "unpacked_bytes": self.unpacked,
+            "levels": list(self.asked.levels),
+            "required": sorted(self.asked.required),
+            "checks": [asdict(check) for check in self.checks],
+        }
+        return json.dumps(row, indent=1, sort_keys=True).encode()
+
+    @classmethod
+    def parse(cls, body: bytes) -> Report:
+        """The report of a document.
+
+        Raises:
+            ValueError: it is none, or of another version of imagegen.
+        """
+        try:
+            row = json.loads(body)
+            return cls(
+                digest=str(row["digest"]),
+                key=str(row["key"]),
+                checks=tuple(_check(check) for check in row["checks"]),
+                asked=Asked(levels=tuple(row["levels"]), required=frozenset(row["required"])),
+                seconds=float(row["seconds"]),
+                at=datetime.fromisoformat(row["at"]).timestamp(),
+                engine=str(row["engine"]),
+                unpacked=int(row["unpacked_bytes"]),
+                version=str(row["imagegen"]),
+                suite=str(row.get("suite", "")),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no report of a test: {error!r}") from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """A report and what it is of, by the name that the person who asked uses: a target's id, or an
+    image's reference. ``built`` is the image where it was built here; ``cached`` says why nothing
+    was run.
+    """
+
+    name: str
+    report: Report
+    built: Built | None = None
+    cached: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tested:
     """An image that passed its checks: the only thing that can be pushed."""
 
+    built: Built
     report: Report
 
     def __post_init__(self) -> None:
@@ -178,76 +188,24 @@ class Tested:
         Raises:
             ChecksFailed: naming the checks that failed, or the levels that did not run.
         """
+        if self.report.digest != self.built.digest:
+            raise ChecksFailed(f"{self.name}: the report is of other bytes, {self.report.digest}")
         if not self.report.passed:
             raise ChecksFailed(
-                f"{self.report.name} did not pass:\n{self.report.failures()}",
+                f"{self.name} did not pass:\n{self.report.failures()}",
                 hint="the image is kept for a look: docker run --rm -it "
-                f"{self.report.built.image.ref} bash",
+                f"{self.built.image.ref} bash",
             )
         if lack := [level for level in CPU if level not in self.report.levels]:
             raise ChecksFailed(
-                f"{self.report.name} was not tried for {' and '.join(lack)}",
-                hint=f"imagegen test {self.report.name}",
+                f"{self.name} was not tried for {' and '.join(lack)}",
+                hint=f"imagegen test {self.name}",
             )
 
-
-def of(report: Report) -> Record:
-    """What is kept of a report."""
-    return Record(
-        digest=report.digest,
-        key=report.built.image.key,
-        checks=report.checks,
-        asked=report.asked,
-        seconds=report.seconds,
-        at=report.at,
-        engine=report.engine,
-        unpacked=report.built.unpacked,
-        version=__version__,
-        suite=report.suite,
-    )
-
-
-def document(record: Record, target: Mapping[str, object]) -> bytes:
-    """The record as JSON, with what the image promises; the same bytes for the same record."""
-    row = {
-        "imagegen": record.version,
-        "digest": record.digest,
-        "key": record.key,
-        "target": dict(target),
-        "at": moment(record.at),
-        "engine": record.engine,
-        "suite": record.suite,
-        "seconds": round(record.seconds, 1),
-        "unpacked_bytes": record.unpacked,
-        "levels": list(record.asked.levels),
-        "required": sorted(record.asked.required),
-        "checks": [asdict(check) for check in record.checks],
-    }
-    return json.dumps(row, indent=1, sort_keys=True).encode()
-
-
-def parse(body: bytes) -> Record:
-    """The record of a document.
-
-    Raises:
-        ValueError: it is none, or of another version of imagegen.
-    """
-    try:
-        row = json.loads(body)
-        return Record(
-            digest=str(row["digest"]),
-            key=str(row["key"]),
-            checks=tuple(_check(check) for check in row["checks"]),
-            asked=Asked(levels=tuple(row["levels"]), required=frozenset(row["required"])),
-            seconds=float(row["seconds"]),
-            at=datetime.fromisoformat(row["at"]).timestamp(),
-            engine=str(row["engine"]),
-            unpacked=int(row["unpacked_bytes"]),
-            version=str(row["imagegen"]),
-            suite=str(row.get("suite", "")),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"no report of a test: {error!r}") from error
+    @property
+    def name(self) -> str:
+        """The target's id."""
+        return self.built.image.target.id
 
 
 def moment(seconds: float) -> str:

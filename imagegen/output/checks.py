@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from imagegen.errors import UsageError
-from imagegen.model.report import Check, Outcome, Report
+from imagegen.model.report import Check, Result
 from imagegen.output.console import check_row, table
 from imagegen.output.images import built_row
 
@@ -40,12 +40,12 @@ def files(asked: Sequence[str]) -> tuple[tuple[str, Path], ...]:
     return tuple(pairs)
 
 
-def show(outcomes: Sequence[Outcome], form: str, also: Sequence[tuple[str, Path]] = ()) -> None:
-    """Print the outcomes, and write them to files in other forms; a job summary is added to."""
-    print(FORMS[form](outcomes), flush=True)
+def show(results: Sequence[Result], form: str, also: Sequence[tuple[str, Path]] = ()) -> None:
+    """Print the results, and write them to files in other forms; a job summary is added to."""
+    print(FORMS[form](results), flush=True)
     for other, file in also:
         with file.open("a" if other == "github" else "w", encoding="utf-8") as out:
-            out.write(FORMS[other](outcomes) + "\n")
+            out.write(FORMS[other](results) + "\n")
 
 
 def catalogue(listed: Sequence[Listed], levels: Collection[str], form: str) -> None:
@@ -58,33 +58,34 @@ def catalogue(listed: Sequence[Listed], levels: Collection[str], form: str) -> N
     print(table(head, ((one.level, one.name, one.guards) for one in chosen)))
 
 
-def row(one: Outcome) -> dict[str, object]:
-    """An outcome as JSON values."""
-    about = built_row(one.built) if isinstance(one, Report) else {"ref": one.name}
+def row(one: Result) -> dict[str, object]:
+    """A result as JSON values."""
+    about = built_row(one.built) if one.built else {"ref": one.name}
     return {
         **about,
-        "digest": one.digest,
-        "passed": one.passed,
+        "digest": one.report.digest,
+        "passed": one.report.passed,
         "tested": one.cached,
-        "check_seconds": round(one.seconds, 1),
-        "checks": list(map(check_row, one.checks)),
+        "check_seconds": round(one.report.seconds, 1),
+        "checks": list(map(check_row, one.report.checks)),
     }
 
 
-def text(outcomes: Sequence[Outcome]) -> str:
+def text(results: Sequence[Result]) -> str:
     """A table for each image."""
     head = ("", "LEVEL", "CHECK", "SECONDS", "DETAIL")
     parts = (
-        f"{one.name}: {verdict(one)}\n{table(head, map(_cells, one.checks))}" for one in outcomes
+        f"{one.name}: {verdict(one)}\n{table(head, map(_cells, one.report.checks))}"
+        for one in results
     )
     return "\n".join(parts)
 
 
-def verdict(one: Outcome) -> str:
+def verdict(one: Result) -> str:
     """How many checks ended how, and how long they took."""
-    counts = {s: sum(c.status == s for c in one.checks) for s in ("pass", "fail", "skip")}
+    counts = {s: sum(c.status == s for c in one.report.checks) for s in ("pass", "fail", "skip")}
     words = f"{counts['pass']} passed, {counts['fail']} failed, {counts['skip']} skipped"
-    return f"{words}, {one.cached or f'{one.seconds:.1f} s'}"
+    return f"{words}, {one.cached or f'{one.report.seconds:.1f} s'}"
 
 
 def _cells(check: Check) -> tuple[str, str, str, str, str]:
@@ -92,23 +93,23 @@ def _cells(check: Check) -> tuple[str, str, str, str, str]:
     return check.status, check.level, check.name, f"{check.seconds:.1f}", detail
 
 
-def as_json(outcomes: Sequence[Outcome]) -> str:
+def as_json(results: Sequence[Result]) -> str:
     """A list of objects."""
-    return json.dumps(list(map(row, outcomes)), indent=2, ensure_ascii=False)
+    return json.dumps(list(map(row, results)), indent=2, ensure_ascii=False)
 
 
-def junit(outcomes: Sequence[Outcome]) -> str:
+def junit(results: Sequence[Result]) -> str:
     """JUnit's XML: a suite for each image and level, what a check guards against as a property."""
     root = ElementTree.Element("testsuites")
-    for one in outcomes:
-        for level in dict.fromkeys(check.level for check in one.checks):
+    for one in results:
+        for level in dict.fromkeys(check.level for check in one.report.checks):
             _suite(root, one, level)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
 
 
-def _suite(root: ElementTree.Element, one: Outcome, level: str) -> None:
-    found = [check for check in one.checks if check.level == level]
+def _suite(root: ElementTree.Element, one: Result, level: str) -> None:
+    found = [check for check in one.report.checks if check.level == level]
     count = {s: str(sum(check.status == s for check in found)) for s in ("fail", "skip")}
     about = {
         "name": f"{one.name} {level}",
@@ -134,16 +135,23 @@ def _suite(root: ElementTree.Element, one: Outcome, level: str) -> None:
             ElementTree.SubElement(case, "system-out").text = check.detail
 
 
-def github(outcomes: Sequence[Outcome]) -> str:
+def github(results: Sequence[Result]) -> str:
     """Markdown for a job's summary: what failed first, what passed folded away."""
-    return "\n".join(_summary(one) for one in outcomes)
+    return "\n".join(_summary(one) for one in results)
 
 
-def _summary(one: Outcome) -> str:
-    mark = "passed" if one.passed else "**failed**"
-    lines = [f"### {_markdown(one.name)}: {mark}", "", verdict(one), "", f"`{one.digest}`", ""]
+def _summary(one: Result) -> str:
+    mark = "passed" if one.report.passed else "**failed**"
+    lines = [
+        f"### {_markdown(one.name)}: {mark}",
+        "",
+        verdict(one),
+        "",
+        f"`{one.report.digest}`",
+        "",
+    ]
     for status, words in (("fail", "failed"), ("skip", "skipped"), ("pass", "passed")):
-        found = [check for check in one.checks if check.status == status]
+        found = [check for check in one.report.checks if check.status == status]
         if not found:
             continue
         rows = ["| level | check | seconds | detail |", "|---|---|---:|---|"]
@@ -163,7 +171,7 @@ def _markdown(words: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|#&~])", r"\\\1", plain)
 
 
-FORMS: Mapping[str, Callable[[Sequence[Outcome]], str]] = {
+FORMS: Mapping[str, Callable[[Sequence[Result]], str]] = {
     "text": text,
     "json": as_json,
     "junit": junit,

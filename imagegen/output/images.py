@@ -10,7 +10,7 @@ from imagegen.model.pushed import Pushed
 from imagegen.output.console import Format, show, size
 
 if TYPE_CHECKING:
-    from imagegen.publish.push import Publication
+    from imagegen.publish.push import PushResult
 
 
 def built(images: Sequence[Built | Pushed], fmt: Format) -> None:
@@ -27,7 +27,7 @@ def built(images: Sequence[Built | Pushed], fmt: Format) -> None:
             print(f"{one.target.id}: {one.cached}\n  docker pull {one.pinned}")
 
 
-def published(done: Publication, fmt: Format) -> None:
+def published(done: PushResult, fmt: Format) -> None:
     """Images in registries, and what is not there."""
     if fmt == "json":
         failed = [{"name": name, "error": str(why)} for name, why in done.failed.items()]
@@ -67,7 +67,7 @@ def _pushed(one: Pushed) -> dict[str, object]:
         "key": one.key,
         "repository": one.repository,
         "digest": one.digest,
-        "passed": one.record.allows(one.digest),
+        "passed": one.report.allows(one.digest),
         "refs": list(one.refs),
         "aliases": list(one.aliases),
         "pinned": one.pinned,
@@ -80,7 +80,7 @@ def _pushed(one: Pushed) -> dict[str, object]:
         "compressed_bytes": one.compressed,
         "unpacked_bytes": one.unpacked,
         "layers": layers,
-        "checks": list(map(console.check_row, one.record.checks)),
+        "checks": list(map(console.check_row, one.report.checks)),
     }
 
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Recipe -> Image: the labels, and the key of it all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from imagegen import __version__
 from imagegen.matrix.project import Project
-from imagegen.model.image import COMPRESSION_LEVEL, Compression, Image
+from imagegen.model.image import COMPRESSION_LEVEL, Compression, Image, Wheel
 from imagegen.plan.recipe import Recipe
 
 
@@ -25,21 +25,21 @@ def image(
     revision: str = "",
     base_override: str = "",
     base_digest: str = "",
-    given: str = "",
+    wheel: Wheel | None = None,
     notes: tuple[str, ...] = (),
 ) -> Image:
     """The image that the rendered files build.
 
     ``revision`` is the commit that it is built from, which is a label and not in the key;
     ``base_override`` a local image to stand on instead of ``recipe.base``, with its digest;
-    ``given`` the sha256 of a flash-attn wheel from a store; ``notes`` are for who watches a build.
+    ``wheel`` a flash-attn wheel from a store; ``notes`` are for who watches a build.
     """
     digest = hashlib.sha256()
     for name, text in sorted(rendered.items()):
         digest.update(f"{name}\0{text}\0".encode())
     for name, blob in sorted(_copied(recipe, project).items()):
         digest.update(f"{name}\0".encode() + blob + b"\0")
-    digest.update(base_digest.encode() + given.encode())
+    digest.update(base_digest.encode() + (wheel.sha256 if wheel else "").encode())
     labels = _labels(recipe, base_override or recipe.base, base_digest or recipe.from_digest)
     # Settings that change bytes; not the version and the revision, or every commit made every
     # image anew.
@@ -53,12 +53,14 @@ def image(
     }
     return Image(
         target=recipe.target,
+        context=project.folder.absolute(),
         base=recipe.base,
         base_override=base_override,
         compression=compression,
         labels={name: value for name, value in labels.items() if value},
         key=key,
-        given=given,
+        wheel=wheel,
+        budget_gb=project.matrix.profile[recipe.target.profile].budget_gb,
         notes=notes,
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from imagegen.errors import RegistryError, UsageError
-from imagegen.model.report import Record, parse
+from imagegen.model.report import Report
 from imagegen.model.target import REPOSITORY
 from imagegen.net.registry import Descriptor, Repository
 from imagegen.publish.remote import PROVENANCE, REPORT, SBOM, Seen, see, worth
@@ -43,7 +43,7 @@ class Inspected:
     ref: str
     seen: Seen
     attached: tuple[Attached, ...]
-    report: Record | None
+    report: Report | None
 
     def bodies(self, kind: str) -> tuple[bytes, ...]:
         """The documents of one of ``KINDS``."""
@@ -67,7 +67,7 @@ def inspect(ref: str, *, ca: str = "") -> Inspected:
     for one in attached:
         if one.referrer.artifact_type == REPORT:
             try:
-                found = parse(one.body)
+                found = Report.parse(one.body)
             except ValueError:  # of another version of imagegen
                 continue
             passed += [found] * found.allows(digest)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from imagegen.errors import ImagegenError, Lost, RegistryError, UsageError
 from imagegen.model.image import Image
 from imagegen.model.pushed import Pushed
-from imagegen.model.report import Record, Tested, document, moment, of
+from imagegen.model.report import Report, Tested, moment
 from imagegen.net.registry import Descriptor, Refused, Repository
 from imagegen.publish import remote
 from imagegen.publish.remote import PROVENANCE, REPORT, SBOM, Seen
@@ -46,7 +46,7 @@ PASSING = re.compile(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parcel:
+class Upload:
     """A tested image on its way to a repository. ``aliases`` are further tags that it gets;
     ``sbom`` and ``provenance`` are JSON documents, empty where there is none.
     """
@@ -60,11 +60,11 @@ class Parcel:
     @property
     def name(self) -> str:
         """How messages call it."""
-        return f"{self.tested.report.name} to {self.repository}"
+        return f"{self.tested.name} to {self.repository}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Publication:
+class PushResult:
     """What a push did: images that are there, and what kept the others from it, by name."""
 
     pushed: tuple[Pushed, ...]
@@ -72,7 +72,7 @@ class Publication:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Arrived:
+class Published:
     """An image that is whole in its repository, under its immutable tag; ``named`` says that it was
     just found under the target's tag, too.
     """
@@ -86,12 +86,12 @@ class Arrived:
 
 def push(
     engine: Docker,
-    parcels: Sequence[Parcel],
+    uploads: Sequence[Upload],
     *,
-    there: Sequence[Arrived] = (),
+    there: Sequence[Published] = (),
     ca: str = "",
     back: bool = False,
-) -> Publication:
+) -> PushResult:
     """Push tested images; one that fails does not keep the others from it.
 
     Each image goes up under a tag that ends with its digest and never means anything else. It is
@@ -102,23 +102,23 @@ def push(
     Raises:
         UsageError: a repository names no registry.
     """
-    for parcel in parcels:
-        named(parcel.repository)
-    jobs = [lambda parcel=parcel: deliver(engine, parcel, ca=ca) for parcel in parcels]
+    for upload in uploads:
+        named(upload.repository)
+    jobs = [lambda upload=upload: deliver(engine, upload, ca=ca) for upload in uploads]
     outcomes = parallel.each(jobs, AT_ONCE)
     failed: dict[str, ImagegenError] = {}
     arrived = list(there)
-    for parcel, outcome in zip(parcels, outcomes, strict=True):
-        if isinstance(outcome, Arrived):
+    for upload, outcome in zip(uploads, outcomes, strict=True):
+        if isinstance(outcome, Published):
             arrived.append(outcome)
         else:
-            failed[parcel.name] = outcome
-            log.info(f"{parcel.name} failed: {outcome}")
+            failed[upload.name] = outcome
+            log.info(f"{upload.name} failed: {outcome}")
     done = point(arrived, back=back)
     return replace(done, failed={**failed, **done.failed})
 
 
-def point(arrived: Sequence[Arrived], *, back: bool) -> Publication:
+def point(arrived: Sequence[Published], *, back: bool) -> PushResult:
     """Have the tags of images that are whole in their repository point to them, the newest last."""
     done: list[Pushed] = []
     failed: dict[str, ImagegenError] = {}
@@ -128,10 +128,10 @@ def point(arrived: Sequence[Arrived], *, back: bool) -> Publication:
         except ImagegenError as error:
             failed[f"{one.pushed.target.id} to {one.pushed.repository}"] = error
             log.info(f"{one.pushed.target.id}: {error}")
-    return Publication(pushed=tuple(done), failed=failed)
+    return PushResult(pushed=tuple(done), failed=failed)
 
 
-def found(repository: Repository, image: Image, aliases: Sequence[str]) -> Arrived | None:
+def found(repository: Repository, image: Image, aliases: Sequence[str]) -> Published | None:
     """The image as it was published under its target's tag; None where that is another image, or
     one that no passing report is beside.
 
@@ -155,7 +155,7 @@ def found(repository: Repository, image: Image, aliases: Sequence[str]) -> Arriv
     ref = f"{repository.name}:{remote.tags(image.target, kept.digest)[0]}"
     why = f"already published: {ref}, tested {at} (--force makes it anew)"
     pushed = replace(remote.of(repository, image.target, seen, kept), cached=why)
-    return Arrived(
+    return Published(
         repository=repository, pushed=pushed, seen=seen, aliases=tuple(aliases), named=True
     )
 
@@ -179,33 +179,33 @@ def names_registry(repository: str) -> bool:
     return bool(slash) and (bool(set(".:") & set(host)) or host == "localhost")
 
 
-def deliver(engine: Docker, parcel: Parcel, *, ca: str = "") -> Arrived:
+def deliver(engine: Docker, upload: Upload, *, ca: str = "") -> Published:
     """Have an image, whole and with its report, under its immutable tag.
 
     Raises:
         RegistryError: the registry failed, or has other bytes than were tested.
     """
     start = time.monotonic()
-    report = parcel.tested.report
-    target, digest = report.built.image.target, report.digest
-    repository = Repository(parcel.repository, ca=ca)
+    built = upload.tested.built
+    target, digest = built.image.target, built.digest
+    repository = Repository(upload.repository, ca=ca)
     own = remote.tags(target, digest)[0]
-    ref = f"{parcel.repository}:{own}"
+    ref = f"{upload.repository}:{own}"
     try:
         sent = repository.digest(own) != digest
     except Refused:  # there may be no such repository before the first push: that decides
         sent = True
     if sent:
         log.info(f"pushing {ref}")
-        _sent(engine, digest, parcel.repository, own)
+        _sent(engine, digest, upload.repository, own)
     try:
         seen = _read_back(repository, own, digest)
     except Lost as lost:
         log.info(f"{lost}; sending it again")
         sent = True
-        _sent(engine, digest, parcel.repository, own)
+        _sent(engine, digest, upload.repository, own)
         seen = _read_back(repository, own, digest)
-    _attach(repository, parcel, seen.descriptor)
+    _attach(repository, upload, seen.descriptor)
     held = remote.passing(repository, digest)
     if held is None:
         raise RegistryError(f"{ref}: the registry lost its report; no other tag was moved")
@@ -213,23 +213,23 @@ def deliver(engine: Docker, parcel: Parcel, *, ca: str = "") -> Arrived:
     pushed = replace(
         remote.of(repository, target, seen, held), sent=sent, seconds=time.monotonic() - start
     )
-    return Arrived(repository=repository, pushed=pushed, seen=seen, aliases=parcel.aliases)
+    return Published(repository=repository, pushed=pushed, seen=seen, aliases=upload.aliases)
 
 
-def _attach(repository: Repository, parcel: Parcel, subject: Descriptor) -> None:
+def _attach(repository: Repository, upload: Upload, subject: Descriptor) -> None:
     """Have report, SBOM and provenance refer to the image, before it has a name that people use.
 
     Raises:
         Lost: the registry takes them and does not keep them.
     """
-    kept = of(parcel.tested.report)
-    report = document(kept, parcel.tested.report.built.image.target.promise)
+    kept = upload.tested.report
+    report = kept.document(upload.tested.built.image.target.promise)
     about = {"org.opencontainers.image.created": moment(kept.at)}
     none: dict[str, str] = {}
     documents = (
         (REPORT, report, about),
-        (SBOM, parcel.sbom, none),
-        (PROVENANCE, parcel.provenance, none),
+        (SBOM, upload.sbom, none),
+        (PROVENANCE, upload.provenance, none),
     )
     there = _attached(repository, kept)
     for pause in LOOKS:
@@ -241,10 +241,10 @@ def _attach(repository: Repository, parcel: Parcel, subject: Descriptor) -> None
         time.sleep(pause)
         there = _attached(repository, kept)
     if any(one[1] and one[0] not in there for one in documents):
-        raise Lost(f"{parcel.repository}: the registry lost what was attached to {subject.digest}")
+        raise Lost(f"{upload.repository}: the registry lost what was attached to {subject.digest}")
 
 
-def _attached(repository: Repository, mine: Record) -> set[str]:
+def _attached(repository: Repository, mine: Report) -> set[str]:
     """Kinds of documents beside an image that are there to the last blob; a report only if it lets
     the image be published, and is of no less than ours.
     """
@@ -293,7 +293,7 @@ def _read_back(repository: Repository, tag: str, digest: str) -> Seen:
     return seen
 
 
-def _named(one: Arrived, *, back: bool) -> Pushed:
+def _named(one: Published, *, back: bool) -> Pushed:
     """Move the target's tag, then its aliases."""
     pushed, mine = one.pushed, age(one.pushed.target)
     moved, kept, names = [], [], []

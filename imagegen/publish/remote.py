@@ -10,7 +10,7 @@ from typing import Any
 from imagegen.errors import Lost, RegistryError
 from imagegen.model.image import Layer
 from imagegen.model.pushed import Pushed
-from imagegen.model.report import Record, parse
+from imagegen.model.report import Report
 from imagegen.model.target import Target
 from imagegen.net.registry import DOCKER_LIST, INDEX, Descriptor, Manifest, Repository
 
@@ -94,26 +94,26 @@ def see(repository: Repository, ref: str) -> Seen | None:
     )
 
 
-def passing(repository: Repository, digest: str) -> Record | None:
+def passing(repository: Repository, digest: str) -> Report | None:
     """The report beside an image that lets it be published: the one of most, and then the newest;
     None where there is none.
     """
     return max(reports(repository, digest), key=worth, default=None)
 
 
-def worth(one: Record) -> tuple[int, int, float]:
+def worth(one: Report) -> tuple[int, int, float]:
     """Which of several reports of one image says most."""
     return len(one.asked.levels), len(one.asked.required), one.at
 
 
-def reports(repository: Repository, digest: str) -> list[Record]:
+def reports(repository: Repository, digest: str) -> list[Report]:
     """The reports beside an image that let it be published."""
     found = []
     for referrer in repository.referrers(digest):
         if referrer.artifact_type != REPORT:
             continue
         try:
-            one = parse(repository.attached(referrer))
+            one = Report.parse(repository.attached(referrer))
         except (ValueError, Lost):  # of another version of imagegen, or gone
             continue
         if one.allows(digest):
@@ -126,7 +126,7 @@ def tags(target: Target, digest: str) -> tuple[str, str]:
     return f"{target.tag}-{digest.removeprefix('sha256:')[:12]}", target.tag
 
 
-def of(repository: Repository, target: Target, seen: Seen, report: Record) -> Pushed:
+def of(repository: Repository, target: Target, seen: Seen, report: Report) -> Pushed:
     """The value of what was seen."""
     digest = seen.manifest.digest
     return Pushed(
@@ -136,6 +136,6 @@ def of(repository: Repository, target: Target, seen: Seen, report: Record) -> Pu
         digest=digest,
         refs=tuple(f"{repository.name}:{tag}" for tag in tags(target, digest)),
         layers=seen.layers,
-        record=report,
+        report=report,
         revision=seen.labels.get("org.opencontainers.image.revision", ""),
     )

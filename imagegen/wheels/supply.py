@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from imagegen.compat import sources
 from imagegen.compat.sources import Pinned, Sourced
@@ -19,9 +18,8 @@ from imagegen.wheels.store import Store
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Supply:
-    """Where wheels come from; ``folder`` keeps those of the store, each in a folder by its hash."""
+    """Where wheels come from."""
 
-    folder: Path
     pins: Mapping[str, Pinned]
     store: Store | None
     no_source: bool
@@ -64,13 +62,6 @@ class Supply:
             no_source=self.no_source,
         )
         return held, where
-
-    def fetch(self, held: Entry) -> None:
-        """Have a wheel of the store in its folder, with nothing else in it."""
-        assert self.store
-        folder = self.folder / held.sha256
-        folder.mkdir(parents=True, exist_ok=True)
-        self.store.fetch(held, folder)
 
 
 def _hint(candidate: Candidate) -> str:

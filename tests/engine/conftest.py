@@ -14,6 +14,7 @@ import requests
 from imagegen.build import bake, base, images
 from imagegen.build.base import Base
 from imagegen.build.options import Options
+from imagegen.commands import build
 from imagegen.commands.demo import demo_target
 from imagegen.engine.docker import Docker
 from imagegen.matrix import project
@@ -70,7 +71,7 @@ def demo_id(setup: project.Project) -> str:
 def demo(engine: Docker, local_base: Base, setup: project.Project, demo_id: str) -> Built:
     """The demo target, really built; in seconds where the engine's build cache has it."""
     options = Options(network=NETWORK, base="bootstrap")
-    (built,) = images.build(setup, engine, [demo_id], options)
+    (built,) = build.built(engine, images.plan(setup, [demo_id], options), options)
     return built
 
 
@@ -181,6 +182,7 @@ def tiny(
         key = secrets.token_hex(32)
         image = Image(
             target=target,
+            context=tmp_path,
             base="scratch",
             base_override="",
             labels={"imagegen.key": key, "imagegen.target": json.dumps(target.promise)}
@@ -191,14 +193,14 @@ def tiny(
         )
         (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY noise /\n")
         (tmp_path / "noise").write_bytes(os.urandom(megabytes * 1_000_000))
-        row = bake.document([image], tmp_path, tmp_path)["target"][bake.name(target)]  # type: ignore[index]
+        row = bake.document([image], tmp_path)["target"][bake.name(target)]  # type: ignore[index]
         engine.bake({"target": {"default": row | {"dockerfile": "Dockerfile"}}}, {})
         made.append(image.ref)
         local = engine.local(image.ref)
         assert local is not None
         built = Built(image=image, digest=local.digest, unpacked=0, seconds=0.0, cached="")
         checks = [Check(name="x", status="pass", detail="", seconds=0.0, level=x) for x in CPU]
-        return Tested(report=Report.of(built, tuple(checks), 0.0))
+        return Tested(built=built, report=Report.of(built, tuple(checks), 0.0))
 
     yield make
     for ref in made:

@@ -174,7 +174,7 @@ def test_a_broken_image_does_not_pass(
     failed = {check.name: check.detail for check in found if check.status == "fail"}
     assert any(named in name for name in failed), failed
     with pytest.raises(ChecksFailed):
-        Tested(report=Report.of(built, found, seconds=0.0))
+        Tested(built=built, report=Report.of(built, found, seconds=0.0))
 
 
 def test_an_image_that_is_not_what_the_target_promises_does_not_pass(

@@ -92,7 +92,7 @@ def bake_stage(
     anew: tuple[str, ...] = (),
 ) -> None:
     """Build the committed Dockerfile up to ``stage`` and keep it as ``name``."""
-    document = bake.document([image], ROOT / "dockerfiles", files.context_image(), network)
+    document = bake.document([image], files.context_image(), network)
     target = document["target"][bake.name(image.target)]  # type: ignore[index]
     target |= {
         "target": stage,
@@ -226,7 +226,7 @@ def test_the_ubuntu_text_builds_whole_on_a_stand_in(
     )
     shutil.copytree(ROOT / "dockerfiles" / UBUNTU, tmp_path / UBUNTU)
     shutil.copytree(locks / here, tmp_path / "locks" / there)
-    document = bake.document([image], tmp_path, files.context_image(), NETWORK)
+    document = bake.document([image], files.context_image(), NETWORK)
     digests = engine.bake(document, NETWORK.secrets)
     try:
         built = engine.local(image.ref)

@@ -21,18 +21,18 @@ from imagegen.model.target import Target
 from imagegen.net.registry import Repository
 from imagegen.publish import push as push_
 from imagegen.publish import remote, tags
-from imagegen.publish.push import Parcel, Publication
+from imagegen.publish.push import PushResult, Upload
 from tests.engine.conftest import TinyImage
 
 ACCEPT = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
 
 
-def publication(engine: Docker, *parcels: Parcel, back: bool = False) -> Publication:
-    return push_.push(engine, parcels, back=back)
+def publication(engine: Docker, *uploads: Upload, back: bool = False) -> PushResult:
+    return push_.push(engine, uploads, back=back)
 
 
 def push(engine: Docker, tested: Tested, repository: str, *aliases: str) -> Pushed:
-    done = publication(engine, Parcel(tested=tested, repository=repository, aliases=aliases))
+    done = publication(engine, Upload(tested=tested, repository=repository, aliases=aliases))
     for error in done.failed.values():
         raise error
     (pushed,) = done.pushed
@@ -52,7 +52,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def tag_of(tested: Tested) -> str:
-    return tested.report.built.image.target.tag
+    return tested.built.image.target.tag
 
 
 def own_tag(tested: Tested) -> str:
@@ -90,11 +90,11 @@ def test_what_is_attached_to_an_image_can_be_read_by_anybody(
 ) -> None:
     tested = tiny()
     bill, built = b'{"spdxVersion": "SPDX-2.3"}', b'{"predicateType": "x"}'
-    parcel = Parcel(
+    upload = Upload(
         tested=tested, repository=f"{open_registry}/{name}", sbom=bill, provenance=built
     )
     for _ in range(2):  # a second push attaches nothing twice
-        assert not publication(engine, parcel).failed
+        assert not publication(engine, upload).failed
         fallback = tested.report.digest.replace(":", "-")
         rows = requests.get(
             f"http://{open_registry}/v2/{name}/manifests/{fallback}",
@@ -145,7 +145,7 @@ def of_torch(target: Target, torch: str) -> Target:
 def test_an_alias_never_goes_back_to_an_older_version(
     engine: Docker, open_registry: str, tiny: TinyImage, name: str
 ) -> None:
-    base = tiny().report.built.image.target
+    base = tiny().built.image.target
     newer, older = tiny(target=of_torch(base, "2.10.0")), tiny(target=of_torch(base, "2.9.1"))
     to = f"{open_registry}/{name}"
     push(engine, newer, to, "latest")
@@ -156,8 +156,8 @@ def test_an_alias_never_goes_back_to_an_older_version(
     assert "--move-back" in why
     at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]
     assert at == newer.report.digest
-    parcel = Parcel(tested=older, repository=to, aliases=("latest",))
-    (back,) = publication(engine, parcel, back=True).pushed
+    upload = Upload(tested=older, repository=to, aliases=("latest",))
+    (back,) = publication(engine, upload, back=True).pushed
     assert back.moved == ("latest",)
     at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]
     assert at == older.report.digest
@@ -170,11 +170,11 @@ def test_of_several_images_the_newest_is_named_last(
     name: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    base = tiny().report.built.image.target
+    base = tiny().built.image.target
     ones = [tiny(target=of_torch(base, torch)) for torch in ("2.10.0", "2.8.0", "2.9.1")]
     to = f"{open_registry}/{name}"
     done = publication(
-        engine, *(Parcel(tested=one, repository=to, aliases=("latest",)) for one in ones)
+        engine, *(Upload(tested=one, repository=to, aliases=("latest",)) for one in ones)
     )
     assert [str(one.target.torch) for one in done.pushed] == ["2.8.0", "2.9.1", "2.10.0"]
     at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]
@@ -201,7 +201,7 @@ def test_what_is_published_is_found_by_its_key(
 ) -> None:
     tested, other = tiny(), tiny()
     repository = Repository(f"{open_registry}/{name}")
-    image = tested.report.built.image
+    image = tested.built.image
     assert push_.found(repository, image, ()) is None
     engine.push(tested.report.digest, f"{open_registry}/{name}", tag_of(tested))
     assert push_.found(repository, image, ()) is None, "there is no report beside it"
@@ -209,9 +209,9 @@ def test_what_is_published_is_found_by_its_key(
     found = push_.found(repository, image, ("latest",))
     assert found is not None
     assert found.pushed.digest == tested.report.digest
-    assert found.pushed.record.checks == tested.report.checks
+    assert found.pushed.report.checks == tested.report.checks
     assert "already published" in found.pushed.cached
-    assert push_.found(repository, other.report.built.image, ()) is None
+    assert push_.found(repository, other.built.image, ()) is None
 
 
 def test_what_an_interruption_left_is_finished(
@@ -220,7 +220,7 @@ def test_what_an_interruption_left_is_finished(
     """The target's tag was moved, its alias not: the next push finds the image and moves it."""
     tested = tiny()
     push(engine, tested, f"{open_registry}/{name}")
-    found = push_.found(Repository(f"{open_registry}/{name}"), tested.report.built.image, ("a",))
+    found = push_.found(Repository(f"{open_registry}/{name}"), tested.built.image, ("a",))
     assert found is not None
     (done,) = push_.point([found], back=False).pushed
     assert done.aliases == (f"{open_registry}/{name}:a",)
@@ -231,7 +231,7 @@ def test_a_tag_that_somebody_else_moves_in_between_is_looked_at_again(
     engine: Docker, open_registry: str, tiny: TinyImage, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between our look at a tag and our write, a newer version gets there: it stays."""
-    base = tiny().report.built.image.target
+    base = tiny().built.image.target
     mine, newer = tiny(target=of_torch(base, "2.9.1")), tiny(target=of_torch(base, "2.10.0"))
     to = f"{open_registry}/{name}"
     push(engine, mine, to)
@@ -249,7 +249,7 @@ def test_a_tag_that_somebody_else_moves_in_between_is_looked_at_again(
         return found
 
     monkeypatch.setattr(Repository, "digest", digest)
-    age = tags.age(mine.report.built.image.target)
+    age = tags.age(mine.built.image.target)
     moved = tags.move(repository, "latest", seen.top, age, back=False)
     assert moved.how == "kept"
     assert len(looked) >= 3
@@ -261,7 +261,7 @@ def test_an_older_version_that_is_put_over_ours_is_put_right(
     engine: Docker, open_registry: str, tiny: TinyImage, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another push looked before ours wrote, and writes after: the newer version wins."""
-    base = tiny().report.built.image.target
+    base = tiny().built.image.target
     older, mine = tiny(target=of_torch(base, "2.9.1")), tiny(target=of_torch(base, "2.10.0"))
     to = f"{open_registry}/{name}"
     push(engine, older, to)
@@ -279,7 +279,7 @@ def test_an_older_version_that_is_put_over_ours_is_put_right(
         return answer
 
     monkeypatch.setattr(Repository, "put", put)
-    age = tags.age(mine.report.built.image.target)
+    age = tags.age(mine.built.image.target)
     moved = tags.move(repository, "latest", seen.top, age, back=False)
     assert wrote
     assert moved.how in ("made", "moved")
@@ -292,8 +292,8 @@ def test_one_registry_that_is_down_does_not_keep_another_from_it(
 ) -> None:
     monkeypatch.setattr(push_, "PAUSES", ())
     one = tiny()
-    there = Parcel(tested=one, repository=f"{open_registry}/{name}")
-    gone = Parcel(tested=one, repository="127.0.0.1:9/nobody/home")
+    there = Upload(tested=one, repository=f"{open_registry}/{name}")
+    gone = Upload(tested=one, repository="127.0.0.1:9/nobody/home")
     done = publication(engine, gone, there)
     assert [pushed.repository for pushed in done.pushed] == [there.repository]
     (error,) = done.failed.values()
@@ -410,7 +410,7 @@ def test_the_image_stays_when_it_is_pushed_or_cannot_be(
     """A push gives the image another name for a moment, and must not take its own away."""
     monkeypatch.setattr(push_, "PAUSES", ())
     tested = tiny()
-    ref, digest = tested.report.built.image.ref, tested.report.built.digest
+    ref, digest = tested.built.image.ref, tested.built.digest
     push(engine, tested, f"{open_registry}/imagegen-test/stays")
     with pytest.raises(RegistryError):
         push(engine, tested, "127.0.0.1:9/nobody/home")
@@ -424,7 +424,7 @@ def test_bytes_that_changed_on_the_way_are_noticed(
     real = Docker.push
 
     def swapped(self: Docker, digest: str, repository: str, tag: str) -> None:
-        real(self, other.report.built.digest, repository, tag)
+        real(self, other.built.digest, repository, tag)
 
     monkeypatch.setattr(Docker, "push", swapped)
     repository = f"{open_registry}/imagegen-test/swapped-{time.monotonic_ns()}"

@@ -17,7 +17,7 @@ from imagegen.model.image import Image
 from imagegen.model.target import Target
 from imagegen.net.registry import Descriptor, Repository
 from imagegen.publish.local_registry import server as packaged
-from tests.engine.conftest import NETWORK
+from tests.engine.conftest import NETWORK, ROOT
 from tests.engine.stand_ins.registries import BLOBS, Registry, docker, registry
 from tests.faults.checker import REPORT, Checker
 from tests.support.published import put
@@ -47,7 +47,7 @@ def target(setup: project.Project) -> Target:
 def image(target: Target) -> Image:
     key = secrets.token_hex(32)
     labels = {"imagegen.key": key, "imagegen.target": json.dumps(target.promise)}
-    return Image(target=target, base="", base_override="", labels=labels, key=key)
+    return Image(target=target, context=ROOT, base="", base_override="", labels=labels, key=key)
 
 
 def row_of(place: Place, ref: str) -> dict[str, object]:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from imagegen.build import images
 from imagegen.build.options import Options
 from imagegen.cli.app import app
+from imagegen.commands import build
 from imagegen.commands.size import Measures, complete, measure
 from imagegen.engine.docker import Docker
 from imagegen.errors import BuildError, EngineError
@@ -130,21 +131,25 @@ def test_an_image_made_from_another_costs_what_it_adds(measures: Measures) -> No
 
 def test_an_image_without_python_says_so(engine: Docker, tiny: Any) -> None:
     with pytest.raises(EngineError, match="python3"):
-        contents.of(engine, tiny().report.built.image.ref)
+        contents.of(engine, tiny().built.image.ref)
 
 
 # --- the budget -----------------------------------------------------------------------------------
 
 
+def budgeted(built: Built, budget_gb: float) -> Built:
+    return replace(built, image=replace(built.image, budget_gb=budget_gb))
+
+
 def test_a_budget_that_is_passed_fails_with_the_largest_layers(
     engine: Docker, tiny: Any, tmp_path: Path
 ) -> None:
-    built: Built = tiny(3).report.built
-    profile = built.image.target.profile
-    within(engine, [built], {profile: 1.0, "another": 0.0001}, tmp_path)
+    built: Built = tiny(3).built
+    within(engine, built, tmp_path)
+    within(engine, budgeted(built, 1.0), tmp_path)
     assert not list(tmp_path.glob("*.json")), "what the engine's own figure allows is not read"
     with pytest.raises(BuildError, match=r"takes 0\.003 GB .* budget is 0\.002 GB") as caught:
-        within(engine, [built], {profile: 0.002}, tmp_path)
+        within(engine, budgeted(built, 0.002), tmp_path)
     assert built.image.target.id in str(caught.value)
     assert "COPY noise /" in str(caught.value)
     assert "budget_gb" in caught.value.hint
@@ -163,11 +168,14 @@ def test_a_build_is_held_to_the_budget_of_its_profile(
     tighter = replace(setup, matrix=matrix)
     options = Options(network=NETWORK, base="bootstrap")
     with pytest.raises(BuildError, match=r"its budget is 1\.5 GB") as caught:
-        images.build(tighter, engine, [target.id], options)
+        build.built(engine, images.plan(tighter, [target.id], options), options)
     assert "/locks/cuda.txt" in str(caught.value)
     assert engine.local(demo.image.ref), "what was built stays for a look"
     # and the committed budget holds
-    assert images.build(setup, engine, [target.id], options)[0].digest == demo.digest
+    assert (
+        build.built(engine, images.plan(setup, [target.id], options), options)[0].digest
+        == demo.digest
+    )
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -404,8 +404,8 @@ def gateway(engine: Docker) -> str:
 
 def unexported(it: project.Project, engine: Docker, demo_id: str) -> None:
     """Build every step of the demo and keep no image."""
-    (image,) = images.images(it, engine, [demo_id], OPTIONS)
-    document = images.document(it, [image], OPTIONS)
+    (image,) = images.plan(it, [demo_id], OPTIONS)
+    document = images.document([image], OPTIONS)
     row = document["target"][bake.name(image.target)]  # type: ignore[index]
     row["output"] = ["type=cacheonly"]
     engine.bake(document, NETWORK.secrets)

@@ -73,27 +73,28 @@ def pushed(
     """The small image, baked and pushed as imagegen does, with its SBOM; its checks are not run."""
     target = next(one for one in setup.resolution.targets if one.os.name == "debian12")
     key = secrets.token_hex(32)
-    image = Image(target=target, base="", base_override="", labels={"imagegen.key": key}, key=key)
     folder = tmp_path_factory.mktemp("witness")
+    labels = {"imagegen.key": key}
+    image = Image(target=target, context=folder, base="", base_override="", labels=labels, key=key)
     (folder / "Dockerfile").write_text(f"FROM {small_image}\nRUN echo more > /root/more\n")
-    row = bake.document([image], folder, folder)["target"][bake.name(target)]  # type: ignore[index]
+    row = bake.document([image], folder)["target"][bake.name(target)]  # type: ignore[index]
     engine.bake({"target": {"default": row | {"dockerfile": "Dockerfile"}}}, {})
     local = engine.local(image.ref)
     assert local
     built = Built(image=image, digest=local.digest, unpacked=0, seconds=0.0, cached="")
     checks = [Check(name="x", status="pass", detail="", seconds=0.0, level=level) for level in CPU]
-    tested = Tested(report=Report.of(built, tuple(checks), 0.0))
+    tested = Tested(built=built, report=Report.of(built, tuple(checks), 0.0))
     found = contents.of(engine, image.ref)
     document = sbom.spdx(found, name=small.NAME, digest=local.digest, created=datetime.now(UTC))
     with registry(packaged.build(engine, local_base, NETWORK)) as real:
-        parcel = push.Parcel(
+        upload = push.Upload(
             tested=tested,
             repository=f"{real.host}/witness/small",
             aliases=("latest",),
             sbom=json.dumps(document).encode(),
             provenance=json.dumps(STATEMENT).encode(),
         )
-        done = push.push(engine, [parcel])
+        done = push.push(engine, [upload])
         assert not done.failed
         yield done.pushed[0]
     engine.remove(image.ref)

@@ -23,10 +23,11 @@ from imagegen.publish import push
 MATRIX = Path(__file__).parents[2] / "dockerfiles/matrix.toml"
 
 
-def parcel(row: dict[str, Any], target: Target) -> push.Parcel:
+def upload(row: dict[str, Any], target: Target) -> push.Upload:
     """The image of one row, with a report that says that it passed."""
     image = Image(
         target=target,
+        context=MATRIX.parent,
         base="scratch",
         base_override="",
         labels={"imagegen.key": row["key"]},
@@ -34,8 +35,8 @@ def parcel(row: dict[str, Any], target: Target) -> push.Parcel:
     )
     built = Built(image=image, digest=row["digest"], unpacked=2_000_000, seconds=0.0, cached="")
     checks = [Check(name="x", status="pass", detail="", seconds=0.0, level=level) for level in CPU]
-    return push.Parcel(
-        tested=Tested(report=Report.of(built, tuple(checks), 0.0, at=row["at"])),
+    return push.Upload(
+        tested=Tested(built=built, report=Report.of(built, tuple(checks), 0.0, at=row["at"])),
         repository=row["repository"],
         aliases=tuple(row["aliases"]),
         sbom=Path(row["sbom"]).read_bytes() if "sbom" in row else _bill(row),
@@ -55,7 +56,7 @@ def main() -> None:
         setattr(module, "PAUSES", tuple(pause * patience for pause in module.PAUSES))
     targets = {target.id: target for target in project.load(MATRIX).resolution.targets}
     rows = json.loads(Path(sys.argv[1]).read_text())
-    parcels = [parcel(row, targets[row["target"]]) for row in rows]
+    uploads = [upload(row, targets[row["target"]]) for row in rows]
     engine = Docker.connect()
     start = time.monotonic()
 
@@ -63,7 +64,7 @@ def main() -> None:
         print(f"{time.monotonic() - start:7.2f} {line}", flush=True)
 
     say("begun")
-    done = push.push(engine, parcels)
+    done = push.push(engine, uploads)
     say(f"pushed {len(done.pushed)}")
     raise SystemExit(1 if done.failed else 0)
 

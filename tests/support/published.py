@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from imagegen.commands import test
-from imagegen.model import report as report_
 from imagegen.model.image import Built, Image
-from imagegen.model.report import CPU, Check, Report, of
+from imagegen.model.report import CPU, Check, Report
 from imagegen.net.registry import MANIFEST, Descriptor, Repository, digest_of
 from imagegen.platforms.vast.template import ONSTART
 from imagegen.publish import remote
@@ -64,6 +63,6 @@ def put(
         )
         report = Report.of(built, rows, 1.0, at=time.time(), engine="Docker Engine 0", suite=suite)
         subject = Descriptor(digest=digest, size=len(document), media_type=MANIFEST)
-        body = report_.document(of(report), image.target.promise)
+        body = report.document(image.target.promise)
         repository.attach(subject, remote.REPORT, body, {})
     return digest

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from imagegen.matrix import project
-from imagegen.model import report as report_
 from imagegen.model.image import Built, Image, Layer
 from imagegen.model.pushed import Pushed
-from imagegen.model.report import CPU, Check, Report, Status
+from imagegen.model.report import CPU, Check, Report, Result, Status, Tested
 from imagegen.model.target import Target
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +26,7 @@ REPOSITORY = "registry.example/me/finetune"
 def image(target: Target = DEMO, **changes: Any) -> Image:
     values: dict[str, Any] = {
         "target": target,
+        "context": FILE.parent,
         "base": "library/debian:12-slim",
         "base_override": "",
         "labels": {"imagegen.key": KEY},
@@ -61,13 +61,24 @@ def report(*statuses: Status, of: Built | None = None) -> Report:
     return Report.of(of or built(), checks, 1.5)
 
 
+def result(*statuses: Status, of: Built | None = None, cached: str = "") -> Result:
+    """What came of the checks of a target that was built here."""
+    of = of or built()
+    name = of.image.target.id
+    return Result(name=name, report=report(*statuses, of=of), built=of, cached=cached)
+
+
+def as_tested(*statuses: Status, of: Built | None = None) -> Tested:
+    return Tested(built=of or built(), report=report(*statuses, of=of))
+
+
 def pushed(target: Target = DEMO, **changes: Any) -> Pushed:
     digest = changes.get("digest", DIGEST)
     made = report("pass", "skip", "pass", "pass", "pass", of=built(target, digest=digest))
     values: dict[str, Any] = {
         "target": target,
         "key": KEY,
-        "record": report_.of(made),
+        "report": made,
         "repository": REPOSITORY,
         "digest": digest,
         "refs": (f"{REPOSITORY}:{target.tag}-{digest[7:19]}", f"{REPOSITORY}:{target.tag}"),

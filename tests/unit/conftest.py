@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,10 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             __main__.main()
         return int(caught.value.code or 0)
 
+    logger = logging.getLogger("imagegen")
+    handlers, level = list(logger.handlers), logger.level
     yield run
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
     for number, handler in before.items():
         signal.signal(number, handler)

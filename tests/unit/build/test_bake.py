@@ -27,8 +27,8 @@ URLS = {
 
 def target(network: Network | None = None, **changes: Any) -> dict[str, Any]:
     load, compiling = changes.pop("load", False), changes.pop("compiling", None)
-    its = image(**changes)
-    document = bake.document([its], HERE, HERE / "image", network, compiling, load=load)
+    its = image(**({"context": HERE} | changes))
+    document = bake.document([its], HERE / "image", network, compiling, load=load)
     (found,) = document["target"].values()  # type: ignore[attr-defined]
     assert isinstance(found, dict)
     return found
@@ -61,8 +61,13 @@ def test_every_text_of_the_definition_is_escaped(tmp_path: Path) -> None:
     ca = tmp_path / "${ca}.pem"
     ca.write_text("-----BEGIN CERTIFICATE-----\n")
     document = bake.document(
-        [image(base_override="local/${base}", labels={"a": "${b}%{c}"})],
-        Path("/a/${context}"),
+        [
+            image(
+                context=Path("/a/${context}"),
+                base_override="local/${base}",
+                labels={"a": "${b}%{c}"},
+            )
+        ],
         Path("/a/%{image}"),
         Network(ca=str(ca)),
     )
@@ -82,7 +87,7 @@ def test_names_are_names_to_bake_and_stay_apart() -> None:
 
 def test_a_group_holds_every_target() -> None:
     images = [image(t) for t in RESOLUTION.targets]
-    document = bake.document(images, HERE, HERE)
+    document = bake.document(images, HERE)
     assert document["group"] == {"default": {"targets": sorted(document["target"])}}  # type: ignore[call-overload]
     assert len(document["target"]) == len(images)  # type: ignore[arg-type]
     assert json.loads(json.dumps(document)) == document

@@ -201,7 +201,7 @@ def test_a_failure_is_a_message_a_hint_and_a_status(
     def fail(*_: object, **_options: object) -> None:
         raise kind("it broke", hint="mend it")
 
-    monkeypatch.setattr(project, "setup", fail)
+    monkeypatch.setattr(project, "load", fail)
     assert line("list") == kind.exit_code
     out, err = capsys.readouterr()
     assert err == "error: it broke\n  hint: mend it\n"
@@ -214,7 +214,7 @@ def test_a_failure_without_hint_has_none(
     def fail(*_: object, **_options: object) -> None:
         raise errors.BuildError("it broke")
 
-    monkeypatch.setattr(project, "setup", fail)
+    monkeypatch.setattr(project, "load", fail)
     assert line("list") == 6
     assert capsys.readouterr().err == "error: it broke\n"
     monkeypatch.setenv("IMAGEGEN_DEBUG", "1")
@@ -229,7 +229,7 @@ def test_an_interrupt_is_130_and_a_sentence(
     def interrupt(*_: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(project, "setup", interrupt)
+    monkeypatch.setattr(project, "load", interrupt)
     assert line("list") == 130
     assert capsys.readouterr().err.startswith("interrupted: ")
 
@@ -241,7 +241,7 @@ def test_a_signal_that_ends_us_is_an_interrupt(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(project, "setup", lambda *_, **_options: signal.raise_signal(number))
+    monkeypatch.setattr(project, "load", lambda *_, **_options: signal.raise_signal(number))
     assert line("list") == 130
     assert "interrupted" in capsys.readouterr().err
 
@@ -251,8 +251,8 @@ def test_nohup_is_kept(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         signal.raise_signal(signal.SIGHUP)
         return setup(*values, **options)
 
-    setup = project.setup
-    monkeypatch.setattr(project, "setup", hang_up)
+    setup = project.load
+    monkeypatch.setattr(project, "load", hang_up)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     assert line("list") == 0
 
@@ -272,7 +272,7 @@ def test_a_file_system_that_refuses_is_one_line(
     def fail(*_: object, **_options: object) -> None:
         raise error
 
-    monkeypatch.setattr(project, "setup", fail)
+    monkeypatch.setattr(project, "load", fail)
     assert line("list") == 1
     assert capsys.readouterr().err == f"error: {error}\n"
     monkeypatch.setenv("IMAGEGEN_DEBUG", "1")

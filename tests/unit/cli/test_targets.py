@@ -409,12 +409,12 @@ def test_the_label_says_what_is_unverified(tmp_path: Path) -> None:
     files.render_files(it, UNKNOWN, check=False)
     files.render_files(it, [DEMO.id], check=False)
     options = Options()
-    for image in images.images(it, None, UNKNOWN, options):
+    for image in images.plan(it, UNKNOWN, options):
         promise = json.loads(image.labels["imagegen.target"])
         assert promise == image.target.promise
         assert "torch 2.99 is in no fact; it is taken to be like 2.15.0" in promise["unverified"]
         assert image.labels["imagegen.unverified"].startswith("torch 2.99 is in no fact")
-    (known,) = images.images(it, None, [DEMO.id], options)
+    (known,) = images.plan(it, [DEMO.id], options)
     assert json.loads(known.labels["imagegen.target"])["unverified"] == []
     assert "imagegen.unverified" not in known.labels
 

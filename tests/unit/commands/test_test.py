@@ -11,10 +11,11 @@ from typing import Any, cast
 
 import pytest
 
+from imagegen.build.options import Options
 from imagegen.commands import test
 from imagegen.engine.docker import Docker
 from imagegen.model.image import Built
-from imagegen.model.report import Asked, Check, Level, Report
+from imagegen.model.report import Asked, Check, Level, Result
 from imagegen.platforms.vast import template
 from imagegen.platforms.vast.template import ONSTART
 from tests.support.values import DEMO, DIGEST, built, report
@@ -47,6 +48,13 @@ class Checks:
 
 
 @pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where reports are kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "imagegen/reports"
+
+
+@pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> Checks:
     stand_in = Checks()
     monkeypatch.setattr(test, "examine", stand_in)
@@ -54,75 +62,77 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> Checks:
 
 
 def checked(
-    folder: Path, *levels: Level, of: Built | None = None, again: bool = False, require: str = ""
-) -> Report:
+    *levels: Level, of: Built | None = None, again: bool = False, require: str = ""
+) -> Result:
     engine, required = (
         cast(Docker, SimpleNamespace(version="Docker Engine 0")),
         frozenset({require} - {""}),
     )
     asked = Asked(levels=levels, required=required) if levels else Asked()
-    return test.checked(engine, of or built(), asked, folder, again=again)
+    return test.tried(engine, of or built(), Options(asked=asked, again=again))
 
 
 def names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.glob("*"))
 
 
-def test_a_report_of_the_same_bytes_is_used_again(tmp_path: Path, tried: Checks) -> None:
-    first, second = checked(tmp_path), checked(tmp_path)
+def test_a_report_of_the_same_bytes_is_used_again(folder: Path, tried: Checks) -> None:
+    first, second = checked(), checked()
     assert tried.asked == [(built().image.ref, Asked(), DIGEST, DEMO.promise, ONSTART)]
-    assert (first.cached, first.name, first.digest) == ("", DEMO.id, DIGEST)
+    assert (first.cached, first.name, first.report.digest) == ("", DEMO.id, DIGEST)
     # of each level one was skipped
     assert second.cached.startswith("already tested: 3 checks of these bytes on 2")
     assert "--again" in second.cached
-    assert (second.seconds, second.at) == (round(first.seconds, 1), int(first.at))
-    assert second == replace(first, cached=second.cached, seconds=second.seconds, at=second.at)
+    old, new = first.report, second.report
+    assert (new.seconds, new.at) == (round(old.seconds, 1), int(old.at))
+    same = replace(old, seconds=new.seconds, at=new.at)
+    assert second == replace(first, cached=second.cached, report=same)
     digest = DIGEST.removeprefix("sha256:")
-    assert names(tmp_path) == [f"{digest}-{test.version(template.ONSTART)}-smoke-runpod-vast.json"]
+    assert names(folder) == [f"{digest}-{test.version(template.ONSTART)}-smoke-runpod-vast.json"]
 
 
 def test_other_bytes_other_checks_and_again_are_checked(
-    tmp_path: Path, tried: Checks, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tried: Checks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checked(tmp_path)
-    checked(tmp_path, of=built(digest="sha256:" + "e" * 64))
+    checked()
+    checked(of=built(digest="sha256:" + "e" * 64))
     assert len(tried.asked) == 2
-    checked(tmp_path, again=True)
+    checked(again=True)
     assert len(tried.asked) == 3
     monkeypatch.setattr(test, "version", lambda _: "00000000")
-    assert checked(tmp_path).cached == ""
+    assert checked().cached == ""
     assert len(tried.asked) == 4
-    assert len(names(tmp_path)) == 3
+    assert len(names(folder)) == 3
 
 
-def test_a_report_covers_the_levels_that_it_has(tmp_path: Path, tried: Checks) -> None:
-    checked(tmp_path, "smoke", "gpu", "runpod")
+def test_a_report_covers_the_levels_that_it_has(folder: Path, tried: Checks) -> None:
+    checked("smoke", "gpu", "runpod")
     for levels in (("smoke",), ("gpu",), ("runpod", "smoke"), ("gpu", "smoke", "runpod")):
-        found = checked(tmp_path, *cast(tuple[Level, ...], levels))
+        found = checked(*cast(tuple[Level, ...], levels))
         assert found.cached
         also = {"smoke"} if "gpu" in levels else set()  # one program brings both
-        assert {row.level for row in found.checks} == {*levels} | also
+        assert {row.level for row in found.report.checks} == {*levels} | also
     assert len(tried.asked) == 1
-    assert checked(tmp_path).cached == "", "vast was not among them"
+    assert checked().cached == "", "vast was not among them"
     assert tried.levels[-1] == ("smoke", "runpod", "vast")
 
 
 def test_what_was_allowed_to_be_skipped_does_not_stand_for_what_was_required(
-    tmp_path: Path, tried: Checks
+    folder: Path, tried: Checks
 ) -> None:
-    checked(tmp_path, "smoke", "gpu")
-    assert checked(tmp_path, "smoke", "gpu", require="gpu").cached == ""
-    assert checked(tmp_path, "smoke", "gpu", require="gpu").cached
-    assert checked(tmp_path, "smoke", "gpu").cached
+    checked("smoke", "gpu")
+    assert checked("smoke", "gpu", require="gpu").cached == ""
+    assert checked("smoke", "gpu", require="gpu").cached
+    assert checked("smoke", "gpu").cached
     assert len(tried.asked) == 2
 
 
-def test_a_failure_is_not_remembered(tmp_path: Path, tried: Checks) -> None:
+def test_a_failure_is_not_remembered(folder: Path, tried: Checks) -> None:
     tried.statuses = ("pass", "fail")
-    assert not checked(tmp_path).passed
-    assert names(tmp_path) == []
+    assert not checked().report.passed
+    assert names(folder) == []
     tried.statuses = ("pass",)
-    assert checked(tmp_path).passed
+    assert checked().report.passed
     assert len(tried.asked) == 2
 
 
@@ -157,25 +167,25 @@ WHOLE: dict[str, object] = {
     ],
 )
 def test_a_report_that_is_broken_or_of_another_version_is_none(
-    tmp_path: Path, tried: Checks, text: str
+    folder: Path, tried: Checks, text: str
 ) -> None:
-    checked(tmp_path)
-    (name,) = names(tmp_path)
-    (tmp_path / name).write_text(json.dumps(WHOLE))
-    assert checked(tmp_path).cached, "as it should be"
-    (tmp_path / name).write_text(text, errors="surrogateescape")
-    assert test.kept(tmp_path, built(), Asked()) is None
-    assert checked(tmp_path).cached == ""
-    assert checked(tmp_path).cached, "it was replaced by a good one"
+    checked()
+    (name,) = names(folder)
+    (folder / name).write_text(json.dumps(WHOLE))
+    assert checked().cached, "as it should be"
+    (folder / name).write_text(text, errors="surrogateescape")
+    assert test.kept(folder, built(), Asked()) is None
+    assert checked().cached == ""
+    assert checked().cached, "it was replaced by a good one"
 
 
 def test_a_broken_one_with_a_gpu_does_not_hide_a_good_one_without(
-    tmp_path: Path, tried: Checks
+    folder: Path, tried: Checks
 ) -> None:
-    checked(tmp_path)
-    (name,) = names(tmp_path)
-    (tmp_path / name.replace("-smoke-", "-gpu-smoke-")).write_text("{")
-    assert test.kept(tmp_path, built(), Asked())
+    checked()
+    (name,) = names(folder)
+    (folder / name.replace("-smoke-", "-gpu-smoke-")).write_text("{")
+    assert test.kept(folder, built(), Asked())
 
 
 def test_a_file_changes_only_when_its_writing_ends_well(tmp_path: Path) -> None:
@@ -200,11 +210,11 @@ class Engine:
 
 
 def test_an_image_that_nobody_built_here_is_held_to_what_it_says(
-    tmp_path: Path, tried: Checks
+    folder: Path, tried: Checks
 ) -> None:
     asked = Asked(levels=("runpod",))
     engine = cast(Docker, Engine())
-    (one,) = test.examined(engine, ["somebody/image:1"], asked)
+    (one,) = test.by_reference(engine, ["somebody/image:1"], asked)
     assert tried.asked == [("somebody/image:1", asked, DIGEST, None, "")]
-    assert (one.name, one.digest, one.passed) == ("somebody/image:1", DIGEST, True)
-    assert not isinstance(one, Report)
+    assert (one.name, one.report.digest, one.report.passed) == ("somebody/image:1", DIGEST, True)
+    assert one.built is None

@@ -15,7 +15,7 @@ import requests
 
 from imagegen.build import images
 from imagegen.build.options import Options
-from imagegen.commands import files
+from imagegen.commands import build, files
 from imagegen.commands import wheels as wheels_
 from imagegen.compat import sources
 from imagegen.engine.docker import Docker
@@ -111,7 +111,7 @@ def options(folder: Path, **more: Any) -> Options:
 
 def built(engine: Engine, chosen: Options, it: project.Project = PROJECT) -> list[str]:
     with listening() as heard:
-        images.build(it, docker(engine), [ID], chosen)
+        build.built(docker(engine), images.plan(it, [ID], chosen), chosen)
     return heard
 
 
@@ -185,8 +185,9 @@ def test_a_store_that_is_not_there_is_no_reason_to_compile(tmp_path: Path) -> No
 def test_an_image_with_the_stores_wheel_is_another_one(tmp_path: Path) -> None:
     first, other = put(tmp_path / "1"), put(tmp_path / "2", b"other")
     chosen = [Options(), options(tmp_path / "1"), options(tmp_path / "2")]
-    found = [images.images(PROJECT, None, [ID], each)[0] for each in chosen]
-    assert [image.given for image in found] == ["", first.sha256, other.sha256]
+    found = [images.plan(PROJECT, [ID], each)[0] for each in chosen]
+    hashes = [image.wheel.sha256 if image.wheel else "" for image in found]
+    assert hashes == ["", first.sha256, other.sha256]
     assert len({image.key for image in found}) == len({image.ref for image in found}) == 3
 
 

@@ -24,7 +24,7 @@ from imagegen.model.report import Status, Tested
 from imagegen.platforms.runpod import template
 from imagegen.platforms.vast.template import vast
 from imagegen.publish import push
-from tests.support.values import DEMO, KEY, RESOLUTION, built, image, pushed, report
+from tests.support.values import DEMO, KEY, RESOLUTION, as_tested, built, image, pushed, report
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from tests.support.values import DEMO, KEY, RESOLUTION, built, image, pushed, re
 )
 def test_tested_takes_no_failed_empty_or_skipped_report(statuses: tuple[Status, ...]) -> None:
     with pytest.raises(ChecksFailed) as caught:
-        Tested(report=report(*statuses))
+        as_tested(*statuses)
     assert DEMO.id in str(caught.value)
     assert built().image.ref in caught.value.hint
     for i, status in enumerate(statuses):
@@ -46,16 +46,22 @@ def test_a_report_passed_when_something_passed_and_nothing_failed(statuses: list
     one = report(*statuses)
     assert one.passed == ("pass" in statuses and "fail" not in statuses)
     if one.passed and all("pass" in statuses[level::3] for level in range(3)):
-        assert Tested(report=one).report is one
+        assert Tested(built=built(), report=one).report is one
     else:
         with pytest.raises(ChecksFailed):
-            Tested(report=one)
+            Tested(built=built(), report=one)
 
 
 def test_a_report_of_less_than_a_push_asks_for_is_not_enough() -> None:
     with pytest.raises(ChecksFailed, match="was not tried for runpod and vast") as caught:
-        Tested(report=report("pass"))
+        as_tested("pass")
     assert caught.value.hint == f"imagegen test {DEMO.id}"
+
+
+def test_a_report_of_other_bytes_is_none_of_these() -> None:
+    passed = report("pass", "pass", "pass")
+    with pytest.raises(ChecksFailed, match="is of other bytes"):
+        Tested(built=built(digest="sha256:" + "e" * 64), report=passed)
 
 
 def test_an_unknown_status_is_no_pass() -> None:
@@ -64,12 +70,12 @@ def test_an_unknown_status_is_no_pass() -> None:
 
 
 def test_a_push_needs_what_was_tested_and_templates_need_pushed() -> None:
-    assert typing.get_type_hints(push.Parcel)["tested"] is Tested
+    assert typing.get_type_hints(push.Upload)["tested"] is Tested
     values = {f.name: getattr(pushed(), f.name) for f in dataclasses.fields(Pushed)}
-    with pytest.raises(TypeError, match="record"):
-        Pushed(**{name: value for name, value in values.items() if name != "record"})
+    with pytest.raises(TypeError, match="report"):
+        Pushed(**{name: value for name, value in values.items() if name != "report"})
     for function, name, kind in (
-        (push.push, "parcels", "Sequence[Parcel]"),
+        (push.push, "uploads", "Sequence[Upload]"),
         (platforms.template, "pushed", "Pushed"),
         (template.runpod, "pushed", "Pushed"),
         (vast, "pushed", "Pushed"),
@@ -88,9 +94,9 @@ def test_a_push_needs_what_was_tested_and_templates_need_pushed() -> None:
     ],
 )
 def test_what_has_no_report_that_passed_is_not_published(changes: dict[str, typing.Any]) -> None:
-    kept = dataclasses.replace(pushed().record, **changes)
+    kept = dataclasses.replace(pushed().report, **changes)
     with pytest.raises(ChecksFailed, match="has no report that passed"):
-        pushed(record=kept)
+        pushed(report=kept)
 
 
 def test_values_are_frozen() -> None:

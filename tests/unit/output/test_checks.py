@@ -12,24 +12,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagegen.errors import UsageError
-from imagegen.model.report import Check, Outcome
+from imagegen.model.report import Check, Report, Result
 from imagegen.output import checks
 from tests.support import values
 from tests.support.values import DEMO, DIGEST
 
 _MADE = values.report("pass", "fail", "skip")
-THREE = replace(_MADE, checks=tuple(replace(check, level="smoke") for check in _MADE.checks))
-OTHER = Outcome(
+CHECKS = tuple(replace(check, level="smoke") for check in _MADE.checks)
+THREE = replace(values.result(), report=replace(_MADE, checks=CHECKS))
+OTHER = Result(
     name="somebody/image:1",
-    digest=DIGEST,
-    checks=(
-        Check(name="R1", status="pass", detail="a|b <c> `d`", seconds=0.25, level="runpod"),
-        Check(
-            name="V1", status="fail", detail="no\x00 & <no>", seconds=2, level="vast", guards="x"
+    report=Report(
+        digest=DIGEST,
+        checks=(
+            Check(name="R1", status="pass", detail="a|b <c> `d`", seconds=0.25, level="runpod"),
+            Check(
+                name="V1",
+                status="fail",
+                detail="no\x00 & <no>",
+                seconds=2,
+                level="vast",
+                guards="x",
+            ),
         ),
+        seconds=2.5,
     ),
-    seconds=2.5,
 )
+
+
+def with_checks(*rows: Check) -> Result:
+    return replace(THREE, report=replace(THREE.report, checks=rows))
 
 
 def test_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,13 +50,13 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0] == f"{DEMO.id}: 1 passed, 1 failed, 1 skipped, 1.5 s"
     assert [line.split()[0] for line in lines[2:]] == ["pass", "fail", "skip"]
     assert "detail 1" in lines[3]
-    checks.show([replace(values.report("pass"), cached="already tested")], "text")
+    checks.show([values.result("pass", cached="already tested")], "text")
     assert "1 passed, 0 failed, 0 skipped, already tested" in capsys.readouterr().out
 
 
 def test_a_long_detail_is_one_short_line() -> None:
-    check = replace(THREE.checks[1], detail="line\n" * 1000)
-    lines = checks.text([replace(THREE, checks=(check,))]).splitlines()
+    check = replace(THREE.report.checks[1], detail="line\n" * 1000)
+    lines = checks.text([with_checks(check)]).splitlines()
     assert len(lines) == 3
     assert len(lines[2]) < 200
 
@@ -56,7 +68,7 @@ def test_json() -> None:
     for row, one in ((ours, THREE), (others, OTHER)):
         assert row["digest"] == DIGEST
         assert row["passed"] is False
-        assert [check["status"] for check in row["checks"]] == [c.status for c in one.checks]
+        assert [check["status"] for check in row["checks"]] == [c.status for c in one.report.checks]
         found = set(row["checks"][0])
         assert found == {"level", "name", "status", "detail", "seconds", "guards"}
 
@@ -82,8 +94,8 @@ def test_junit_has_a_suite_for_each_level_and_says_what_a_check_guards_against()
 
 @given(st.text())
 def test_whatever_a_check_says_is_xml(words: str) -> None:
-    check = replace(OTHER.checks[1], detail=words, guards=words)
-    ElementTree.fromstring(checks.junit([replace(OTHER, checks=(check,))]))
+    check = replace(OTHER.report.checks[1], detail=words, guards=words)
+    ElementTree.fromstring(checks.junit([with_checks(check)]))
 
 
 def test_a_job_summary_shows_what_failed_and_folds_the_rest() -> None:
@@ -93,7 +105,7 @@ def test_a_job_summary_shows_what_failed_and_folds_the_rest() -> None:
     assert "| vast | V1 | 2.0 | no\ufffd \\& \\<no\\> |" in text
     assert r"a\|b \<c\> \`d\`" in text
     assert "| V1 |" in text.split("<details>")[-2].split("</details>")[-1]
-    assert checks.github([values.report("pass")]).startswith(f"### {DEMO.id}: passed\n")
+    assert checks.github([values.result("pass")]).startswith(f"### {DEMO.id}: passed\n")
 
 
 def test_files_get_their_form_and_a_summary_is_added_to(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from imagegen.model.image import Layer
 from imagegen.output import console, files, images, machine
 from imagegen.output import targets as targets_
 from imagegen.output.console import Format
-from imagegen.publish.push import Publication
+from imagegen.output.progress import Progress
+from imagegen.publish.push import PushResult
 from tests.support import values
 from tests.support.values import DEMO, DIGEST, FACTS, KEY, PROJECT, RESOLUTION
 
@@ -67,10 +69,17 @@ def test_a_table_has_columns_and_no_trailing_space() -> None:
 
 
 def test_progress_goes_to_standard_error_with_the_time(capsys: pytest.CaptureFixture[str]) -> None:
-    console.Progress()("building")
+    logger, handler = logging.getLogger("watched"), Progress()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        logger.info("building %s", "100%")
+        logger.debug("+ docker")
+    finally:
+        logger.removeHandler(handler)
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "[   0.0 s] building\n"
+    assert err == "[   0.0 s] building 100%\n"
 
 
 @pytest.mark.parametrize("fmt", ["text", "json"])
@@ -269,7 +278,7 @@ def test_images_that_were_pushed(printed: Printed) -> None:
     one = values.pushed()
     one = replace(one, aliases=("x/y:latest",), kept=("torch2.11 stays: it is newer",))
     failed = {"that": RegistryError("broken pipe")}
-    done = Publication(pushed=(one,), failed=failed)
+    done = PushResult(pushed=(one,), failed=failed)
     images.published(done, "text")
     assert printed().splitlines() == [
         f"{DEMO.id}: {DIGEST}",

@@ -138,11 +138,11 @@ def test_network_settings_do_not(
         registry="registry.example.com",
     )
     options = Options(base="bootstrap")
-    plain = images.images(setup, None, [DEMO.id], options)
-    there = images.images(setup, None, [DEMO.id], replace(options, network=closed))
+    plain = images.plan(setup, [DEMO.id], options)
+    there = images.plan(setup, [DEMO.id], replace(options, network=closed))
     assert plain == there
-    assert images.document(setup, plain, options) != images.document(
-        setup, there, replace(options, network=closed)
+    assert images.document(plain, options) != images.document(
+        there, replace(options, network=closed)
     )
 
 

@@ -14,9 +14,10 @@ from imagegen.engine.docker import Docker
 from imagegen.errors import ChecksFailed, EngineError
 from imagegen.model.report import Tested
 from imagegen.publish import attestations
-from imagegen.publish.push import Parcel, Publication
+from imagegen.publish.push import PushResult, Upload
+from tests.support import values
 from tests.support.logs import listening
-from tests.support.values import DEMO, PROJECT, built, report
+from tests.support.values import DEMO, PROJECT, built
 
 STATEMENT: dict[str, Any] = {
     "predicateType": "x",
@@ -82,24 +83,24 @@ def test_one_image_that_cannot_be_looked_into_keeps_no_other_from_being_sent(
 ) -> None:
     others = [target for target in PROJECT.resolution.targets if target.profile == "demo"][:3]
     tested = [
-        Tested(report=report("pass", "pass", "pass", of=built(one, digest=f"sha256:{i:064x}")))
+        values.as_tested("pass", "pass", "pass", of=built(one, digest=f"sha256:{i:064x}"))
         for i, one in enumerate(others)
     ]
-    sent: list[Parcel] = []
+    sent: list[Upload] = []
 
     def looked_into(_engine: Docker, one: Tested) -> tuple[bytes, bytes]:
         if one is tested[0]:
             raise EngineError("its python3 exited 137")
         return b"", b""
 
-    def push(_engine: Docker, parcels: list[Parcel], *_: Any, **__: Any) -> Any:
-        sent.extend(parcels)
-        return Publication(pushed=())
+    def push(_engine: Docker, uploads: list[Upload], *_: Any, **__: Any) -> Any:
+        sent.extend(uploads)
+        return PushResult(pushed=())
 
     failure = ChecksFailed("that did not pass")
-    monkeypatch.setattr(command, "_found", lambda *_: {})
+    monkeypatch.setattr(command, "_reusable", lambda *_: {})
     monkeypatch.setattr(command, "_tested", lambda *_: (tested, {"another": failure}))
-    monkeypatch.setattr(command, "_papers", looked_into)
+    monkeypatch.setattr(command, "_attestations", looked_into)
     monkeypatch.setattr(command.publish, "push", push)
     options = Options(repositories=("registry.example/me/x",))
     done = command.push(PROJECT, lambda: cast(Docker, None), [DEMO.id], options)
