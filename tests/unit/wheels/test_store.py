@@ -337,7 +337,8 @@ def test_how_long_to_wait(text: str, seconds: float) -> None:
 # --- processes ------------------------------------------------------------------------------------
 
 PUT = """
-import sys; from pathlib import Path; from imagegen.wheels.store import open_store
+import logging, sys; from pathlib import Path; from imagegen.wheels.store import open_store
+logging.basicConfig(level=logging.INFO)
 open_store(sys.argv[1]).put(Path(sys.argv[2]))
 """
 
