@@ -522,6 +522,7 @@ def test_a_registry_gets_the_same_once_and_other_bytes_never(
 ) -> None:
     store = OciStore(f"oci://{repository}")
     first = store.put(wheel)
+    logged.clear()
     store.put(wheel)
     assert logged == [f"{NAME} is in {store.location} already"]
     wheel.write_bytes(b"another build")
