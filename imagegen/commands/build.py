@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from imagegen.build import images
 from imagegen.build.options import Options
@@ -11,11 +10,8 @@ from imagegen.commands import published
 from imagegen.commands.published import Connect
 from imagegen.errors import BuildError
 from imagegen.matrix.project import Project
-from imagegen.model.image import Built, Image
+from imagegen.model.image import Built
 from imagegen.model.pushed import Pushed
-
-if TYPE_CHECKING:
-    from imagegen.engine.docker import Docker
 
 
 def build(
@@ -30,20 +26,22 @@ def build(
     chosen = images.plan(project, select, options)
     pushed = published.reusable(project, chosen, options)
     missing = [image for image in chosen if image.target.id not in pushed]
-    return (*pushed.values(), *(built(connect(), missing, options) if missing else ()))
+    if not missing:
+        return tuple(pushed.values())
+    made, failed = images.build(connect(), missing, options)
+    complete(failed, len(missing))
+    return (*pushed.values(), *made)
 
 
-def built(engine: Docker, chosen: Sequence[Image], options: Options) -> tuple[Built, ...]:
-    """Build all of the images.
+def complete(failed: Mapping[str, BuildError], count: int) -> None:
+    """All of the ``count`` images were built.
 
     Raises:
         BuildError: naming all that failed.
     """
-    there, failed = images.build(engine, chosen, options)
     if failed:
         words = "\n\n".join(f"{name}: {error}" for name, error in failed.items())
-        raise BuildError(f"{len(failed)} of {len(chosen)} failed\n{words}")
-    return there
+        raise BuildError(f"{len(failed)} of {count} failed\n{words}")
 
 
 def definition(project: Project, select: Sequence[str], options: Options) -> dict[str, object]:

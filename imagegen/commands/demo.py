@@ -76,7 +76,6 @@ def demo(project: Project, options: Options) -> Demo:
         for line in fixed.undo:
             log.info(f"to undo this: {line}")
         why.append("installed or started" if fixed.did else "an engine already runs")
-    from imagegen.commands import build
     from imagegen.commands.push import delivered
     from imagegen.commands.test import tried
     from imagegen.engine.docker import Docker
@@ -92,7 +91,7 @@ def demo(project: Project, options: Options) -> Demo:
             why.append("the same as before" if had == made.digest else "new")
         with step("build") as why:
             options = replace(options, base="bootstrap", fresh_base=False)
-            (built,) = build.built(engine, images.plan(project, [target.id], options), options)
+            (built,), _ = images.build(engine, images.plan(project, [target.id], options), options)
             why.append(built.cached)
         with step("test") as why:
             result = tried(engine, built, options)

@@ -75,9 +75,9 @@ def test(
     ]
     if missing := [image for image in chosen if image.target.id not in pushed]:
         engine = connect()
-        results += [
-            tried(engine, built, options) for built in build.built(engine, missing, options)
-        ]
+        made, failed = images.build(engine, missing, options)
+        build.complete(failed, len(missing))
+        results += [tried(engine, built, options) for built in made]
     return tuple(results)
 
 

@@ -14,7 +14,6 @@ import requests
 from imagegen.build import bake, base, images
 from imagegen.build.base import Base
 from imagegen.build.options import Options
-from imagegen.commands import build
 from imagegen.commands.demo import demo_target
 from imagegen.engine.docker import Docker
 from imagegen.matrix import project
@@ -71,7 +70,7 @@ def demo_id(setup: project.Project) -> str:
 def demo(engine: Docker, local_base: Base, setup: project.Project, demo_id: str) -> Built:
     """The demo target, really built; in seconds where the engine's build cache has it."""
     options = Options(network=NETWORK, base="bootstrap")
-    (built,) = build.built(engine, images.plan(setup, [demo_id], options), options)
+    (built,), _ = images.build(engine, images.plan(setup, [demo_id], options), options)
     return built
 
 

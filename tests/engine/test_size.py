@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from imagegen.build import images
 from imagegen.build.options import Options
 from imagegen.cli.app import app
-from imagegen.commands import build
 from imagegen.commands.size import Measures, complete, measure
 from imagegen.engine.docker import Docker
 from imagegen.errors import BuildError, EngineError
@@ -168,12 +167,12 @@ def test_a_build_is_held_to_the_budget_of_its_profile(
     tighter = replace(setup, matrix=matrix)
     options = Options(network=NETWORK, base="bootstrap")
     with pytest.raises(BuildError, match=r"its budget is 1\.5 GB") as caught:
-        build.built(engine, images.plan(tighter, [target.id], options), options)
+        images.build(engine, images.plan(tighter, [target.id], options), options)
     assert "/locks/cuda.txt" in str(caught.value)
     assert engine.local(demo.image.ref), "what was built stays for a look"
     # and the committed budget holds
     assert (
-        build.built(engine, images.plan(setup, [target.id], options), options)[0].digest
+        images.build(engine, images.plan(setup, [target.id], options), options)[0][0].digest
         == demo.digest
     )
 

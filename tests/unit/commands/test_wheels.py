@@ -15,7 +15,7 @@ import requests
 
 from imagegen.build import images
 from imagegen.build.options import Options
-from imagegen.commands import build, files
+from imagegen.commands import files
 from imagegen.commands import wheels as wheels_
 from imagegen.compat import sources
 from imagegen.engine.docker import Docker
@@ -111,7 +111,7 @@ def options(folder: Path, **more: Any) -> Options:
 
 def built(engine: Engine, chosen: Options, it: project.Project = PROJECT) -> list[str]:
     with listening() as heard:
-        build.built(docker(engine), images.plan(it, [ID], chosen), chosen)
+        images.build(docker(engine), images.plan(it, [ID], chosen), chosen)
     return heard
 
 
