@@ -142,7 +142,7 @@ def test_the_names_are_those_of_our_own_files() -> None:
     assert {"nccl_all_gpus", "torch_compile", "cpp_extension"} <= smoke.names(("device",))
     assert smoke.names(INSIDE) == set().union(*(smoke.names((name,)) for name in INSIDE))
     for module in INSIDE:
-        text = (files.context_image() / f"pod/{module}.py").read_text()
+        text = (files.context_image() / f"checks/{module}.py").read_text()
         marked = re.findall(r"^@check\b(?:.|\n)*?^def (\w+)", text, re.MULTILINE)
         assert smoke.names((module,)) == set(marked)
         assert len(marked) >= 5
