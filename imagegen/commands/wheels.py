@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from imagegen.build.images import images as planned
 from imagegen.build.images import supply as opened
 from imagegen.build.options import Options
 from imagegen.compat import sources
+from imagegen.compat.facts import load as facts
 from imagegen.compat.sources import Pinned, Sourced
 from imagegen.engine.docker import Docker
 from imagegen.errors import BuildError, UsageError, WheelError
@@ -24,6 +25,8 @@ from imagegen.matrix.resolve import Candidate
 from imagegen.model.image import Image
 from imagegen.model.target import FlashAttn
 from imagegen.net.http import Web
+from imagegen.wheels import compile as compile_
+from imagegen.wheels.compile import Compilation
 from imagegen.wheels.download import STORE
 from imagegen.wheels.entry import Entry
 from imagegen.wheels.store import Store, open_store
@@ -34,17 +37,17 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Listed:
-    """A target's wheel: its name, and where it would come from."""
+class TargetWheel:
+    """A target's wheel: its name, what the store has of it, and where it would come from."""
 
     id: str
     name: str
     sourced: Sourced
-    held: Entry | None
+    stored: Entry | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Made:
+class BuiltWheel:
     """A wheel that was built or found; ``found`` says why nothing was built."""
 
     id: str
@@ -63,15 +66,15 @@ class Shard:
     seconds: float
 
 
-def listed(project: Project, select: Sequence[str], options: Options) -> tuple[Listed, ...]:
+def listed(project: Project, select: Sequence[str], options: Options) -> tuple[TargetWheel, ...]:
     """The wheel of every selected target that has flash-attn 2, and where it would come from."""
     supply = opened(project, options)
     found = []
     for candidate in chosen(project, select):
-        held, where = supply.looked(candidate)
+        stored, where = supply.looked(candidate)
         assert where  # it has flash-attn 2
         name = sources.own_name(candidate, kernels(candidate))
-        found.append(Listed(id=candidate.id, name=name, sourced=where, held=held))
+        found.append(TargetWheel(id=candidate.id, name=name, sourced=where, stored=stored))
     return tuple(found)
 
 
@@ -126,45 +129,59 @@ def build(
     select: Sequence[str],
     options: Options,
     *,
-    given: Path | None = None,
+    prebuilt: Path | None = None,
     force: bool = False,
-) -> tuple[Made, ...]:
+) -> tuple[BuiltWheel, ...]:
     """Build the wheels of the selected targets in BuildKit and put them into the store.
 
-    ``given`` holds what shards compiled: then nothing but these objects is linked.
+    ``prebuilt`` holds what shards compiled: then nothing but these objects is linked.
 
     Raises:
-        UsageError: no store is named, or ``given`` is empty. BuildError: one does not build.
+        UsageError: no store is named, or ``prebuilt`` is empty. BuildError: one does not build.
     """
-    if given and not any(given.glob("objects/*/*.o")):
-        raise UsageError(f"{given} holds nothing that shards compiled: no objects/*/*.o")
+    if prebuilt and not any(prebuilt.glob("objects/*/*.o")):
+        raise UsageError(f"{prebuilt} holds nothing that shards compiled: no objects/*/*.o")
     store = _needed(options, make=True)
     # what the store has is not to be used for making it
     candidates = _compiled(project, select)
     ids = [candidate.id for candidate in candidates]
     images = planned(project, engine, ids, replace(options, wheels=""))
     names = {c.id: sources.own_name(c, kernels(c)) for c in candidates}
-    made = []
-    there = {} if force else {name: store.find(name) for name in dict.fromkeys(names.values())}
-    _announce([image for image in images if not there.get(names[image.target.id])])
+    built = []
+    stored = {} if force else {name: store.find(name) for name in dict.fromkeys(names.values())}
+    _announce([image for image in images if not stored.get(names[image.target.id])])
     for image in images:
         id_, name = image.target.id, names[image.target.id]
-        if held := there.get(name):
+        if entry := stored.get(name):
             why = f"{store.location} has it already (--force builds it anew)"
-            made.append(Made(id=id_, entry=held, seconds=0.0, found=why))
+            built.append(BuiltWheel(id=id_, entry=entry, seconds=0.0, found=why))
             continue
         with tempfile.TemporaryDirectory(prefix="imagegen-wheel-") as folder:
-            seconds = _export(
-                project, engine, image, options, Path(folder), given=given, anew=force
-            )
+            compiling = _compiling(image, Path(folder), options.jobs, prebuilt, force=force)
+            seconds = baked(project, engine, [image], options, compiling)
             (wheel,) = Path(folder).glob("*.whl")
             if wheel.name != name:
                 raise BuildError(f"{id_}: the build made {wheel.name}, expected {name}")
-            held = None if force else store.find(name)
-            entry = held or store.put(wheel, replace=force)
-        why = f"another build has put it into {store.location} meanwhile" if held else ""
-        made.append(Made(id=id_, entry=entry, seconds=seconds, found=why))
-    return tuple(made)
+            theirs = None if force else store.find(name)
+            entry = theirs or store.put(wheel, replace=force)
+        why = f"another build has put it into {store.location} meanwhile" if theirs else ""
+        built.append(BuiltWheel(id=id_, entry=entry, seconds=seconds, found=why))
+    return tuple(built)
+
+
+def _compiling(
+    image: Image, to: Path, jobs: int, prebuilt: Path | None, *, force: bool
+) -> bake.Compiling:
+    """How a whole wheel is compiled, or linked; says first what that costs."""
+    cost = "linking what shards compiled" if prebuilt else expected(image.target, jobs)
+    log.info(f"{image.target.id}: {cost}")
+    return bake.Compiling(
+        given={image.key: prebuilt.absolute()} if prebuilt else {},
+        jobs=jobs,
+        wheels=to,
+        shard="join" if prebuilt else "",
+        anew=force,
+    )
 
 
 def _announce(images: Sequence[Image]) -> None:
@@ -183,10 +200,11 @@ def build_shard(
     engine: Docker,
     select: Sequence[str],
     options: Options,
-    name: str,
+    shard: str,
     to: Path,
 ) -> tuple[Path, ...]:
-    """Compile one part of the kernels of one target; its objects go below ``to``/objects.
+    """Compile one part of the kernels of one target, such as 2/4; its objects go below
+    ``to``/objects.
 
     Raises:
         UsageError: several targets are selected, or the part is none of them.
@@ -194,13 +212,13 @@ def build_shard(
     (candidate, *more) = _compiled(project, select)
     if more:
         raise UsageError("a shard is of one target", hint=f"name it: {candidate.id}")
-    number, _, count = name.partition("/")
-    parts = cut(project, [candidate.id], int(count)) if count.isdecimal() else ()
-    if f"{number}/{count}" not in {part.name for part in parts}:
-        raise UsageError(f"--shard {name}: give it as 2/4, the second of four parts")
-    images = planned(project, engine, [candidate.id], replace(options, wheels=""))
+    part = compile_.part(shard)
+    cut(project, [candidate.id], part.count)  # refuses more parts than kernel files
+    (image,) = planned(project, engine, [candidate.id], replace(options, wheels=""))
     to.mkdir(parents=True, exist_ok=True)
-    _export(project, engine, images[0], options, to, shard=name)
+    log.info(f"{candidate.id}: {expected(image.target, options.jobs, part.count)}")
+    compiling = bake.Compiling(jobs=options.jobs, wheels=to.absolute(), shard=str(part))
+    baked(project, engine, [image], options, compiling)
     return tuple(sorted(to.glob("objects/*/*.o")))
 
 
@@ -220,29 +238,18 @@ def _compiled(project: Project, select: Sequence[str]) -> tuple[Candidate, ...]:
     return found
 
 
-def _export(
-    project: Project,
-    engine: Docker,
-    image: Image,
-    options: Options,
-    to: Path,
-    *,
-    given: Path | None = None,
-    shard: str = "",
-    anew: bool = False,
-) -> float:
-    """Build the stage that holds the wheel and have its files in ``to``; returns seconds."""
-    part = int(shard.partition("/")[2]) if shard else 1
-    cost = "linking what shards compiled" if given else expected(image.target, options.jobs, part)
-    log.info(f"{image.target.id}: {cost}")
-    compiling = bake.Compiling(
-        given={image.key: given.absolute()} if given else {},
-        jobs=options.jobs,
-        wheels=to.absolute(),
-        shard="join" if given else shard,
-        anew=anew,
-    )
-    return baked(project, engine, [image], options, compiling)
+def compile_wheel(
+    compilation: Compilation, own_facts: Path | None, options: Options
+) -> Mapping[str, object]:
+    """Compile a wheel on this machine, and put it into the store, too, if one is named.
+
+    Raises:
+        UsageError: it cannot be compiled here. BuildError: it failed.
+    """
+    found = compile_.compile_wheel(compilation, facts.load(own_facts), options.jobs)
+    if options.wheels and "wheel" in found:
+        push([compilation.folder / str(found["wheel"])], options, force=False)
+    return found
 
 
 def fetch(project: Project, select: Sequence[str], options: Options, to: Path) -> list[Path]:
@@ -300,8 +307,8 @@ def fetch_published(
     return found
 
 
-def _downloaded(url: str, file: Path, held: Pinned | None, ca: str) -> Path:
-    """A published file; ``held`` is what was recorded of it, if somebody fetched it before."""
+def _downloaded(url: str, file: Path, recorded: Pinned | None, ca: str) -> Path:
+    """A published file; ``recorded`` is what is known of it, if somebody fetched it before."""
     web, part = Web(url, STORE, ca=ca), file.with_name(f".{file.name}.part")
     file.parent.mkdir(parents=True, exist_ok=True)
     with web.ask("HEAD", url, ok=frozenset({200, 404})) as answer:
@@ -313,7 +320,7 @@ def _downloaded(url: str, file: Path, held: Pinned | None, ca: str) -> Path:
     with part.open("wb+") as sink:  # anew: of what another run left nobody knows the hash
         if not web.download(url, sink, size):
             raise WheelError(f"{url}: there is no such file")
-    if held and hashlib.sha256(part.read_bytes()).hexdigest() != held.sha256:
+    if recorded and hashlib.sha256(part.read_bytes()).hexdigest() != recorded.sha256:
         part.unlink()
         raise WheelError(
             f"{url} is another file than before: its sha256 is not the one in {sources.PINS}",
@@ -322,7 +329,7 @@ def _downloaded(url: str, file: Path, held: Pinned | None, ca: str) -> Path:
     return part.replace(file)
 
 
-def held(options: Options) -> tuple[Entry, ...]:
+def stored(options: Options) -> tuple[Entry, ...]:
     """Everything that the store holds.
 
     Raises:
