@@ -24,7 +24,7 @@ from imagegen.plan import pins
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListedTarget:
-    """A target, what is to know about it, what of it is not locked, and its moving tags."""
+    """A target, the warnings about it, the parts of it that have no lock, and its moving tags."""
 
     target: Target
     reasons: tuple[Reason, ...]
@@ -75,7 +75,7 @@ def described(known: tables.Facts, gpu: str, driver: str) -> Machine:
 def listed(
     project: Project, select: Sequence[str], gpu: str, driver: str
 ) -> tuple[ListedTarget, ...]:
-    """The selected targets; on a machine, those that work there, with what is to know about them.
+    """The selected targets; for a machine, those that work there, with the warnings about it.
 
     Raises:
         ImpossibleCombination: none of them works there.

@@ -87,7 +87,7 @@ def chosen(project: Project, select: Sequence[str]) -> tuple[Candidate, ...]:
     every = project.resolution.select(select)
     found = tuple(c for c in every if isinstance(c.target().flash_attn, FlashAttn))
     if not found:
-        raise UsageError("no selected target has flash-attn 2: there is no wheel to speak of")
+        raise UsageError("no selected target has flash-attn 2, so there is no wheel")
     return found
 
 
@@ -153,7 +153,7 @@ def build(
     for image in images:
         id_, name = image.target.id, names[image.target.id]
         if entry := stored.get(name):
-            why = f"{store.location} has it already (--force builds it anew)"
+            why = f"{store.location} has it already (--force builds it again)"
             built.append(BuiltWheel(id=id_, entry=entry, seconds=0.0, found=why))
             continue
         with tempfile.TemporaryDirectory(prefix="imagegen-wheel-") as folder:
@@ -256,7 +256,7 @@ def fetch(project: Project, select: Sequence[str], options: Options, to: Path) -
     """Have the wheels of the selected targets from the store in a folder, by their hash.
 
     Raises:
-        WheelError: the store has one of them not.
+        WheelError: the store lacks one of them.
     """
     store = _needed(options)
     found = []
@@ -317,7 +317,7 @@ def _downloaded(url: str, file: Path, recorded: Pinned | None, ca: str) -> Path:
         size = int(answer.headers.get("Content-Length", "0"))
     if not size:
         raise WheelError(f"{url}: the server does not say how long the file is")
-    with part.open("wb+") as sink:  # anew: of what another run left nobody knows the hash
+    with part.open("wb+") as sink:  # from the start: nobody knows the hash of what another run left
         if not web.download(url, sink, size):
             raise WheelError(f"{url}: there is no such file")
     if recorded and hashlib.sha256(part.read_bytes()).hexdigest() != recorded.sha256:
