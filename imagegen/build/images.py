@@ -166,6 +166,15 @@ def build(
     return tuple(one for one in built if _fits(engine, one, options, failed)), failed
 
 
+def bake_one(engine: Docker, image: Image, options: Options, compiling: bake.Compiling) -> float:
+    """Build the stage of an image that ``compiling`` is about; returns seconds."""
+    start = time.monotonic()
+    load(engine, [image], options)
+    definition = document([image], options, compiling)
+    engine.bake(definition, secrets(options, compiling), builder=options.builder)
+    return time.monotonic() - start
+
+
 def load(engine: Docker, images: Sequence[Image], options: Options) -> None:
     """Have what the builds of images stand on: bootstrapped bases in the engine, and the wheels
     that a store has for them.

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Commands about the files of a project: Dockerfiles and locks."""
 
 from __future__ import annotations
 
@@ -6,50 +6,37 @@ from typing import Annotated
 
 import typer
 
-from imagegen.cli.options import (
-    MATRIX,
-    AllowUnknown,
-    Ca,
-    Fmt,
-    MatrixFile,
-    Output,
-    OwnFacts,
-    PypiIndex,
-    Select,
-    setup,
-)
+from imagegen.cli.options import Fmt, IndexOptions, ProjectOptions, Select, grouped
 
 
+@grouped
 def render(
+    *,
     select: Select = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit 10 when a file differs.")
     ] = False,
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-    fmt: Fmt = Output.text,
+    project: ProjectOptions,
+    fmt: Fmt = "text",
 ) -> None:
     """Write the Dockerfiles of the selected targets beside the matrix."""
     from imagegen.commands.files import render_files
     from imagegen.output.files import rendered
 
-    found = render_files(setup(matrix, facts, allow_unknown), select or (), check=check)
-    rendered(found, fmt.value, check=check)
+    rendered(render_files(project.load(), select or (), check=check), fmt, check=check)
 
 
+@grouped
 def lock(
+    *,
     select: Select = None,
     check: Annotated[
         bool,
         typer.Option("--check", help="Ask nothing, write nothing; exit 10 when a lock is stale."),
     ] = False,
-    ca: Ca = "",
-    pypi_index: PypiIndex = "",
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-    fmt: Fmt = Output.text,
+    network: IndexOptions,
+    project: ProjectOptions,
+    fmt: Fmt = "text",
 ) -> None:
     """Pin every Python package of the selected targets by hash. Asks the package index.
 
@@ -57,13 +44,9 @@ def lock(
     stays visibly unlocked: see the column of `imagegen list`.
     """
     from imagegen.commands.files import check_locks, lock_files
-    from imagegen.net.settings import Network
     from imagegen.output.files import locks, paths
 
-    it = setup(matrix, facts, allow_unknown)
     if check:
-        locks(check_locks(it, select or ()), fmt.value)
-        return
-    network = Network(ca=ca, pypi_index=pypi_index)
-    made = lock_files(it, select or (), network)
-    paths(made, fmt.value)
+        locks(check_locks(project.load(), select or ()), fmt)
+    else:
+        paths(lock_files(project.load(), select or (), network.settings()), fmt)

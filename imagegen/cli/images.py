@@ -1,125 +1,109 @@
-"""Commands that make: files, locks, images, and what is in a registry."""
+"""Commands that make images, try them and publish them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from imagegen.cli.options import (
-    MATRIX,
-    Again,
-    AllowUnknown,
-    AptMirror,
-    Base,
-    BaseFrom,
-    Builder,
-    Ca,
-    Compression,
+    BuildOptions,
+    CheckOptions,
     Fmt,
-    Force,
-    FreshBase,
-    Images,
-    Jobs,
     KeepGoing,
     Level,
-    Levels,
-    ListChecks,
-    MatrixFile,
-    MoveBack,
-    NoSource,
-    Output,
-    OwnFacts,
-    Packing,
-    PypiIndex,
-    Registry,
-    Reports,
-    Repository,
-    Require,
+    NetworkOptions,
+    ProjectOptions,
     Select,
     TestFmt,
-    TestOutput,
-    TorchIndex,
-    Wheels,
-    settings,
-    setup,
+    build_options,
+    grouped,
 )
 
 
+@grouped
 def build(
+    *,
     select: Select = None,
     print_: Annotated[
         bool, typer.Option("--print", help="Print the bake definition and build nothing.")
     ] = False,
-    force: Force = False,
-    builder: Builder = "",
     keep_going: KeepGoing = False,
-    base: BaseFrom = Base.pull,
-    fresh_base: FreshBase = False,
-    ca: Ca = "",
-    pypi_index: PypiIndex = "",
-    torch_index: TorchIndex = "",
-    apt_mirror: AptMirror = "",
-    registry: Registry = "",
-    repository: Repository = None,
-    compression: Packing = Compression.zstd,
-    wheels: Wheels = "",
-    no_source: NoSource = False,
-    jobs: Jobs = 0,
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-    fmt: Fmt = Output.text,
+    making: BuildOptions,
+    network: NetworkOptions,
+    project: ProjectOptions,
+    fmt: Fmt = "text",
 ) -> None:
     """Build the selected targets into the engine's store.
 
     imagegen build 'ubuntu24.04-cuda13.0-*-slim' --keep-going
     """
     from imagegen.commands import build as build_
+    from imagegen.engine.docker import Docker
     from imagegen.output import console
     from imagegen.output.images import built
 
-    options = settings(
-        base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
-        keep_going=keep_going, repository=repository or (), compression=compression, force=force,
-        wheels=wheels, no_source=no_source, jobs=jobs,
-    )  # fmt: skip
-    it = setup(matrix, facts, allow_unknown)
+    options = build_options(making, network=network, keep_going=keep_going)
+    loaded = project.load()
     if print_:
-        console.show(build_.definition(it, select or (), options))
-        return
-    from imagegen.engine.docker import Docker
-
-    built(build_.build(it, Docker.connect, select or (), options), fmt.value)
+        console.show(build_.definition(loaded, select or (), options))
+    else:
+        built(build_.build(loaded, Docker.connect, select or (), options), fmt)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TestOptions(CheckOptions):
+    """How images are tried: which others, at which levels, and where the outcome is written."""
+
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image",
+            metavar="REF",
+            help="Check this image, whoever built it, instead of targets; --level runpod and vast "
+            "unless told otherwise. Repeatable.",
+        ),
+    ] = None
+    level: Annotated[
+        list[Level] | None,
+        typer.Option(
+            "--level",
+            help="smoke: nvcc, torch, flash-attn, packages. gpu: their kernels, on all GPUs of "
+            "this machine. runpod, vast: the platforms' contracts, from outside. Repeatable; "
+            "without it all that need no GPU.",
+        ),
+    ] = None
+    report: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--report",
+            metavar="FORMAT=FILE",
+            help="Also write it so: junit=report.xml, json=report.json, "
+            'github="$GITHUB_STEP_SUMMARY" (added at the end). Repeatable.',
+        ),
+    ] = None
+
+    @property
+    def levels(self) -> Sequence[Level]:
+        """The levels that were named; none for all that need no GPU."""
+        return self.level or ((Level.runpod, Level.vast) if self.image else ())
+
+
+@grouped
 def test(
+    *,
     select: Select = None,
-    image: Images = None,
-    level: Levels = None,
-    require: Require = None,
-    list_: ListChecks = False,
-    again: Again = False,
-    report_: Reports = None,
-    force: Force = False,
-    builder: Builder = "",
+    list_: Annotated[
+        bool, typer.Option("--list", help="List the checks and what each guards against.")
+    ] = False,
+    trial: TestOptions,
     keep_going: KeepGoing = False,
-    base: BaseFrom = Base.pull,
-    fresh_base: FreshBase = False,
-    ca: Ca = "",
-    pypi_index: PypiIndex = "",
-    torch_index: TorchIndex = "",
-    apt_mirror: AptMirror = "",
-    registry: Registry = "",
-    repository: Repository = None,
-    compression: Packing = Compression.zstd,
-    wheels: Wheels = "",
-    no_source: NoSource = False,
-    jobs: Jobs = 0,
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-    fmt: TestFmt = TestOutput.text,
+    making: BuildOptions,
+    network: NetworkOptions,
+    project: ProjectOptions,
+    fmt: TestFmt = "text",
 ) -> None:
     """Build the selected targets and try them: what is inside, and as a pod's user from outside.
 
@@ -130,44 +114,37 @@ def test(
     from imagegen.output import checks
 
     if list_:
-        checks.catalogue(listed(), {one.value for one in level or ()}, fmt.value)
+        checks.catalogue(listed(), {*(trial.level or ())}, fmt)
         return
-    files = checks.files(report_ or ())
-    options = settings(
-        base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
-        keep_going=keep_going, repository=repository or (), compression=compression, force=force,
-        again=again, wheels=wheels, no_source=no_source, jobs=jobs, required=require or (),
-        levels=level or ((Level.runpod, Level.vast) if image else ()),
-    )  # fmt: skip
-    of = lambda: setup(matrix, facts, allow_unknown)
-    found = tested(of, Docker.connect, select or (), image or (), options)
-    checks.show(found, fmt.value, files)
+    files = checks.files(trial.report or ())
+    options = build_options(
+        making,
+        network=network,
+        keep_going=keep_going,
+        asked=trial.asked(trial.levels),
+        again=trial.again,
+    )
+    found = tested(project.load, Docker.connect, select or (), trial.image or (), options)
+    checks.show(found, fmt, files)
     passed(found)
 
 
+@grouped
 def push(
+    *,
     select: Select = None,
-    require: Require = None,
-    again: Again = False,
-    force: Force = False,
-    move_back: MoveBack = False,
-    builder: Builder = "",
-    base: BaseFrom = Base.pull,
-    fresh_base: FreshBase = False,
-    ca: Ca = "",
-    pypi_index: PypiIndex = "",
-    torch_index: TorchIndex = "",
-    apt_mirror: AptMirror = "",
-    registry: Registry = "",
-    repository: Repository = None,
-    compression: Packing = Compression.zstd,
-    wheels: Wheels = "",
-    no_source: NoSource = False,
-    jobs: Jobs = 0,
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-    fmt: Fmt = Output.text,
+    move_back: Annotated[
+        bool,
+        typer.Option(
+            "--move-back",
+            help="Let a tag go to an older version, or off an image that imagegen has not made.",
+        ),
+    ] = False,
+    checks: CheckOptions,
+    making: BuildOptions,
+    network: NetworkOptions,
+    project: ProjectOptions,
+    fmt: Fmt = "text",
 ) -> None:
     """Build, test and publish the selected targets. Nothing untested can be pushed.
 
@@ -181,12 +158,9 @@ def push(
     from imagegen.engine.docker import Docker
     from imagegen.output.images import published
 
-    options = settings(
-        base, fresh_base, ca, pypi_index, torch_index, apt_mirror, registry, builder,
-        repository=repository or (), compression=compression, force=force, move_back=move_back,
-        required=require or (), again=again, wheels=wheels, no_source=no_source, jobs=jobs,
-    )  # fmt: skip
-    it = setup(matrix, facts, allow_unknown)
-    done = push_.push(it, Docker.connect, select or (), options)
-    published(done, fmt.value)
+    options = build_options(
+        making, network=network, move_back=move_back, asked=checks.asked(), again=checks.again
+    )
+    done = push_.push(project.load(), Docker.connect, select or (), options)
+    published(done, fmt)
     push_.delivered(done)

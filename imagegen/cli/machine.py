@@ -7,24 +7,18 @@ from typing import Annotated
 import typer
 
 from imagegen.cli.options import (
-    MATRIX,
-    AllowUnknown,
-    AptMirror,
-    Base,
-    Ca,
     Fmt,
     FreshBase,
-    MatrixFile,
-    Output,
-    OwnFacts,
-    PypiIndex,
-    Registry,
-    settings,
-    setup,
+    MirrorOptions,
+    ProjectOptions,
+    build_options,
+    grouped,
 )
 
 
+@grouped
 def doctor(
+    *,
     fix: Annotated[
         bool,
         typer.Option("--fix", help="Install and start what is missing; prints how to undo it."),
@@ -32,7 +26,7 @@ def doctor(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --fix: print the commands, run none.")
     ] = False,
-    fmt: Fmt = Output.text,
+    fmt: Fmt = "text",
 ) -> None:
     """Say what this machine lacks for building images, and install it if asked to."""
     from imagegen.doctor import fix as fix_
@@ -41,23 +35,20 @@ def doctor(
     from imagegen.output import machine
 
     if fix:
-        machine.fixed(fix_.fix(dry_run=dry_run), fmt.value)
+        machine.fixed(fix_.fix(dry_run=dry_run), fmt)
         return
     found = probe.examine()
-    machine.findings(found, fmt.value)
+    machine.findings(found, fmt)
     raise typer.Exit(0 if all(finding.ok for finding in found) else EngineError.exit_code)
 
 
+@grouped
 def demo(
+    *,
     fresh_base: FreshBase = False,
-    ca: Ca = "",
-    pypi_index: PypiIndex = "",
-    apt_mirror: AptMirror = "",
-    registry: Registry = "",
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-    fmt: Fmt = Output.text,
+    network: MirrorOptions,
+    project: ProjectOptions,
+    fmt: Fmt = "text",
 ) -> None:
     """From a bare machine to a tested GPU image in a registry of its own: the whole way.
 
@@ -69,10 +60,10 @@ def demo(
     from imagegen.commands import demo as whole_way
     from imagegen.output import machine
 
-    options = settings(Base.bootstrap, fresh_base, ca, pypi_index, "", apt_mirror, registry, "")
-    it = setup(matrix, facts, allow_unknown)
-    made = whole_way.demo(it, options)
+    options = build_options(network=network, base="bootstrap", fresh_base=fresh_base)
+    loaded = project.load()
+    made = whole_way.demo(loaded, options)
     templates = {
-        name: platforms.template(name, made.pushed, it.facts) for name in platforms.PLATFORMS
+        name: platforms.template(name, made.pushed, loaded.facts) for name in platforms.PLATFORMS
     }
-    machine.demo(made, templates, fmt.value)
+    machine.demo(made, templates, fmt)

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from imagegen.cli.options import (
-    MATRIX,
-    AllowUnknown,
-    Ca,
+    CaOptions,
     Fmt,
     LedgerFile,
-    MatrixFile,
-    Output,
-    OwnFacts,
-    Repository,
-    setup,
+    ProjectOptions,
+    Repositories,
+    grouped,
 )
 
 
-class Document(StrEnum):
-    """What is attached to an image."""
-
-    report = "report"
-    sbom = "sbom"
-    provenance = "provenance"
-
-
+@grouped
 def inspect(
+    *,
     ref: Annotated[str, typer.Argument(metavar="REF", help="host/name:tag or host/name@sha256:…")],
     show: Annotated[
-        Document | None,
+        Literal["report", "sbom", "provenance"] | None,
         typer.Option(help="Print this document that is attached to the image, as it is."),
     ] = None,
-    ca: Ca = "",
-    fmt: Fmt = Output.text,
+    network: CaOptions,
+    fmt: Fmt = "text",
 ) -> None:
     """What is in a published image: its labels, and the report, SBOM and provenance beside it.
 
@@ -47,14 +36,16 @@ def inspect(
     from imagegen.output.registry import documents, inspected
     from imagegen.publish import inspect as inspect_
 
-    found = inspect_.inspect(ref, ca=ca)
+    found = inspect_.inspect(ref, ca=network.ca)
     if show:
-        documents(found.bodies(show.value))
+        documents(found.bodies(show))
     else:
-        inspected(found, fmt.value)
+        inspected(found, fmt)
 
 
+@grouped
 def prune(
+    *,
     registry: Annotated[
         bool, typer.Option("--registry", help="In registries: the only place so far.")
     ] = False,
@@ -65,12 +56,10 @@ def prune(
         float, typer.Option("--older-than", metavar="DAYS", min=0, help="What is newer stays.")
     ] = 30.0,
     ledger: LedgerFile = None,
-    repository: Repository = None,
-    ca: Ca = "",
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-    fmt: Fmt = Output.text,
+    repositories: Repositories = None,
+    network: CaOptions,
+    project: ProjectOptions,
+    fmt: Fmt = "text",
 ) -> None:
     """Say which images of a repository could be deleted, and delete them with --apply.
 
@@ -85,7 +74,13 @@ def prune(
 
     if not registry:
         raise UsageError("say where: --registry", hint="docker image prune is for the engine")
-    it = setup(matrix, facts, allow_unknown)
-    done = prune_.prune(it, repository or (), ca=ca, older=older, ledger=ledger, apply=apply)
-    prunable(done, fmt.value, applied=apply)
+    done = prune_.prune(
+        project.load(),
+        repositories or (),
+        ca=network.ca,
+        older=older,
+        ledger=ledger,
+        apply=apply,
+    )
+    prunable(done, fmt, applied=apply)
     prune_.deleted(done)

@@ -1,4 +1,4 @@
-"""Commands that measure: what images take, and what they share."""
+"""The command that measures: what images take, and what they share."""
 
 from __future__ import annotations
 
@@ -8,23 +8,18 @@ from typing import Annotated
 import typer
 
 from imagegen.cli.options import (
-    MATRIX,
-    AllowUnknown,
-    Base,
-    BaseFrom,
-    Compression,
     Fmt,
-    MatrixFile,
-    Output,
-    OwnFacts,
-    Packing,
+    ImageOptions,
+    ProjectOptions,
     Select,
-    Wheels,
-    setup,
+    build_options,
+    grouped,
 )
 
 
+@grouped
 def size(
+    *,
     select: Select = None,
     image: Annotated[
         list[str] | None,
@@ -45,13 +40,9 @@ def size(
     top: Annotated[
         int, typer.Option(metavar="N", min=1, help="Rows of each table of the text.")
     ] = 5,
-    base: BaseFrom = Base.pull,
-    wheels: Wheels = "",
-    compression: Packing = Compression.zstd,
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-    fmt: Fmt = Output.text,
+    which: ImageOptions,
+    project: ProjectOptions,
+    fmt: Fmt = "text",
 ) -> None:
     """Say what images take, what in them takes it, and what they share.
 
@@ -60,15 +51,12 @@ def size(
 
     imagegen size 'debian12-*' --image runpod/pytorch:1.0.3-cu1281-torch291 --html size.html
     """
-    from imagegen.build.options import Options
     from imagegen.commands.size import complete, measure
     from imagegen.engine.docker import Docker
     from imagegen.output.size import show, writable
 
     page = writable(html)
-    options = Options(base=base.value, wheels=wheels, compression=compression.value)
-    found = measure(
-        lambda: setup(matrix, facts, allow_unknown), Docker.connect, select or (), image or (), options,
-    )  # fmt: skip
-    show(found, fmt.value, top, page)
+    options = build_options(which)
+    found = measure(project.load, Docker.connect, select or (), image or (), options)
+    show(found, fmt, top, page)
     complete(found)

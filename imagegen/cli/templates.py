@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imagegen.cli.options import (
-    MATRIX,
-    AllowUnknown,
-    Base,
-    BaseFrom,
-    Ca,
-    Compression,
+    CaOptions,
     Fmt,
     LedgerFile,
-    MatrixFile,
-    Output,
-    OwnFacts,
-    Packing,
-    Repository,
+    MatrixOptions,
+    ProjectOptions,
+    PublishedOptions,
     Select,
-    Wheels,
-    setup,
+    build_options,
+    grouped,
 )
 
 if TYPE_CHECKING:
-    from imagegen.build import options as options_
-    from imagegen.matrix import project
-    from imagegen.platforms.apply import Options
+    from imagegen.output.console import Format
 
 template = typer.Typer(
     no_args_is_help=True,
@@ -37,93 +30,87 @@ template = typer.Typer(
     "them.",
 )
 
-Apply = Annotated[
-    bool,
-    typer.Option(
-        "--apply",
-        help="Create what is not there and change what differs; a second run does nothing.",
-    ),
-]
-Plan = Annotated[
-    bool, typer.Option("--plan", help="Compare with what is live, and change nothing.")
-]
-Prune = Annotated[
-    bool,
-    typer.Option(
-        "--prune-old",
-        help="Also delete the templates that an earlier run superseded, which ends their links.",
-    ),
-]
-Public = Annotated[bool, typer.Option("--public", help="For everybody, not only your account.")]
-Prefix = Annotated[
-    str, typer.Option("--name-prefix", metavar="TEXT", help="Goes before the target's id.")
-]
-RegistryAuth = Annotated[
-    str,
-    typer.Option(
-        "--registry-auth",
-        metavar="NAME",
-        help="Name or id of the registry login, in your account there, that pulls the image.",
-    ),
-]
-Into = Annotated[
-    Path | None,
-    typer.Option("--into", metavar="FILE", help="Write it between the markers of this README."),
-]
-Check = Annotated[bool, typer.Option("--check", help="With --into: only fail if it differs.")]
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateOptions:
+    """What to do about the templates of a platform, and what they say."""
+
+    apply: Annotated[
+        bool,
+        typer.Option(
+            "--apply",
+            help="Create what is not there and change what differs; a second run does nothing.",
+        ),
+    ] = False
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Compare with what is live, and change nothing.")
+    ] = False
+    public: Annotated[
+        bool, typer.Option("--public", help="For everybody, not only your account.")
+    ] = False
+    prefix: Annotated[
+        str, typer.Option("--name-prefix", metavar="TEXT", help="Goes before the target's id.")
+    ] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPodOptions(TemplateOptions):
+    """The same, for RunPod."""
+
+    registry: Annotated[
+        str,
+        typer.Option(
+            "--registry-auth",
+            metavar="NAME",
+            help="Name or id of the registry login, in your account there, that pulls the image.",
+        ),
+    ] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VastOptions(TemplateOptions):
+    """The same, for vast.ai."""
+
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune-old",
+            help="Also delete the templates that an earlier run superseded, which ends their "
+            "links.",
+        ),
+    ] = False
 
 
 @template.command("runpod")
+@grouped
 def runpod(
+    *,
     select: Select = None,
-    apply: Apply = False,
-    plan: Plan = False,
-    public: Public = False,
-    name_prefix: Prefix = "",
-    registry_auth: RegistryAuth = "",
+    how: RunPodOptions,
     ledger: LedgerFile = None,
-    base: BaseFrom = Base.pull,
-    repository: Repository = None,
-    wheels: Wheels = "",
-    compression: Packing = Compression.zstd,
-    ca: Ca = "",
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-    fmt: Fmt = Output.text,
+    which: PublishedOptions,
+    network: CaOptions,
+    project: ProjectOptions,
+    fmt: Fmt = "text",
 ) -> None:
     """RunPod's templates of the selected targets.
 
     Prints what would be sent, as JSON. --plan and --apply need RUNPOD_API_KEY in the environment.
     """
-    from imagegen.platforms.apply import Options
-
-    options = Options(
-        apply=apply, plan=plan, public=public, prefix=name_prefix, registry=registry_auth, ca=ca
-    )
-    how = _published(base, repository, wheels, compression, ca)
-    it = setup(matrix, facts, allow_unknown)
-    _template("runpod", select, options, how, it, _ledger(ledger, matrix), fmt)
+    _templates("runpod", select or (), how, ledger, which, network, project, fmt)
 
 
 @template.command("vast")
+@grouped
 def vast(
+    *,
     select: Select = None,
-    apply: Apply = False,
-    plan: Plan = False,
-    prune_old: Prune = False,
-    public: Public = False,
-    name_prefix: Prefix = "",
+    how: VastOptions,
     ledger: LedgerFile = None,
-    base: BaseFrom = Base.pull,
-    repository: Repository = None,
-    wheels: Wheels = "",
-    compression: Packing = Compression.zstd,
-    ca: Ca = "",
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-    fmt: Fmt = Output.text,
+    which: PublishedOptions,
+    network: CaOptions,
+    project: ProjectOptions,
+    fmt: Fmt = "text",
 ) -> None:
     """vast.ai's templates of the selected targets.
 
@@ -131,76 +118,67 @@ def vast(
     template is never edited there, which would end its link: new content is a new template. It
     holds no registry login: the image must be public, or the login be given on the instance.
     """
-    from imagegen.platforms.apply import Options
-
-    options = Options(
-        apply=apply, plan=plan, prune=prune_old, public=public, prefix=name_prefix, ca=ca
-    )
-    how = _published(base, repository, wheels, compression, ca)
-    it = setup(matrix, facts, allow_unknown)
-    _template("vast", select, options, how, it, _ledger(ledger, matrix), fmt)
+    _templates("vast", select or (), how, ledger, which, network, project, fmt)
 
 
 @template.command("table")
+@grouped
 def table(
-    into: Into = None,
-    check: Check = False,
+    *,
+    into: Annotated[
+        Path | None,
+        typer.Option("--into", metavar="FILE", help="Write it between the markers of this README."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="With --into: only fail if it differs.")
+    ] = False,
     ledger: LedgerFile = None,
-    matrix: MatrixFile = MATRIX,
+    project: MatrixOptions,
 ) -> None:
     """The published images with their deploy links, as a Markdown table."""
     from imagegen.errors import UsageError
-    from imagegen.output import templates as report
+    from imagegen.output import templates as output
     from imagegen.platforms import table as published
 
-    file = _ledger(ledger, matrix)
+    file = _ledger(ledger, project)
     if into:
-        report.into(into, differed=published.into(file, into, check=check))
+        output.into(into, differed=published.into(file, into, check=check))
     elif check:
         raise UsageError("--check compares with a file: --into names it", hint="--into README.md")
     else:
-        report.table(published.table(file))
+        output.table(published.table(file))
 
 
-def _ledger(given: Path | None, matrix: Path) -> Path:
-    return given or matrix.with_name("templates.json")
+def _ledger(named: Path | None, project: MatrixOptions) -> Path:
+    return named or project.matrix.with_name("templates.json")
 
 
-def _published(
-    base: Base, repository: list[str] | None, wheels: str, compression: Compression, ca: str
-) -> options_.Options:
-    """What tells one image of a target from another, and where it is asked for."""
-    from imagegen.build import options as options_
-    from imagegen.net import settings
-
-    return options_.Options(
-        network=settings.Network(ca=ca),
-        base=base.value,
-        repositories=tuple(dict.fromkeys(repository or ())),
-        wheels=wheels,
-        compression=compression.value,
-    )
-
-
-def _template(
+def _templates(
     platform: str,
-    select: list[str] | None,
-    options: Options,
-    how: options_.Options,
-    it: project.Project,
-    ledger: Path,
-    fmt: Output,
+    select: Sequence[str],
+    how: TemplateOptions,
+    ledger: Path | None,
+    which: PublishedOptions,
+    network: CaOptions,
+    project: ProjectOptions,
+    fmt: Format,
 ) -> None:
+    """Print the templates of a platform, or compare or apply them."""
     from imagegen.commands import templates
     from imagegen.commands.published import published
     from imagegen.output import console
     from imagegen.output.templates import outcome
+    from imagegen.platforms.apply import Options
 
-    pushed = published(it, select or (), how)
+    options = Options(**asdict(how), ca=network.ca)
+    wanted = build_options(which, network=network)
+    loaded = project.load()
+    pushed = published(loaded, select, wanted)
     if options.live:
-        found = templates.run(platform, pushed, it.facts, options, ledger)
-        outcome(found, fmt.value)
+        file = _ledger(ledger, project)
+        found = templates.run(platform, pushed, loaded.facts, options, file)
+        outcome(found, fmt)
         templates.complete(found)
     else:
-        rows = templates.specs(platform, pushed, it.facts, options)
+        rows = templates.specs(platform, pushed, loaded.facts, options)
         console.show([row.shown for row in rows])

@@ -2,59 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from enum import StrEnum
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from imagegen.cli.options import (
-    MATRIX,
-    AllowUnknown,
-    AptMirror,
-    Archs,
-    Base,
-    BaseFrom,
     Builder,
-    Ca,
-    Dtypes,
-    Features,
+    CaOptions,
     Fmt,
-    Given,
-    HeadDims,
-    Here,
     Jobs,
-    ListOutput,
-    MatrixFile,
-    Output,
+    ListFmt,
+    NetworkOptions,
     OwnFacts,
-    Preset,
-    PypiIndex,
-    Registry,
-    Release,
-    Sdist,
+    ProjectOptions,
     Select,
-    TorchIndex,
-    Wheels,
-    Where,
-    Work,
-    settings,
-    setup,
+    SourceOptions,
+    StoreOptions,
+    build_options,
+    grouped,
 )
-
-if TYPE_CHECKING:
-    from imagegen.build.options import Options
-    from imagegen.matrix.project import Project
-
-
-class Level(StrEnum):
-    """How far a wheel is checked."""
-
-    contents = "contents"
-    kernels = "kernels"
-    load = "load"
-
+from imagegen.wheels.verify import Depth
 
 wheel = typer.Typer(
     no_args_is_help=True,
@@ -64,7 +33,7 @@ Shard = Annotated[
     str,
     typer.Option(metavar="K/N", help="Compile the K-th of N parts only, and keep its objects."),
 ]
-To = Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the files go.")]
+Files = Annotated[list[Path], typer.Argument(metavar="WHEEL...", help="Wheel files.")]
 Force = Annotated[
     bool,
     typer.Option("--force", help="Also what the store has: compile all of it anew, replace it."),
@@ -74,42 +43,96 @@ Interpreter = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class StageOptions(SourceOptions):
+    """How the stage of an image that holds its wheel is built."""
+
+    builder: Builder = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WheelKernels:
+    """Which kernels a wheel holds, as it is typed."""
+
+    version: Annotated[
+        str,
+        typer.Option("--version", metavar="VERSION", help="Of flash-attn; by default the newest."),
+    ] = ""
+    archs: Annotated[
+        str, typer.Option(metavar="80,90", help="By default those of this machine's GPUs.")
+    ] = ""
+    preset: Annotated[str, typer.Option(metavar="NAME", help="full, llama, gpt2 or inference.")] = (
+        "full"
+    )
+    head_dims: Annotated[str, typer.Option(metavar="64,128", help="Instead of the preset's.")] = ""
+    dtypes: Annotated[str, typer.Option(metavar="fp16,bf16", help="Instead of the preset's.")] = ""
+    features: Annotated[
+        str | None,
+        typer.Option(metavar="dropout,…", help="Instead of the preset's; '' for none."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileOptions:
+    """From what a wheel is compiled on this machine, by what, and where to."""
+
+    shard: Shard = ""
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--to", metavar="FOLDER", help="Where files go: ./wheels, or ./shards with --shard."
+        ),
+    ] = None
+    prebuilt: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FOLDER",
+            help="Link what shards left there, and compile no kernel.",
+        ),
+    ] = None
+    sdist: Annotated[Path | None, typer.Option(metavar="FILE", help="flash-attn's source.")] = None
+    python: Interpreter = "python3"
+    work: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where compiled kernels are kept.")
+    ] = Path("build")
+
+
 @wheel.command("list")
+@grouped
 def list_(
+    *,
     select: Select = None,
     held: Annotated[
         bool, typer.Option("--held", help="What the store holds, whatever the targets want.")
     ] = False,
-    wheels: Wheels = "",
-    ca: Ca = "",
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-    fmt: Fmt = Output.text,
+    store: StoreOptions,
+    network: CaOptions,
+    project: ProjectOptions,
+    fmt: Fmt = "text",
 ) -> None:
     """Name the wheel of each target, and every place that it could come from.
 
     imagegen wheel list 'debian12-*' --wheels ./wheels
     """
-    from imagegen.commands import wheels as wheels_
-    from imagegen.output import wheels as report
+    from imagegen.commands import wheels
+    from imagegen.output import wheels as output
 
-    options = settings(Base.pull, False, ca, "", "", "", "", "", wheels=wheels)
+    options = build_options(store, network=network)
     if held:
-        report.pushed(wheels_.held(options), fmt.value)
-        return
-    it = setup(matrix, facts, allow_unknown)
-    report.listed(wheels_.listed(it, select or (), options), fmt.value)
+        output.stored(wheels.stored(options), fmt)
+    else:
+        output.listed(wheels.listed(project.load(), select or (), options), fmt)
 
 
 @wheel.command("plan")
+@grouped
 def plan(
+    *,
     select: Select = None,
     shards: Annotated[int, typer.Option("--shards", min=1, help="How many parts.")] = 4,
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-    fmt: Annotated[ListOutput, typer.Option("--format", help="How to print.")] = ListOutput.text,
+    project: ProjectOptions,
+    fmt: ListFmt = "text",
 ) -> None:
     """Cut the kernel files of each target into parts of about the same cost, one for a CI job.
 
@@ -117,186 +140,111 @@ def plan(
     link them with `wheel join`. --format github is a matrix for a workflow.
     """
     from imagegen.commands.wheels import cut
-    from imagegen.output import wheels as report
+    from imagegen.output import wheels as output
 
-    found = cut(setup(matrix, facts, allow_unknown), select or (), shards)
-    report.shards(found, fmt.value)
-
-
-HERE_ONLY = {
-    *("version", "sdist", "archs", "preset", "head_dims", "dtypes", "features", "python", "work"),
-    "given",
-}
-TARGETS_ONLY = {
-    *("select", "force", "builder", "base", "pypi_index", "torch_index", "apt_mirror", "registry"),
-    *("matrix", "allow_unknown"),
-}
-
-
-def _of_the_mode(ctx: typer.Context, *, here: bool) -> None:
-    """Refuse options that would do nothing, rather than build something else than was asked for."""
-    from imagegen.errors import UsageError
-
-    sources = {n: ctx.get_parameter_source(n) for n in (TARGETS_ONLY if here else HERE_ONLY)}
-    given = {name for name, where in sources.items() if where and where.name == "COMMANDLINE"}
-    if given:
-        words = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in given))
-        words = words.replace("--given", "--from").replace("--select", "SELECT")
-        mode = "with --here" if here else "without --here: a target's kernels are the matrix's"
-        raise UsageError(f"{words}: not {mode}")
+    output.shards(cut(project.load(), select or (), shards), fmt)
 
 
 @wheel.command("build")
+@grouped
 def build(
-    ctx: typer.Context,
+    *,
     select: Select = None,
-    here: Here = False,
     shard: Shard = "",
-    to: Where = None,
-    given: Given = None,
+    to: Annotated[
+        Path, typer.Option("--to", metavar="FOLDER", help="With --shard: where its objects go.")
+    ] = Path("shards"),
     force: Force = False,
-    wheels: Wheels = "",
+    stage: StageOptions,
     jobs: Jobs = 0,
-    version: Release = "",
-    sdist: Sdist = None,
-    archs: Archs = "",
-    preset: Preset = "full",
-    head_dims: HeadDims = "",
-    dtypes: Dtypes = "",
-    features: Features = None,
-    python: Interpreter = "python3",
-    work: Work = Path("build"),
-    builder: Builder = "",
-    base: BaseFrom = Base.pull,
-    ca: Ca = "",
-    pypi_index: PypiIndex = "",
-    torch_index: TorchIndex = "",
-    apt_mirror: AptMirror = "",
-    registry: Registry = "",
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-    fmt: Fmt = Output.text,
+    network: NetworkOptions,
+    project: ProjectOptions,
+    fmt: Fmt = "text",
 ) -> None:
     """Build the wheels of the selected targets into the store, compiling each kernel once.
 
     imagegen wheel build 'ubuntu24.04-*' --wheels ./wheels
-
-    imagegen wheel build --here --preset llama --to ./wheels
     """
-    _of_the_mode(ctx, here=here)
-    options = settings(
-        base, False, ca, pypi_index, torch_index, apt_mirror, registry, builder, wheels=wheels,
-        jobs=jobs,
-    )  # fmt: skip
-    to = to or Path("shards" if shard else "wheels")
-    if here:
-        kernels = (version, archs, preset, head_dims, dtypes, features)
-        _build_here(
-            kernels, facts, sdist, python, work, to, shard, given, options, _named(ctx), fmt
-        )
-    else:
-        _build(setup(matrix, facts, allow_unknown), select or (), options, shard, to, force, fmt)
-
-
-def _named(ctx: typer.Context) -> bool:
-    """Whether a store is named on the command line: a variable of the environment is no wish."""
-    source = ctx.get_parameter_source("wheels")
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _build_here(
-    kernels: tuple[str, str, str, str, str, str | None],
-    own: Path | None,
-    sdist: Path | None,
-    python: str,
-    work: Path,
-    to: Path,
-    shard: str,
-    given: Path | None,
-    options: Options,
-    keep: bool,
-    fmt: Output,
-) -> None:
-    """With this machine's torch and nvcc; ``keep`` puts the wheel into the store, too."""
-    from imagegen.commands import wheels as wheels_
-    from imagegen.compat.facts import load as load_
-    from imagegen.output import wheels as report
-    from imagegen.wheels import compile
-
-    found = compile.build_here(
-        compile.Asked(*kernels), load_.load(own), sdist=sdist, python=python, work=work, to=to, jobs=options.jobs, shard=shard, given=given,
-    )  # fmt: skip
-    if keep and "wheel" in found:
-        wheels_.push([to / str(found["wheel"])], options, force=False)
-    report.here(found, to, fmt.value)
-
-
-def _build(
-    project: Project,
-    select: Sequence[str],
-    options: Options,
-    shard: str,
-    to: Path,
-    force: bool,
-    fmt: Output,
-) -> None:
-    """In BuildKit, for targets."""
-    from imagegen.commands import wheels as wheels_
+    from imagegen.commands import wheels
     from imagegen.engine.docker import Docker
-    from imagegen.output import wheels as report
+    from imagegen.output import wheels as output
 
-    engine = Docker.connect()
+    options = build_options(stage, network=network, jobs=jobs)
+    loaded, engine = project.load(), Docker.connect()
     if shard:
-        objects = wheels_.build_shard(project, engine, select, options, shard, to)
-        report.files(objects, fmt.value)
+        found = wheels.build_shard(loaded, engine, select or (), options, shard, to)
+        output.files(found, fmt)
     else:
-        report.made(wheels_.build(project, engine, select, options, force=force), fmt.value)
+        output.built(wheels.build(loaded, engine, select or (), options, force=force), fmt)
+
+
+@wheel.command("compile")
+@grouped
+def compile_(
+    *,
+    kernels: WheelKernels,
+    how: CompileOptions,
+    jobs: Jobs = 0,
+    wheels: Annotated[
+        str,
+        typer.Option(
+            "--wheels", metavar="LOCATION", help="A store that the wheel is to be put into, too."
+        ),
+    ] = "",
+    network: CaOptions,
+    facts: OwnFacts = None,
+    fmt: Fmt = "text",
+) -> None:
+    """Compile a wheel without Docker: with the torch, nvcc and compiler of this machine, for it.
+
+    imagegen wheel compile --preset llama --to ./wheels
+    """
+    from imagegen.commands.wheels import compile_wheel
+    from imagegen.output import wheels as output
+    from imagegen.wheels.compile import Compilation, Wanted
+
+    options = build_options(network=network, wheels=wheels, jobs=jobs)
+    compilation = Compilation(wanted=Wanted(**asdict(kernels)), **asdict(how))
+    output.compiled(compile_wheel(compilation, facts, options), compilation.folder, fmt)
 
 
 @wheel.command("join")
+@grouped
 def join(
+    *,
     select: Select = None,
-    given: Annotated[
+    prebuilt: Annotated[
         Path,
         typer.Option("--from", metavar="FOLDER", help="What the shards left, brought together."),
     ] = Path("shards"),
     force: Force = False,
-    wheels: Wheels = "",
-    builder: Builder = "",
-    base: BaseFrom = Base.pull,
-    ca: Ca = "",
-    pypi_index: PypiIndex = "",
-    torch_index: TorchIndex = "",
-    apt_mirror: AptMirror = "",
-    registry: Registry = "",
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-    fmt: Fmt = Output.text,
+    stage: StageOptions,
+    network: NetworkOptions,
+    project: ProjectOptions,
+    fmt: Fmt = "text",
 ) -> None:
     """Link what the shards of a target compiled into its wheel; a missing kernel is an error.
 
     imagegen wheel join TARGET --from ./shards --wheels ./wheels
     """
-    from imagegen.commands import wheels as wheels_
+    from imagegen.commands import wheels
     from imagegen.engine.docker import Docker
-    from imagegen.output import wheels as report
+    from imagegen.output import wheels as output
 
-    options = settings(
-        base, False, ca, pypi_index, torch_index, apt_mirror, registry, builder, wheels=wheels
-    )
-    it, engine = setup(matrix, facts, allow_unknown), Docker.connect()
-    report.made(
-        wheels_.build(it, engine, select or (), options, given=given, force=force),
-        fmt.value,
-    )
+    options = build_options(stage, network=network)
+    loaded, engine = project.load(), Docker.connect()
+    found = wheels.build(loaded, engine, select or (), options, prebuilt=prebuilt, force=force)
+    output.built(found, fmt)
 
 
 @wheel.command("fetch")
+@grouped
 def fetch(
+    *,
     select: Select = None,
-    to: To = Path("wheels"),
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the files go.")] = Path(
+        "wheels"
+    ),
     published: Annotated[
         str,
         typer.Option(
@@ -306,36 +254,35 @@ def fetch(
             "beside the locks, so that builds may take it.",
         ),
     ] = "",
-    wheels: Wheels = "",
-    ca: Ca = "",
-    matrix: MatrixFile = MATRIX,
-    facts: OwnFacts = None,
-    allow_unknown: AllowUnknown = False,
-    fmt: Fmt = Output.text,
+    store: StoreOptions,
+    network: CaOptions,
+    project: ProjectOptions,
+    fmt: Fmt = "text",
 ) -> None:
     """Have the wheels of the selected targets in a folder, checked by hash.
 
     imagegen wheel fetch 'debian12-*' --wheels oci://ghcr.io/me/wheels --to ./wheels
     """
-    from imagegen.commands import wheels as wheels_
-    from imagegen.output import wheels as report
+    from imagegen.commands import wheels
+    from imagegen.output import wheels as output
 
-    it = setup(matrix, facts, allow_unknown)
-    options = settings(Base.pull, False, ca, "", "", "", "", "", wheels=wheels)
+    loaded, options = project.load(), build_options(store, network=network)
     if published:
-        found = wheels_.fetch_published(it, select or (), published, options, to)
+        found = wheels.fetch_published(loaded, select or (), published, options, to)
     else:
-        found = wheels_.fetch(it, select or (), options, to)
-    report.files(found, fmt.value)
+        found = wheels.fetch(loaded, select or (), options, to)
+    output.files(found, fmt)
 
 
 @wheel.command("push")
+@grouped
 def push(
-    files: Annotated[list[Path], typer.Argument(metavar="WHEEL...", help="Wheel files.")],
-    wheels: Wheels = "",
+    *,
+    files: Files,
+    store: StoreOptions,
     force: Force = False,
-    ca: Ca = "",
-    fmt: Fmt = Output.text,
+    network: CaOptions,
+    fmt: Fmt = "text",
 ) -> None:
     """Put wheels into a store, each looked through first: its hashes, its name, its metadata.
 
@@ -343,28 +290,30 @@ def push(
 
     imagegen wheel push ./wheels/*.whl --wheels oci://ghcr.io/me/wheels
     """
-    from imagegen.commands import wheels as wheels_
-    from imagegen.output import wheels as report
+    from imagegen.commands import wheels
+    from imagegen.output import wheels as output
 
-    options = settings(Base.pull, False, ca, "", "", "", "", "", wheels=wheels)
-    report.pushed(wheels_.push(files, options, force=force), fmt.value)
+    options = build_options(store, network=network)
+    output.stored(wheels.push(files, options, force=force), fmt)
 
 
 @wheel.command("verify")
+@grouped
 def verify(
-    files: Annotated[list[Path], typer.Argument(metavar="WHEEL...", help="Wheel files.")],
+    *,
+    files: Files,
     python: Interpreter = "python3",
     level: Annotated[
-        Level,
+        Depth,
         typer.Option("--level", help="contents: the file; kernels: by cuobjdump; load: by torch."),
-    ] = Level.load,
+    ] = "load",
     image: Annotated[
         str, typer.Option(metavar="IMAGE", help="In a container of this image, by its Python.")
     ] = "",
     sha256: Annotated[
         str, typer.Option("--sha256", metavar="HASH", help="The hash that the file must have.")
     ] = "",
-    fmt: Fmt = Output.text,
+    fmt: Fmt = "text",
 ) -> None:
     """Check that wheels are what their names promise; needs no GPU.
 
@@ -374,9 +323,9 @@ def verify(
 
     imagegen wheel verify ./wheels/*.whl --image imagegen/built:TAG
     """
-    from imagegen.output import wheels as report
+    from imagegen.output import wheels as output
     from imagegen.wheels.verify import no_faults, verify_all
 
-    found, faults = verify_all(files, python=python, level=level.value, image=image, sha256=sha256)
-    report.verified(found, faults, fmt.value)
+    found, faults = verify_all(files, python=python, level=level, image=image, sha256=sha256)
+    output.verified(found, faults, fmt)
     no_faults(faults)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from imagegen.compat import query
+from imagegen.compat import query, sources
 from imagegen.compat.facts import tables
 from imagegen.compat.rules.reason import Reason
+from imagegen.compat.sources import Step
+from imagegen.compat.why import Answer
 from imagegen.errors import ImpossibleCombination, NothingSelected, UsageError
 from imagegen.matrix import nvidia_smi, pick
 from imagegen.matrix.pick import Machine, Picked
@@ -20,8 +23,8 @@ from imagegen.plan import pins
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Listed:
-    """A target, what is to know about it, what of it is not locked, and its moving tags."""
+class ListedTarget:
+    """A target, the warnings about it, the parts of it that have no lock, and its moving tags."""
 
     target: Target
     reasons: tuple[Reason, ...]
@@ -69,8 +72,10 @@ def described(known: tables.Facts, gpu: str, driver: str) -> Machine:
     return Machine(gpus=cards, driver=query.driver(driver) if driver else None)
 
 
-def listed(project: Project, select: Sequence[str], gpu: str, driver: str) -> tuple[Listed, ...]:
-    """The selected targets; on a machine, those that work there, with what is to know about them.
+def listed(
+    project: Project, select: Sequence[str], gpu: str, driver: str
+) -> tuple[ListedTarget, ...]:
+    """The selected targets; for a machine, those that work there, with the warnings about it.
 
     Raises:
         ImpossibleCombination: none of them works there.
@@ -87,13 +92,38 @@ def listed(project: Project, select: Sequence[str], gpu: str, driver: str) -> tu
     return tuple(_listed(project, one, reasons) for one, reasons in rows)
 
 
-def _listed(project: Project, one: Candidate, reasons: tuple[Reason, ...]) -> Listed:
-    return Listed(
+def _listed(project: Project, one: Candidate, reasons: tuple[Reason, ...]) -> ListedTarget:
+    return ListedTarget(
         target=one.target(project.resolution.packages),
         reasons=reasons,
         unlocked=pins.unlocked(one, project),
         aliases=tuple(name for name, id_ in project.aliases.items() if id_ == one.id),
     )
+
+
+def places(answer: Answer, locks: Path, wheels: str, *, ca: str) -> tuple[Step, ...]:
+    """Every place that flash-attn 2 with all its kernels could come from, or the one asked for.
+
+    ``locks`` holds the hashes of published wheels that were recorded. The store ``wheels`` is asked
+    unless its location is empty.
+
+    Raises:
+        WheelError: the store does not answer.
+    """
+    combination, origin = answer.found.combination, answer.question.origin
+    kernels, stored, location = sources.every_kernel(combination), None, ""
+    if kernels is None:
+        return ()
+    if wheels:
+        from imagegen.wheels.store import open_store
+
+        store = open_store(wheels, ca=ca)
+        stored = bool(store.find(sources.own_name(combination, kernels)))
+        location = store.location
+    policy = sources.Policy(third_party=origin == "third-party")
+    pins_ = sources.pins(locks)
+    steps = sources.sourced(combination, kernels, policy, pins_, location, held=stored).steps
+    return tuple(step for step in steps if origin in ("", step.place))
 
 
 def left_out(project: Project, select: Sequence[str]) -> tuple[LeftOut, ...]:

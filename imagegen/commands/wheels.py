@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from imagegen.build import images as build_images
 from imagegen.build.images import supply as opened
 from imagegen.build.options import Options
 from imagegen.compat import sources
+from imagegen.compat.facts import load as facts
 from imagegen.compat.sources import Pinned, Sourced
 from imagegen.engine.docker import Docker
 from imagegen.errors import BuildError, UsageError, WheelError
@@ -24,6 +24,8 @@ from imagegen.matrix.resolve import Candidate
 from imagegen.model.image import Image
 from imagegen.model.target import FlashAttn
 from imagegen.net.http import Web
+from imagegen.wheels import compile as compile_
+from imagegen.wheels.compile import Compilation
 from imagegen.wheels.download import STORE
 from imagegen.wheels.entry import Entry
 from imagegen.wheels.store import Store, open_store
@@ -34,17 +36,17 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Listed:
-    """A target's wheel: its name, and where it would come from."""
+class TargetWheel:
+    """A target's wheel: its name, what the store has of it, and where it would come from."""
 
     id: str
     name: str
     sourced: Sourced
-    held: Entry | None
+    stored: Entry | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Made:
+class BuiltWheel:
     """A wheel that was built or found; ``found`` says why nothing was built."""
 
     id: str
@@ -63,15 +65,15 @@ class Shard:
     seconds: float
 
 
-def listed(project: Project, select: Sequence[str], options: Options) -> tuple[Listed, ...]:
+def listed(project: Project, select: Sequence[str], options: Options) -> tuple[TargetWheel, ...]:
     """The wheel of every selected target that has flash-attn 2, and where it would come from."""
     supply = opened(project, options)
     found = []
     for candidate in chosen(project, select):
-        held, where = supply.looked(candidate)
+        stored, where = supply.looked(candidate)
         assert where  # it has flash-attn 2
         name = sources.own_name(candidate, kernels(candidate))
-        found.append(Listed(id=candidate.id, name=name, sourced=where, held=held))
+        found.append(TargetWheel(id=candidate.id, name=name, sourced=where, stored=stored))
     return tuple(found)
 
 
@@ -84,7 +86,7 @@ def chosen(project: Project, select: Sequence[str]) -> tuple[Candidate, ...]:
     every = project.resolution.select(select)
     found = tuple(c for c in every if isinstance(c.target().flash_attn, FlashAttn))
     if not found:
-        raise UsageError("no selected target has flash-attn 2: there is no wheel to speak of")
+        raise UsageError("no selected target has flash-attn 2, so there is no wheel")
     return found
 
 
@@ -126,18 +128,18 @@ def build(
     select: Sequence[str],
     options: Options,
     *,
-    given: Path | None = None,
+    prebuilt: Path | None = None,
     force: bool = False,
-) -> tuple[Made, ...]:
+) -> tuple[BuiltWheel, ...]:
     """Build the wheels of the selected targets in BuildKit and put them into the store.
 
-    ``given`` holds what shards compiled: then nothing but these objects is linked.
+    ``prebuilt`` holds what shards compiled: then nothing but these objects is linked.
 
     Raises:
-        UsageError: no store is named, or ``given`` is empty. BuildError: one does not build.
+        UsageError: no store is named, or ``prebuilt`` is empty. BuildError: one does not build.
     """
-    if given and not any(given.glob("objects/*/*.o")):
-        raise UsageError(f"{given} holds nothing that shards compiled: no objects/*/*.o")
+    if prebuilt and not any(prebuilt.glob("objects/*/*.o")):
+        raise UsageError(f"{prebuilt} holds nothing that shards compiled: no objects/*/*.o")
     store = _needed(options, make=True)
     # what the store has is not to be used for making it
     candidates = _compiled(project, select)
@@ -146,25 +148,41 @@ def build(
     build_images.make_bases(project, ids, options)
     images = build_images.plan(project, ids, options)
     names = {c.id: sources.own_name(c, kernels(c)) for c in candidates}
-    made = []
-    there = {} if force else {name: store.find(name) for name in dict.fromkeys(names.values())}
-    _announce([image for image in images if not there.get(names[image.target.id])])
+    built = []
+    stored = {} if force else {name: store.find(name) for name in dict.fromkeys(names.values())}
+    _announce([image for image in images if not stored.get(names[image.target.id])])
     for image in images:
         id_, name = image.target.id, names[image.target.id]
-        if held := there.get(name):
-            why = f"{store.location} has it already (--force builds it anew)"
-            made.append(Made(id=id_, entry=held, seconds=0.0, found=why))
+        if entry := stored.get(name):
+            why = f"{store.location} has it already (--force builds it again)"
+            built.append(BuiltWheel(id=id_, entry=entry, seconds=0.0, found=why))
             continue
         with tempfile.TemporaryDirectory(prefix="imagegen-wheel-") as folder:
-            seconds = _export(engine, image, options, Path(folder), given=given, anew=force)
+            compiling = _compiling(image, Path(folder), options.jobs, prebuilt, force=force)
+            seconds = build_images.bake_one(engine, image, options, compiling)
             (wheel,) = Path(folder).glob("*.whl")
             if wheel.name != name:
                 raise BuildError(f"{id_}: the build made {wheel.name}, expected {name}")
-            held = None if force else store.find(name)
-            entry = held or store.put(wheel, replace=force)
-        why = f"another build has put it into {store.location} meanwhile" if held else ""
-        made.append(Made(id=id_, entry=entry, seconds=seconds, found=why))
-    return tuple(made)
+            theirs = None if force else store.find(name)
+            entry = theirs or store.put(wheel, replace=force)
+        why = f"another build has put it into {store.location} meanwhile" if theirs else ""
+        built.append(BuiltWheel(id=id_, entry=entry, seconds=seconds, found=why))
+    return tuple(built)
+
+
+def _compiling(
+    image: Image, to: Path, jobs: int, prebuilt: Path | None, *, force: bool
+) -> bake.Compiling:
+    """How a whole wheel is compiled, or linked; says first what that costs."""
+    cost = "linking what shards compiled" if prebuilt else expected(image.target, jobs)
+    log.info(f"{image.target.id}: {cost}")
+    return bake.Compiling(
+        given={image.key: prebuilt.absolute()} if prebuilt else {},
+        jobs=jobs,
+        wheels=to,
+        shard="join" if prebuilt else "",
+        anew=force,
+    )
 
 
 def _announce(images: Sequence[Image]) -> None:
@@ -183,10 +201,11 @@ def build_shard(
     engine: Docker,
     select: Sequence[str],
     options: Options,
-    name: str,
+    shard: str,
     to: Path,
 ) -> tuple[Path, ...]:
-    """Compile one part of the kernels of one target; its objects go below ``to``/objects.
+    """Compile one part of the kernels of one target, such as 2/4; its objects go below
+    ``to``/objects.
 
     Raises:
         UsageError: several targets are selected, or the part is none of them.
@@ -194,15 +213,15 @@ def build_shard(
     (candidate, *more) = _compiled(project, select)
     if more:
         raise UsageError("a shard is of one target", hint=f"name it: {candidate.id}")
-    number, _, count = name.partition("/")
-    parts = cut(project, [candidate.id], int(count)) if count.isdecimal() else ()
-    if f"{number}/{count}" not in {part.name for part in parts}:
-        raise UsageError(f"--shard {name}: give it as 2/4, the second of four parts")
+    part = compile_.part(shard)
+    cut(project, [candidate.id], part.count)  # refuses more parts than kernel files
     options = replace(options, wheels="")
     build_images.make_bases(project, [candidate.id], options)
-    images = build_images.plan(project, [candidate.id], options)
+    (image,) = build_images.plan(project, [candidate.id], options)
     to.mkdir(parents=True, exist_ok=True)
-    _export(engine, images[0], options, to, shard=name)
+    log.info(f"{candidate.id}: {expected(image.target, options.jobs, part.count)}")
+    compiling = bake.Compiling(jobs=options.jobs, wheels=to.absolute(), shard=str(part))
+    build_images.bake_one(engine, image, options, compiling)
     return tuple(sorted(to.glob("objects/*/*.o")))
 
 
@@ -222,40 +241,25 @@ def _compiled(project: Project, select: Sequence[str]) -> tuple[Candidate, ...]:
     return found
 
 
-def _export(
-    engine: Docker,
-    image: Image,
-    options: Options,
-    to: Path,
-    *,
-    given: Path | None = None,
-    shard: str = "",
-    anew: bool = False,
-) -> float:
-    """Build the stage that holds the wheel and have its files in ``to``; returns seconds."""
-    part = int(shard.partition("/")[2]) if shard else 1
-    cost = "linking what shards compiled" if given else expected(image.target, options.jobs, part)
-    log.info(f"{image.target.id}: {cost}")
-    compiling = bake.Compiling(
-        given={image.key: given.absolute()} if given else {},
-        jobs=options.jobs,
-        wheels=to.absolute(),
-        shard="join" if given else shard,
-        anew=anew,
-    )
-    start = time.monotonic()
-    build_images.load(engine, [image], options)
-    definition = build_images.document([image], options, compiling)
-    secrets = build_images.secrets(options, compiling)
-    engine.bake(definition, secrets, builder=options.builder)
-    return time.monotonic() - start
+def compile_wheel(
+    compilation: Compilation, own_facts: Path | None, options: Options
+) -> Mapping[str, object]:
+    """Compile a wheel on this machine, and put it into the store, too, if one is named.
+
+    Raises:
+        UsageError: it cannot be compiled here. BuildError: it failed.
+    """
+    found = compile_.compile_wheel(compilation, facts.load(own_facts), options.jobs)
+    if options.wheels and "wheel" in found:
+        push([compilation.folder / str(found["wheel"])], options, force=False)
+    return found
 
 
 def fetch(project: Project, select: Sequence[str], options: Options, to: Path) -> list[Path]:
     """Have the wheels of the selected targets from the store in a folder, by their hash.
 
     Raises:
-        WheelError: the store has one of them not.
+        WheelError: the store lacks one of them.
     """
     store = _needed(options)
     found = []
@@ -306,8 +310,8 @@ def fetch_published(
     return found
 
 
-def _downloaded(url: str, file: Path, held: Pinned | None, ca: str) -> Path:
-    """A published file; ``held`` is what was recorded of it, if somebody fetched it before."""
+def _downloaded(url: str, file: Path, recorded: Pinned | None, ca: str) -> Path:
+    """A published file; ``recorded`` is what is known of it, if somebody fetched it before."""
     web, part = Web(url, STORE, ca=ca), file.with_name(f".{file.name}.part")
     file.parent.mkdir(parents=True, exist_ok=True)
     with web.ask("HEAD", url, ok=frozenset({200, 404})) as answer:
@@ -316,10 +320,10 @@ def _downloaded(url: str, file: Path, held: Pinned | None, ca: str) -> Path:
         size = int(answer.headers.get("Content-Length", "0"))
     if not size:
         raise WheelError(f"{url}: the server does not say how long the file is")
-    with part.open("wb+") as sink:  # anew: of what another run left nobody knows the hash
+    with part.open("wb+") as sink:  # from the start: nobody knows the hash of what another run left
         if not web.download(url, sink, size):
             raise WheelError(f"{url}: there is no such file")
-    if held and hashlib.sha256(part.read_bytes()).hexdigest() != held.sha256:
+    if recorded and hashlib.sha256(part.read_bytes()).hexdigest() != recorded.sha256:
         part.unlink()
         raise WheelError(
             f"{url} is another file than before: its sha256 is not the one in {sources.PINS}",
@@ -328,7 +332,7 @@ def _downloaded(url: str, file: Path, held: Pinned | None, ca: str) -> Path:
     return part.replace(file)
 
 
-def held(options: Options) -> tuple[Entry, ...]:
+def stored(options: Options) -> tuple[Entry, ...]:
     """Everything that the store holds.
 
     Raises:

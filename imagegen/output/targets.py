@@ -12,7 +12,7 @@ from imagegen.model.target import FlashAttn, FlashAttnPackage
 from imagegen.output.console import Format, show, table
 
 if TYPE_CHECKING:
-    from imagegen.commands.targets import Listed
+    from imagegen.commands.targets import ListedTarget
     from imagegen.compat.rules.reason import Reason
     from imagegen.compat.solver import Combination
     from imagegen.compat.sources import Piece, Step
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from imagegen.matrix.resolve import LeftOut
 
 
-def targets(rows: Sequence[Listed], fmt: str) -> None:
+def targets(rows: Sequence[ListedTarget], fmt: str) -> None:
     """The selected targets; ``github`` is a matrix for a workflow."""
     if fmt == "github":
         print(json.dumps({"include": [{"id": r.target.id, "tag": r.target.tag} for r in rows]}))
@@ -52,7 +52,7 @@ def _held(flash_attn: FlashAttn | FlashAttnPackage | None) -> str:
     return ",".join(map(str, flash_attn.archs)) if flash_attn else "none"
 
 
-def _target(row: Listed) -> dict[str, object]:
+def _target(row: ListedTarget) -> dict[str, object]:
     return {
         **row.target.promise,
         "tag": row.target.tag,

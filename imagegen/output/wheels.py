@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from imagegen.output.console import Format, show, size, table
 
 if TYPE_CHECKING:
-    from imagegen.commands.wheels import Listed, Made, Shard
+    from imagegen.commands.wheels import BuiltWheel, Shard, TargetWheel
     from imagegen.compat.sources import Sourced
     from imagegen.wheels.entry import Entry
 
 
-def listed(rows: Sequence[Listed], fmt: Format) -> None:
+def listed(rows: Sequence[TargetWheel], fmt: Format) -> None:
     """The wheel of each target and every place that it could come from."""
     if fmt == "json":
         show(
@@ -24,7 +24,7 @@ def listed(rows: Sequence[Listed], fmt: Format) -> None:
                 {
                     "id": row.id,
                     "wheel": row.name,
-                    "held": row.held and _entry(row.held),
+                    "held": row.stored and _entry(row.stored),
                     **sourced(row.sourced),
                 }
                 for row in rows
@@ -57,7 +57,7 @@ def shards(rows: Sequence[Shard], fmt: str) -> None:
         print(table(("TARGET", "SHARD", "FILES", "CPU-MINUTES"), words))
 
 
-def made(rows: Sequence[Made], fmt: Format) -> None:
+def built(rows: Sequence[BuiltWheel], fmt: Format) -> None:
     """Wheels that are in the store now."""
     if fmt == "json":
         show(
@@ -77,7 +77,7 @@ def made(rows: Sequence[Made], fmt: Format) -> None:
         print(f"  {row.entry.name}\n  sha256 {row.entry.sha256}, {size(row.entry.size)}")
 
 
-def here(found: Mapping[str, object], to: Path, fmt: Format) -> None:
+def compiled(found: Mapping[str, object], to: Path, fmt: Format) -> None:
     """What the recipe made on this machine."""
     if fmt == "json":
         show(found)
@@ -87,7 +87,7 @@ def here(found: Mapping[str, object], to: Path, fmt: Format) -> None:
         print(f"{found['objects']} objects in {to / 'objects' / str(found['folder'])}")
 
 
-def pushed(rows: Sequence[Entry], fmt: Format) -> None:
+def stored(rows: Sequence[Entry], fmt: Format) -> None:
     """Wheels that a store holds now."""
     if fmt == "json":
         show([_entry(row) for row in rows])

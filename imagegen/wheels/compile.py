@@ -11,21 +11,18 @@ from pathlib import Path
 from imagegen.compat.facts.rows import FlashAttnFact
 from imagegen.compat.facts.tables import Facts
 from imagegen.errors import BuildError, EngineError, FactsError, UsageError
-from imagegen.image.wheel.flash_attn_wheel.selection import PRESETS, Selection
+from imagegen.image.wheel.flash_attn_wheel.selection import PRESETS, Part, Selection
 from imagegen.matrix import nvidia_smi
 from imagegen.util import files, process
 from imagegen.wheels.supply import cost
-from imagegen.wheels.verify import _recipe, described, verify
+from imagegen.wheels.verify import described, recipe, verify
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Which wheel to build on this machine, as it was typed; empty for what is usual.
-
-    In the order of the command line's options.
-    """
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """Which wheel to compile on this machine, as it was typed; empty for what is usual."""
 
     version: str = ""
     archs: str = ""
@@ -84,58 +81,75 @@ class Asked:
         return tuple(sorted({*mine} - {0}))
 
 
-def build_here(
-    asked: Asked,
-    facts: Facts,
-    *,
-    sdist: Path | None,
-    python: str,
-    work: Path,
-    to: Path,
-    jobs: int,
-    shard: str,
-    given: Path | None,
-) -> dict[str, object]:
-    """Run the recipe on this machine, with the torch and the nvcc that ``python`` finds.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compilation:
+    """A wheel, or a ``shard`` of its kernels such as 2/4, that is to be compiled on this machine.
+
+    ``python`` is the interpreter that has torch, ``sdist`` flash-attn's source if it need not be
+    fetched, ``work`` where compiled kernels are kept. ``prebuilt`` holds what shards compiled: then
+    it is linked, and no kernel is compiled.
+    """
+
+    wanted: Wanted
+    sdist: Path | None = None
+    python: str = "python3"
+    work: Path
+    to: Path | None = None
+    shard: str = ""
+    prebuilt: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the wheel or the objects go."""
+        return self.to or Path("shards" if self.shard else "wheels")
+
+
+def compile_wheel(compilation: Compilation, facts: Facts, jobs: int) -> dict[str, object]:
+    """Run the recipe on this machine, with ``jobs`` threads of nvcc at once, 0 for what fits it.
+
+    Returns:
+        What the recipe says of the wheel, or of the objects of a shard.
 
     Raises:
+        UsageError: flash-attn has no such kernels, or the interpreter no torch.
         BuildError: it failed.
     """
-    selection, release = asked.selection(facts), asked.release(facts)
+    selection, release = compilation.wanted.selection(facts), compilation.wanted.release(facts)
+    count = part(compilation.shard).count if compilation.shard else 1
+    python, prebuilt = compilation.python, compilation.prebuilt
     _must_have_torch(python)
-    if not given:
-        log.info(f"flash-attn {release.version}: {cost(selection, jobs, _count(shard))}")
-    parts: list[str | Path] = [given.absolute(), "--no-compile"] if given else []
-    sdist = sdist or _fetched(release, python, work)
+    if not prebuilt:
+        log.info(f"flash-attn {release.version}: {cost(selection, jobs, count)}")
+    sdist = compilation.sdist or _fetched(release, python, compilation.work)
     words: list[str | Path] = [
-        *("build", sdist.absolute(), "--work", work.absolute(), "--out", to.absolute()),
-        *("--archs", _list(selection.archs), "--head-dims", _list(selection.head_dims)),
-        *("--dtypes", _list(selection.dtypes), "--features", _list(selection.features)),
+        *("build", sdist.absolute(), "--work", compilation.work.absolute()),
+        *("--out", compilation.folder.absolute(), "--archs", _list(selection.archs)),
+        *("--head-dims", _list(selection.head_dims), "--dtypes", _list(selection.dtypes)),
+        *("--features", _list(selection.features)),
         *(["--jobs", str(jobs)] if jobs else []),
-        *(["--shard", shard] if shard else []),
-        *(["--given", *parts] if given else []),
+        *(["--shard", compilation.shard] if compilation.shard else []),
     ]
-    code, lines = _recipe(python, *words)
+    if prebuilt:
+        words += ["--given", prebuilt.absolute(), "--no-compile"]
+    code, lines = recipe(python, *words)
     if code:
         raise BuildError("\n".join(lines[-20:]) or f"the recipe exited {code}")
     found: dict[str, object] = json.loads(lines[-1])
     if "wheel" in found:
-        verify(described(to / str(found["wheel"])), python=python)
+        verify(described(compilation.folder / str(found["wheel"])), python=python)
     return found
 
 
-def _count(shard: str) -> int:
-    """4 of ``2/4``; 1 without a shard.
+def part(shard: str) -> Part:
+    """The part of the kernels that ``--shard`` names.
 
     Raises:
-        UsageError: it is no part of anything.
+        UsageError: it names none.
     """
-    number, _, count = shard.partition("/")
-    if not shard:
-        return 1
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise UsageError(f"--shard {shard}: give it as 2/4, the second of four parts")
-    return int(count)
+    try:
+        return Part.parse(shard)
+    except ValueError as error:
+        raise UsageError(f"--shard: {error}") from error
 
 
 def _must_have_torch(python: str) -> None:

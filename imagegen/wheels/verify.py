@@ -1,4 +1,4 @@
-"""TODO."""
+"""Whether wheels are what their names promise, by an interpreter of this machine or of an image."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from imagegen.errors import UsageError, WheelError
 from imagegen.util import files, process
@@ -16,9 +17,17 @@ from imagegen.wheels.entry import Entry, read, side
 
 log = logging.getLogger(__name__)
 
-
 MODULE = "flash_attn_wheel"
 
+Depth = Literal["contents", "kernels", "load"]
+"""How far a wheel is checked: the file, its kernels by cuobjdump, whether it loads beside torch."""
+
+SAID: Mapping[Depth, str] = {
+    "contents": "whole, its kernels not looked at",
+    "kernels": "as promised, not loaded",
+    "load": "as promised",
+}
+"""What is known of a wheel after each depth."""
 
 Faults = Mapping[str, str]
 """Wheel -> what is wrong with it."""
@@ -34,7 +43,7 @@ def verify_all(
     wheels: Sequence[Path],
     *,
     python: str = sys.executable,
-    level: str = "load",
+    level: Depth = "load",
     image: str = "",
     sha256: str = "",
 ) -> tuple[list[dict[str, object]], Faults]:
@@ -66,7 +75,7 @@ def verify(
     wheel: Path,
     *,
     python: str = sys.executable,
-    level: str = "load",
+    level: Depth = "load",
     image: str = "",
     sha256: str = "",
 ) -> dict[str, object]:
@@ -86,20 +95,12 @@ def verify(
     if image:
         code, lines = _in_container(image, wheel, words)
     else:
-        code, lines = _recipe(python, "verify", wheel.absolute(), *words)
+        code, lines = recipe(python, "verify", wheel.absolute(), *words, on_line=log.debug)
     if code:
         raise WheelError("\n".join(lines[-3:]) or f"{wheel.name}: exit {code}")
     log.info(f"{wheel.name}: {SAID[level]}")
     found: dict[str, object] = json.loads(lines[-1])
     return found
-
-
-SAID = {
-    "contents": "whole, its kernels not looked at",
-    "kernels": "as promised, not loaded",
-    "load": "as promised",
-}
-"""What is known of a wheel after each level."""
 
 
 def _in_container(image: str, wheel: Path, words: Sequence[str]) -> tuple[int, list[str]]:
@@ -117,11 +118,19 @@ def _in_container(image: str, wheel: Path, words: Sequence[str]) -> tuple[int, l
     return ran.code, (ran.out if ran.code == 0 else ran.err or ran.out).strip().splitlines()
 
 
-def _recipe(python: str, *words: str | Path) -> tuple[int, list[str]]:
+def recipe(
+    python: str, *words: str | Path, on_line: Callable[[str], None] = log.info
+) -> tuple[int, list[str]]:
+    """Run the recipe's command line with an interpreter; ``on_line`` gets each line as it comes.
+
+    Returns:
+        The exit status and the last lines of the output.
+    """
     folder = files.context_image() / "wheel"
     path = os.pathsep.join(filter(None, [os.fspath(folder), os.environ.get("PYTHONPATH")]))
-    return process.stream(python, "-m", MODULE, *words, doing="at work", env={"PYTHONPATH": path})
-
-
-def _nobody(_line: str) -> None:
-    """Hears what only matters when it fails."""
+    return process.stream(
+        *(python, "-m", MODULE, *words),
+        doing="at work",
+        env={"PYTHONPATH": path},
+        on_line=on_line,
+    )

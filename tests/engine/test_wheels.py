@@ -369,14 +369,14 @@ def test_shards_make_the_same_kernels_as_a_whole_build(
     shutil.copytree(tmp_path / "a/objects", together / "objects")
     options = Options(network=NETWORK, base="bootstrap", wheels=str(store))
     with pytest.raises(BuildError) as failed:
-        wheels.build(it, engine, [demo_id], options, given=together)
+        wheels.build(it, engine, [demo_id], options, prebuilt=together)
     said = str(failed.value)
     assert "2 of 4 kernel files are not compiled, and this build may compile none" in said
     assert all(s.removeprefix("flash_").removesuffix("_sm80.cu") in said for s in cut["2/2"])
     assert not list(store.glob("*.whl"))
 
     shutil.copytree(tmp_path / "b/objects", together / "objects", dirs_exist_ok=True)
-    (joined,) = wheels.build(it, engine, [demo_id], options, given=together)
+    (joined,) = wheels.build(it, engine, [demo_id], options, prebuilt=together)
     assert any("all 4 kernel files were compiled before" in line for line in logged)
 
     at("a")

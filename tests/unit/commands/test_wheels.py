@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,7 +24,7 @@ from imagegen.image.wheel.flash_attn_wheel.selection import PRESETS, Selection
 from imagegen.matrix import project
 from imagegen.net import http
 from imagegen.util import process
-from imagegen.wheels.compile import Asked
+from imagegen.wheels.compile import Compilation, Wanted
 from imagegen.wheels.entry import Entry
 from imagegen.wheels.store import open_store
 from tests.support.logs import listening
@@ -115,7 +115,7 @@ def built(engine: Engine, chosen: Options, it: project.Project = PROJECT) -> lis
     return heard
 
 
-def made(engine: Engine, chosen: Options, **more: Any) -> wheels_.Made:
+def made(engine: Engine, chosen: Options, **more: Any) -> wheels_.BuiltWheel:
     (found,) = wheels_.build(PROJECT, docker(engine), [ID], chosen, **more)
     return found
 
@@ -277,11 +277,11 @@ def test_a_wheel_of_another_name_never_gets_into_the_store(tmp_path: Path) -> No
 def test_shards_that_were_brought_together_are_given_to_the_link(tmp_path: Path) -> None:
     engine = Engine()
     with pytest.raises(UsageError, match="together holds nothing that shards compiled"):
-        made(engine, options(tmp_path), given=tmp_path / "together")
+        made(engine, options(tmp_path), prebuilt=tmp_path / "together")
     assert not engine.baked, "or all would be compiled"
     (tmp_path / "together/objects/key").mkdir(parents=True)
     (tmp_path / "together/objects/key/a.o").touch()
-    made(engine, options(tmp_path), given=tmp_path / "together")
+    made(engine, options(tmp_path), prebuilt=tmp_path / "together")
     assert engine.row["contexts"]["given"] == str(tmp_path / "together")
 
 
@@ -303,7 +303,7 @@ def test_what_is_asked_for_must_make_sense(tmp_path: Path, forbidding: project.P
     with pytest.raises(UsageError, match="6 kernel files cannot make 7 shards"):
         wheels_.cut(PROJECT, [ID], 7)
     for shard in ("", "2", "0/2", "3/2", "a/b", "1/7", "02/4", "-1/2"):
-        with pytest.raises(UsageError, match=r"give it as 2/4|cannot make 7"):
+        with pytest.raises(UsageError, match=r"not a shard such as 2/4|cannot make 7"):
             wheels_.build_shard(PROJECT, docker(engine), [ID], Options(), shard, tmp_path)
     with pytest.raises(WheelError, match="its Dockerfile does not compile flash-attn"):
         wheels_.build(forbidding, docker(engine), [ID], options(tmp_path))
@@ -376,36 +376,133 @@ def smi(monkeypatch: pytest.MonkeyPatch, *cards: str) -> None:
 
 def test_what_is_built_here_is_for_the_cards_here(monkeypatch: pytest.MonkeyPatch) -> None:
     smi(monkeypatch, "X 9.0", "Y 8.6", "Z 7.0")
-    assert Asked(preset="llama").selection(FACTS) == Selection((80, 90), **PRESETS["llama"])  # type: ignore[arg-type]
-    assert Asked(archs="100", dtypes="bf16", features="").selection(FACTS) == Selection(
+    assert Wanted(preset="llama").selection(FACTS) == Selection((80, 90), **PRESETS["llama"])  # type: ignore[arg-type]
+    assert Wanted(archs="100", dtypes="bf16", features="").selection(FACTS) == Selection(
         (100,), dtypes=("bf16",), features=()
     )
 
 
 @pytest.mark.parametrize(
-    ("cards", "asked", "said"),
+    ("cards", "wanted", "said"),
     [
-        ((), Asked(), "which GPU?.*nvidia-smi is not installed"),
-        (("V100 7.0",), Asked(), r"flash-attn 2\.8\S* has no kernels for V100"),
-        (("X 9.0",), Asked(preset="lama"), "--preset lama: full, llama, gpt2, inference"),
-        (("X 9.0",), Asked(head_dims="65"), r"head_dims: \[65\] not in"),
-        (("X 9.0",), Asked(archs="8.0"), "8.0"),
+        ((), Wanted(), "which GPU?.*nvidia-smi is not installed"),
+        (("V100 7.0",), Wanted(), r"flash-attn 2\.8\S* has no kernels for V100"),
+        (("X 9.0",), Wanted(preset="lama"), "--preset lama: full, llama, gpt2, inference"),
+        (("X 9.0",), Wanted(head_dims="65"), r"head_dims: \[65\] not in"),
+        (("X 9.0",), Wanted(archs="8.0"), "8.0"),
     ],
     ids=["no card", "an old card", "preset", "head_dims", "archs"],
 )
 def test_what_cannot_be_built_here_says_why(
-    monkeypatch: pytest.MonkeyPatch, cards: tuple[str, ...], asked: Asked, said: str
+    monkeypatch: pytest.MonkeyPatch, cards: tuple[str, ...], wanted: Wanted, said: str
 ) -> None:
     smi(monkeypatch, *cards)
     with pytest.raises(UsageError, match=said):
-        asked.selection(FACTS)
+        wanted.selection(FACTS)
 
 
 def test_a_release_that_nobody_knows_cannot_be_built() -> None:
     with pytest.raises(FactsError, match=r"no fact about flash-attn '2\.9'"):
-        Asked(version="2.9").release(FACTS)
-    assert str(Asked(version="2.8.3").release(FACTS).version) == "2.8.3"
-    assert str(Asked().release(FACTS).version) == "2.8.3.post2"
+        Wanted(version="2.9").release(FACTS)
+    assert str(Wanted(version="2.8.3").release(FACTS).version) == "2.8.3"
+    assert str(Wanted().release(FACTS).version) == "2.8.3.post2"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Stands in for the recipe, and for an interpreter that has torch; the words it got."""
+    calls: list[list[str]] = []
+
+    def stream(*words: object, on_line: Any, **_: object) -> tuple[int, list[str]]:
+        calls.append([str(word) for word in words][3:])
+        on_line(f"{calls[-1][0]} is at work")
+        found: dict[str, object] = {"objects": 2, "folder": "key", "seconds": 1.0}
+        if calls[-1][0] == "verify":
+            found = {}
+        elif "--shard" not in calls[-1]:
+            folder = Path(calls[-1][calls[-1].index("--out") + 1])
+            folder.mkdir(exist_ok=True)
+            (folder / NAME).write_bytes(b"compiled")
+            found = {"wheel": NAME, "seconds": 1.0}
+        return 0, [json.dumps(found)]
+
+    monkeypatch.setattr(process, "run", lambda *_, **__: "")
+    monkeypatch.setattr(process, "stream", stream)
+    monkeypatch.setattr(wheels_, "verify", lambda *_, **__: {})
+    monkeypatch.setenv("IMAGEGEN_WHEELS", str(tmp_path / "store"))
+    return calls
+
+
+def after(words: list[str], option: str) -> str:
+    return words[words.index(option) + 1]
+
+
+def test_compiling_here_runs_the_recipe_and_verifies_what_it_made(
+    recipe: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], line: Any
+) -> None:
+    sdist, to = tmp_path / "flash_attn-2.8.3.tar.gz", tmp_path / "to"
+    words = ("wheel", "compile", "--archs", "90", "--preset", "llama", "--sdist", str(sdist))
+    more = ("--to", str(to), "--work", str(tmp_path / "work"), "--jobs", "3")
+    assert line(*words, *more) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{to / NAME}\n  built in 1.0 s\n"
+    assert "build is at work" in err
+    assert "verify is at work" not in err
+    build, verify = recipe
+    assert build[:2] == ["build", str(sdist)]
+    assert [
+        after(build, f"--{name}") for name in ("out", "work", "archs", "head-dims", "jobs")
+    ] == [
+        *(str(to), str(tmp_path / "work"), "90", "128", "3"),
+    ]
+    assert not {"--shard", "--given"} & {*build}
+    assert verify[:2] == ["verify", str(to / NAME)]
+    assert Entry.of(to / NAME).is_in(to / NAME)
+    assert not (tmp_path / "store").exists(), "a variable of the environment is no wish"
+    assert line(*words, *more, "--wheels", str(tmp_path / "store")) == 0
+    assert (tmp_path / "store" / NAME).read_bytes() == b"compiled"
+
+
+def test_compiling_a_shard_here_leaves_objects_and_links_those_of_others(
+    line: Any,
+    recipe: list[list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("wheel", "compile", "--archs", "90", "--sdist", "x.tar.gz")
+    assert line(*words, "--shard", "2/4") == 0
+    assert capsys.readouterr().out == "2 objects in shards/objects/key\n"
+    assert after(recipe[-1], "--shard") == "2/4"
+    assert line(*words, "--from", "shards") == 0
+    build, _verify = recipe[1:]
+    assert after(build, "--given") == str(tmp_path / "shards")
+    assert "--no-compile" in build
+    assert after(build, "--out") == str(tmp_path / "wheels")
+    assert line(*words, "--shard", "5/4") == 2
+    assert "--shard: '5/4' is not a shard such as 2/4" in capsys.readouterr().err
+
+
+def test_where_a_compilation_leaves_its_files() -> None:
+    plain = Compilation(wanted=Wanted(), work=Path("build"))
+    assert plain.folder == Path("wheels")
+    assert replace(plain, shard="1/2").folder == Path("shards")
+    assert replace(plain, shard="1/2", to=Path("x")).folder == Path("x")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("build", ID, "--preset", "gpt2"),
+        ("build", ID, "--archs", "90", "--wheels", "./w"),
+        ("compile", ID),
+        ("compile", "--force"),
+    ],
+)
+def test_an_option_of_the_other_command_is_refused(words: tuple[str, ...], line: Any) -> None:
+    """Rather than to compile something else than was asked for, for hours."""
+    assert line("wheel", *words) == 2
 
 
 # --- as it is typed -------------------------------------------------------------------------------

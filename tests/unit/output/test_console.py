@@ -14,7 +14,7 @@ from imagegen import platforms
 from imagegen.commands import targets
 from imagegen.commands.demo import Demo
 from imagegen.commands.files import Rendered
-from imagegen.commands.targets import Listed
+from imagegen.commands.targets import ListedTarget
 from imagegen.compat.rules.reason import Reason
 from imagegen.doctor.model import Finding, Fixed
 from imagegen.errors import RegistryError
@@ -105,7 +105,7 @@ def test_paths(printed: Printed) -> None:
     assert json.loads(printed()) == ["a"]
 
 
-def listed(*select: str) -> tuple[Listed, ...]:
+def listed(*select: str) -> tuple[ListedTarget, ...]:
     return targets.listed(PROJECT, select, "", "")
 
 

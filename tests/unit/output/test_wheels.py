@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from imagegen.commands.wheels import cut
 from tests.support.values import DEMO, PROJECT
 
@@ -37,20 +35,3 @@ def test_a_stores_login_is_in_no_answer(
         said = capsys.readouterr()
         assert "x.example" in said.out
         assert "hunter2" not in said.out + said.err
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("build", DEMO.id, "--preset", "gpt2"),
-        ("build", DEMO.id, "--archs", "90", "--wheels", "./w"),
-        ("build", DEMO.id, "--here", "--preset", "llama"),
-        ("build", "--here", "--force"),
-    ],
-)
-def test_an_option_that_would_do_nothing_is_refused(
-    words: tuple[str, ...], line: Any, capsys: Any
-) -> None:
-    """Rather than to compile something else than was asked for, for hours."""
-    assert line("wheel", *words) == 2
-    assert "not with" in capsys.readouterr().err

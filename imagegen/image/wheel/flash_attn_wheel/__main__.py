@@ -13,7 +13,7 @@ from pathlib import Path
 
 from . import __doc__ as about
 from . import packing, sizing, verify
-from .selection import DTYPES, FEATURES, HEAD_DIMS, PRESETS, Selection, shards
+from .selection import DTYPES, FEATURES, HEAD_DIMS, PRESETS, Part, Selection, shards
 
 
 def words(kind: type, known: Iterable[object]) -> Callable[[str], tuple[object, ...]]:
@@ -25,14 +25,6 @@ def words(kind: type, known: Iterable[object]) -> Callable[[str], tuple[object, 
         return tuple(sorted(found, key=lambda w: order.index(w) if w in order else len(order)))
 
     return parse
-
-
-def part(text: str) -> tuple[int, int]:
-    """An argparse type: ``2/4`` is the second of four shards."""
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a shard such as 2/4")
-    return int(number), int(count)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--out", type=Path, default=Path("wheels"), help="where the wheel goes")
     build.add_argument("--work", type=Path, default=Path("build"), help="kept between builds")
     build.add_argument("--jobs", type=int, help="nvcc threads at once; by cores and memory else")
-    build.add_argument("--shard", type=part, help="2/4: compile the second of four parts only")
+    build.add_argument("--shard", help="2/4: compile the second of four parts only")
     build.add_argument("--given", type=Path, help="a folder with what shards compiled")
     build.add_argument("--no-compile", action="store_true", help="fail where a kernel is missing")
 
@@ -84,8 +76,8 @@ def build(given: argparse.Namespace, chosen: Selection) -> dict[str, object]:
     start = time.monotonic()
     sources = chosen.kernels
     if given.shard:
-        number, count = given.shard
-        sources = shards(chosen, count)[number - 1]
+        part = Part.parse(given.shard)
+        sources = shards(chosen, part.count)[part.number - 1]
     job = packing.Job(
         sdist=given.sdist.absolute(),
         out=given.out.absolute(),

@@ -29,6 +29,7 @@ PRESETS: Mapping[str, Mapping[str, tuple[int, ...] | tuple[str, ...]]] = {
     # Every model, forward only.
     "inference": {"features": ("alibi", "softcap", "local", "uneven_k")},
 }
+PART = re.compile(r"([1-9][0-9]*)/([1-9][0-9]*)")
 KERNEL = re.compile(r"flash_(fwd_split|fwd|bwd)_hdim(\d+)_(fp16|bf16)(_causal)?_sm80\.cu$")
 LOCAL = re.compile(r"cu(\d+)torch(\d+\.\d+)cxx11abi(true|false)((?:\.[a-z0-9]+)*)")
 
@@ -99,6 +100,30 @@ class Selection:
                 f"no{name.replace('_', '')}" for name in FEATURES if name not in self.features
             ]
         return ".".join(words)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the shards that a selection is cut into: the ``number``-th of ``count``, from 1 on."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """The part that ``2/4`` names: the second of four.
+
+        Raises:
+            ValueError: it names none.
+        """
+        found = PART.fullmatch(text)
+        part = cls(int(found[1]), int(found[2])) if found else cls(0, 0)
+        if not 1 <= part.number <= part.count:
+            raise ValueError(f"{text!r} is not a shard such as 2/4, the second of four")
+        return part
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ REFUSED = ["softcap", "dropout", "attention", "32", "alibi", "backward", "backwa
 """The last word of every refusal in upstream's flash_api.cpp."""
 
 HOW = (
-    "Build a wheel with {options} that include it (imagegen wheel build --here, or the same keys "
+    "Build a wheel with {options} that include it (imagegen wheel compile, or the same keys "
     "in matrix.toml), or use an image whose flash-attn preset is 'full'."
 )
 ENTRY_POINTS = {

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
-from imagegen.image.wheel.flash_attn_wheel.__main__ import part as shard
 from imagegen.image.wheel.flash_attn_wheel.__main__ import words
 from imagegen.image.wheel.flash_attn_wheel.selection import (
     DTYPES,
@@ -28,6 +27,7 @@ from imagegen.image.wheel.flash_attn_wheel.selection import (
     LINKING,
     PRESETS,
     Label,
+    Part,
     Selection,
     foretold,
     heaviest_first,
@@ -360,12 +360,12 @@ def test_every_machine_cuts_the_same_shards() -> None:
     assert len(found) == 1
 
 
-@pytest.mark.parametrize("text", ["", "2", "0/4", "5/4", "a/b", "-1/4", "1/", "1/0"])
+@pytest.mark.parametrize("text", ["", "2", "0/4", "5/4", "a/b", "-1/4", "1/", "1/0", "01/4"])
 def test_a_shard_that_there_is_not(text: str) -> None:
-    with pytest.raises(Exception, match="not a shard such as 2/4"):
-        shard(text)
+    with pytest.raises(ValueError, match="not a shard such as 2/4"):
+        Part.parse(text)
 
 
 def test_a_shard_is_one_of_several() -> None:
-    assert shard("2/4") == (2, 4)
-    assert shard("4/4") == (4, 4)
+    assert Part.parse("2/4") == Part(2, 4)
+    assert str(Part.parse("4/4")) == "4/4"

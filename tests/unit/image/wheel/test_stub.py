@@ -23,7 +23,7 @@ NAMES = {
     "run_mha_bwd_": ("bwd", "Flash_bwd_params"),
 }
 HOW = (
-    "Build a wheel with {} that include it (imagegen wheel build --here, or the same keys in "
+    "Build a wheel with {} that include it (imagegen wheel compile, or the same keys in "
     "matrix.toml), or use an image whose flash-attn preset is 'full'."
 )
 
