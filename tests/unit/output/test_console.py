@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from imagegen.model.image import Layer
 from imagegen.output import console, files, images, machine
 from imagegen.output import targets as targets_
 from imagegen.output.console import Format
+from imagegen.output.progress import Progress
 from imagegen.publish.push import Publication
 from tests.support import values
 from tests.support.values import DEMO, DIGEST, FACTS, KEY, PROJECT, RESOLUTION
@@ -67,7 +69,7 @@ def test_a_table_has_columns_and_no_trailing_space() -> None:
 
 
 def test_progress_goes_to_standard_error_with_the_time(capsys: pytest.CaptureFixture[str]) -> None:
-    console.Progress()("building")
+    Progress().emit(logging.makeLogRecord({"msg": "building"}))
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "[   0.0 s] building\n"

@@ -100,7 +100,7 @@ def test_one_image_that_cannot_be_looked_into_keeps_no_other_from_being_sent(
     monkeypatch.setattr(command, "_found", lambda *_: {})
     monkeypatch.setattr(command, "_tested", lambda *_: (tested, {"another": failure}))
     monkeypatch.setattr(command, "_papers", looked_into)
-    monkeypatch.setattr(command.publish, "push", push)
+    monkeypatch.setattr(command.push_, "push", push)
     options = Options(repositories=("registry.example/me/x",))
     done = command.push(PROJECT, lambda: cast(Docker, None), [DEMO.id], options)
     assert [one.tested for one in sent] == tested[1:]

@@ -205,7 +205,10 @@ def test_the_same_bytes_are_put_once(
     before = (tmp_path / "store" / NAME).stat()
     store.put(wheel)
     assert (tmp_path / "store" / NAME).stat().st_ino == before.st_ino
-    assert logged == [f"{NAME} is in {store.location} already"]
+    assert logged == [
+        f"{NAME} was put into {store.location}",
+        f"{NAME} is in {store.location} already",
+    ]
 
 
 def test_a_name_has_one_content_unless_it_is_replaced(store: Store, wheel: Path) -> None:
@@ -337,7 +340,8 @@ def test_how_long_to_wait(text: str, seconds: float) -> None:
 # --- processes ------------------------------------------------------------------------------------
 
 PUT = """
-import sys; from pathlib import Path; from imagegen.wheels.store import open_store
+import logging, sys; from pathlib import Path; from imagegen.wheels.store import open_store
+logging.basicConfig(level=logging.INFO, format="%(message)s")
 open_store(sys.argv[1]).put(Path(sys.argv[2]))
 """
 
