@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +18,7 @@ from imagegen.build import bake
 from imagegen.errors import EngineError
 from imagegen.inventory import contents, sbom
 from imagegen.model.image import Built
+from imagegen.util.files import replaced
 
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
@@ -92,10 +92,6 @@ def _kept(file: Path, make: Callable[[], bytes]) -> bytes:
     body = make()
     if body:
         file.parent.mkdir(parents=True, exist_ok=True)
-        new = file.with_suffix(f".{os.getpid()}.new")
-        try:
+        with replaced(file) as new:
             new.write_bytes(body)
-            new.replace(file)
-        finally:
-            new.unlink(missing_ok=True)
     return body
