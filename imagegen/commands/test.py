@@ -25,15 +25,13 @@ from imagegen.matrix.project import Project
 from imagegen.model.pushed import Pushed
 from imagegen.model.report import LEVELS, Asked, Check, Level, Outcome
 from imagegen.platforms.vast.template import ONSTART
+from imagegen.util.files import replaced
 
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
 
 
-import contextlib
-import os
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from imagegen.model.image import Built
@@ -94,7 +92,7 @@ def keep(folder: Path, report: Report) -> None:
     """Keep a report that passed."""
     file = folder / f"{_name(report.built)}-{'-'.join(report.asked.levels)}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    with _replaced(file) as new:
+    with replaced(file) as new:
         new.write_bytes(document(of(report), report.built.image.target.promise))
 
 
@@ -128,17 +126,6 @@ def kept(folder: Path, built: Built, asked: Asked) -> Report | None:
 def _name(built: Built) -> str:
     """By the image's bytes and the part of the checks that is not in the image."""
     return f"{built.digest.removeprefix('sha256:')}-{version(ONSTART)}"
-
-
-@contextlib.contextmanager
-def _replaced(file: Path) -> Iterator[Path]:
-    """A file to write in place of ``file``, which changes only when the block ends well."""
-    new = file.with_suffix(f".{os.getpid()}.new")
-    try:
-        yield new
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def examine(
