@@ -1,4 +1,4 @@
-"""Images -> a bake definition, and bake's metadata -> digests. Pure: the dry twin of a build."""
+"""Images -> a bake definition. Pure: the dry twin of a build."""
 
 from __future__ import annotations
 
@@ -33,14 +33,18 @@ def familiar(reference: str) -> str:
     return reference.removeprefix("docker.io/").removeprefix("library/")
 
 
-def secret_variable(secret: str) -> str:
-    """The environment variable that carries a secret's text to the build."""
+def environment(texts: Mapping[str, str]) -> dict[str, str]:
+    """The variables that carry the texts of secrets, given by id, to the build."""
+    return {_variable(secret): text for secret, text in texts.items()}
+
+
+def _variable(secret: str) -> str:
     return f"IMAGEGEN_SECRET_{secret.upper()}"
 
 
 def secrets(network: Network, *more: str) -> list[str]:
     """The ``secret`` entries of a bake target; ``more`` are the ids of further texts."""
-    found = [f"type=env,id={key},env={secret_variable(key)}" for key in (*network.secrets, *more)]
+    found = [f"type=env,id={key},env={_variable(key)}" for key in (*network.secrets, *more)]
     return [*found, hcl(f"type=file,id=ca,src={network.ca}")] if network.ca else found
 
 
@@ -153,19 +157,3 @@ def _target(
     }
     anew = {"no-cache-filter": [COMPILING_STAGE]} if compiling.anew else {}
     return target | anew | ({"target": WHEEL_STAGE} if compiling.wheels else {})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What one run of bake made: digest by bake target name."""
-
-    digests: Mapping[str, str] = field(default_factory=dict)
-
-
-def digests(metadata: Mapping[str, object]) -> Outcome:
-    """The digests in bake's metadata file."""
-    found: dict[str, str] = {}
-    for target, row in metadata.items():
-        if isinstance(row, dict) and (digest := row.get("containerimage.digest")):
-            found[target] = str(digest)
-    return Outcome(digests=found)

@@ -159,7 +159,8 @@ def baked(
 
 
 def _texts(options: Options, compiling: bake.Compiling | None = None) -> dict[str, str]:
-    return options.network.secrets | (compiling or bake.Compiling(jobs=options.jobs)).secrets
+    compiling = compiling or bake.Compiling(jobs=options.jobs)
+    return bake.environment(options.network.secrets | compiling.secrets)
 
 
 def supply(project: Project, options: Options) -> Supply:

@@ -408,7 +408,7 @@ def unexported(it: project.Project, engine: Docker, demo_id: str) -> None:
     document = images.document(it, [image], OPTIONS)
     row = document["target"][bake.name(image.target)]  # type: ignore[index]
     row["output"] = ["type=cacheonly"]
-    engine.bake(document, NETWORK.secrets)
+    engine.bake(document, bake.environment(NETWORK.secrets))
 
 
 def test_a_published_wheel_is_taken_by_the_hash_of_its_first_fetch(

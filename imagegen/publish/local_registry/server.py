@@ -39,7 +39,7 @@ def build(engine: Docker, base: Base, network: settings.Network) -> str:
     held = engine.local(name)
     if held is None or held.labels.get("imagegen.base") != base.digest:
         log.info(f"building {name}")
-        engine.bake(_document(name, base, network), network.secrets)
+        engine.bake(_document(name, base, network), bake.environment(network.secrets))
     return name
 
 

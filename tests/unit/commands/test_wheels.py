@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 import requests
 
-from imagegen.build import images
+from imagegen.build import bake, images
 from imagegen.build.options import Options
 from imagegen.commands import files
 from imagegen.commands import wheels as wheels_
@@ -242,7 +242,7 @@ def test_a_wheel_is_built_once_and_put_into_the_store(tmp_path: Path) -> None:
     assert engine.row["target"] == "wheel"
     assert "FLASH_ATTN_SHARD" not in engine.row["args"]
     assert "given" not in engine.row["contexts"]
-    assert engine.texts == {"jobs": "3"}
+    assert engine.texts == bake.environment({"jobs": "3"})
     again = made(engine, chosen)
     assert again.entry == found.entry
     assert "has it already" in again.found
