@@ -50,20 +50,20 @@ def secrets(network: Network, *more: str) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compiling:
-    """How flash-attn is had. ``given`` are folders with its wheel, or with objects of it, by the
-    image's key; ``jobs`` is how many threads of nvcc may run, 0 for as many as cores and memory
-    allow: a secret, because a build argument would have everything compiled anew.
+    """How flash-attn is had. ``prebuilt`` are folders with its wheel, or with objects of it, by
+    the image's key; ``jobs`` is how many threads of nvcc may run, 0 for as many as cores and
+    memory allow: a secret, because a build argument would have everything compiled again.
 
     ``wheels`` and ``shard`` are for making wheels instead of images: the folder that they go to,
-    and the part to compile, ``2/4``, or ``join``: link what ``given`` holds, and compile nothing.
-    ``anew`` compiles everything, whatever is known: BuildKit empties the cache for it.
+    and the part to compile, ``2/4``, or ``join``: link what ``prebuilt`` holds, and compile
+    nothing. ``force`` compiles everything, whatever is known: BuildKit empties the cache for it.
     """
 
-    given: Mapping[str, Path] = field(default_factory=dict)
+    prebuilt: Mapping[str, Path] = field(default_factory=dict)
     jobs: int = 0
     wheels: Path | None = None
     shard: str = ""
-    anew: bool = False
+    force: bool = False
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -141,7 +141,7 @@ def _target(
     if image.base_override:
         base = familiar(f"{network.registry or 'docker.io'}/{image.base}")
         contexts[base] = f"docker-image://{image.base_override}"
-    if folder := compiling.given.get(image.key):
+    if folder := compiling.prebuilt.get(image.key):
         contexts["given"] = str(folder)
     if compiling.shard:
         arguments["FLASH_ATTN_SHARD"] = compiling.shard
@@ -155,5 +155,5 @@ def _target(
         "secret": secrets(network, *compiling.secrets),
         "attest": ["type=provenance,disabled=true"],
     }
-    anew = {"no-cache-filter": [COMPILING_STAGE]} if compiling.anew else {}
-    return target | anew | ({"target": WHEEL_STAGE} if compiling.wheels else {})
+    uncached = {"no-cache-filter": [COMPILING_STAGE]} if compiling.force else {}
+    return target | uncached | ({"target": WHEEL_STAGE} if compiling.wheels else {})

@@ -138,7 +138,7 @@ def document(
         project.folder.absolute(),
         files.context_image(),
         options.network,
-        compiling or bake.Compiling(given=given, jobs=options.jobs),
+        compiling or bake.Compiling(prebuilt=given, jobs=options.jobs),
         load=bool(options.builder),
         attest=attest,
     )

@@ -25,7 +25,7 @@ from imagegen.model.image import Image
 from imagegen.model.target import FlashAttn
 from imagegen.net.http import Web
 from imagegen.wheels.download import STORE
-from imagegen.wheels.entry import Entry
+from imagegen.wheels.entry import StoreEntry
 from imagegen.wheels.store import Store, open_store
 from imagegen.wheels.supply import expected
 from imagegen.wheels.verify import described, verify
@@ -40,7 +40,7 @@ class Listed:
     id: str
     name: str
     sourced: Sourced
-    held: Entry | None
+    held: StoreEntry | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +48,7 @@ class Made:
     """A wheel that was built or found; ``found`` says why nothing was built."""
 
     id: str
-    entry: Entry
+    entry: StoreEntry
     seconds: float
     found: str = ""
 
@@ -236,11 +236,11 @@ def _export(
     cost = "linking what shards compiled" if given else expected(image.target, options.jobs, part)
     log.info(f"{image.target.id}: {cost}")
     compiling = bake.Compiling(
-        given={image.key: given.absolute()} if given else {},
+        prebuilt={image.key: given.absolute()} if given else {},
         jobs=options.jobs,
         wheels=to.absolute(),
         shard="join" if given else shard,
-        anew=anew,
+        force=anew,
     )
     return baked(project, engine, [image], options, compiling)
 
@@ -293,7 +293,7 @@ def fetch_published(
             raise WheelError(f"{candidate.id}: no build would take it: {why}")
         wheel = _downloaded(url, to / name, pins.get(name), options.network.ca)
         verify(wheel, level="contents")
-        pins[name] = Pinned(name=name, url=url, sha256=Entry.of(wheel).sha256)
+        pins[name] = Pinned(name=name, url=url, sha256=StoreEntry.of(wheel).sha256)
         found.append(wheel)
         project.record(pins.values())
     log.info(f"recorded in {project.locks / sources.PINS}; imagegen render writes it into targets")
@@ -322,7 +322,7 @@ def _downloaded(url: str, file: Path, held: Pinned | None, ca: str) -> Path:
     return part.replace(file)
 
 
-def held(options: Options) -> tuple[Entry, ...]:
+def held(options: Options) -> tuple[StoreEntry, ...]:
     """Everything that the store holds.
 
     Raises:
@@ -331,7 +331,7 @@ def held(options: Options) -> tuple[Entry, ...]:
     return _needed(options).entries()
 
 
-def push(wheels: Sequence[Path], options: Options, *, force: bool) -> tuple[Entry, ...]:
+def push(wheels: Sequence[Path], options: Options, *, force: bool) -> tuple[StoreEntry, ...]:
     """Put wheels into the store, each looked through before: its hashes, its name, its metadata."""
     for wheel in wheels:
         verify(wheel, level="contents")

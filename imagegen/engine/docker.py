@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -25,14 +24,11 @@ from imagegen.model.image import Layer
 from imagegen.util import process
 from imagegen.util.process import Ran
 
-log = logging.getLogger(__name__)
-
-
 NOT_THERE = ("not found", "manifest unknown", "name unknown")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Local:
+class LocalImage:
     """An image in the engine's store."""
 
     digest: str
@@ -83,18 +79,14 @@ class Docker:
 
     # --- images -----------------------------------------------------------------------------------
 
-    def local(self, ref: str) -> Local | None:
+    def local(self, ref: str) -> LocalImage | None:
         """The image ``ref`` in the engine's store."""
         with translated(f"looking at {ref}"):
             try:
                 attrs = self._client.images.get(ref).attrs
             except docker.errors.ImageNotFound:
                 return None
-        config = attrs["Config"]
-        return Local(
-            digest=attrs["Id"],
-            labels=config.get("Labels") or {},
-        )
+        return LocalImage(digest=attrs["Id"], labels=attrs["Config"].get("Labels") or {})
 
     def pulled(self, ref: str) -> str:
         """The digest of ``ref``, which is pulled unless it is here.
@@ -102,14 +94,14 @@ class Docker:
         Raises:
             RegistryError: its registry did not answer, refused the login, or has no such image.
         """
-        held = self.local(ref)
-        if held is None:
+        local = self.local(ref)
+        if local is None:
             with registry_errors(ref):
                 progress.follow(self._client.api.pull(ref, stream=True, decode=True))
-            held = self.local(ref)
-        if held is None:
+            local = self.local(ref)
+        if local is None:
             raise RegistryError(f"{ref} was pulled and is not here")
-        return held.digest
+        return local.digest
 
     def load(self, archive: Path, ref: str, digest: str) -> None:
         """Load the OCI archive unless ``ref`` already is that digest.
@@ -117,13 +109,13 @@ class Docker:
         Raises:
             EngineError: what was loaded has another digest.
         """
-        held = self.local(ref)
-        if held is None or held.digest != digest:
+        local = self.local(ref)
+        if local is None or local.digest != digest:
             with translated(f"loading {archive}"), archive.open("rb") as file:
                 self._client.images.load(file)
-            held = self.local(ref)
-        if held is None or held.digest != digest:
-            raise EngineError(f"{archive} loaded as {held and held.digest}, expected {digest}")
+            local = self.local(ref)
+        if local is None or local.digest != digest:
+            raise EngineError(f"{archive} loaded as {local and local.digest}, expected {digest}")
 
     def bake(
         self,
@@ -306,15 +298,15 @@ class Docker:
         name = f"{repository}:{tag}"
         with registry_errors(name):
             try:
-                held = bool(self._client.images.get(name))
+                named = bool(self._client.images.get(name))
             except docker.errors.ImageNotFound:
-                held = False
+                named = False
             self._client.api.reload_config()  # a login may have been renewed since we began
             self._client.images.get(digest).tag(repository, tag)
             try:
                 progress.follow(self._client.api.push(repository, tag, stream=True, decode=True))
             finally:
-                if not held:
+                if not named:
                     with contextlib.suppress(*FOREIGN):
                         self._client.images.remove(name, noprune=True)
 

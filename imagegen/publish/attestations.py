@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
 OWN_ARGUMENTS = frozenset({"REGISTRY", "FLASH_ATTN_SHARD"})
 """The build arguments of our Dockerfiles."""
 
@@ -77,8 +76,8 @@ def _public(statement: bytes) -> bytes:
             docker's configuration, logins and all, and BuildKit writes them down.
     """
     # Wherever a version of the schema keeps them: SLSA 1 has another place than 0.2.
-    given = set(re.findall(r'"build-arg:([^"]+)"', statement.decode(errors="replace")))
-    if private := given - OWN_ARGUMENTS:
+    arguments = set(re.findall(r'"build-arg:([^"]+)"', statement.decode(errors="replace")))
+    if private := arguments - OWN_ARGUMENTS:
         raise EngineError(f"it would publish {', '.join(sorted(private))} of this machine")
     if re.search(rb"://[^/\s\"@]+:[^/\s\"@]+@", statement):
         raise EngineError("it would publish a login")
@@ -87,8 +86,8 @@ def _public(statement: bytes) -> bytes:
 
 def _kept(file: Path, make: Callable[[], bytes]) -> bytes:
     """The file's bytes, made unless it is there; nothing is kept of nothing."""
-    if file.is_file() and (held := file.read_bytes()):
-        return held
+    if file.is_file() and (body := file.read_bytes()):
+        return body
     body = make()
     if body:
         file.parent.mkdir(parents=True, exist_ok=True)

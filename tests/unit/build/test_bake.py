@@ -218,7 +218,7 @@ def test_the_ca_is_a_file_and_the_others_are_texts(tmp_path: Path) -> None:
 
 def test_what_is_given_is_given_to_its_image_only() -> None:
     given = {KEY: Path("/wheels/${x}"), "f" * 64: Path("/other")}
-    assert target(compiling=Compiling(given=given))["contexts"] == {
+    assert target(compiling=Compiling(prebuilt=given))["contexts"] == {
         "image": "/somewhere/image",
         "given": "/wheels/$${x}",
     }
