@@ -23,7 +23,7 @@ def _template() -> jinja2.Template:
 
 
 def files(recipe: Recipe) -> dict[str, str]:
-    """The files of one target: path below the workspace's folder -> text."""
+    """The files of one target: path below the project's folder -> text."""
     target = recipe.target
     dockerfile = _template().render(
         recipe=recipe,
