@@ -1,4 +1,4 @@
-"""Images -> a bake definition, and bake's metadata -> digests. Pure: the dry twin of a build."""
+"""Images -> a bake definition. Pure: the dry twin of a build."""
 
 from __future__ import annotations
 
@@ -33,33 +33,37 @@ def familiar(reference: str) -> str:
     return reference.removeprefix("docker.io/").removeprefix("library/")
 
 
-def secret_variable(secret: str) -> str:
-    """The environment variable that carries a secret's text to the build."""
+def environment(texts: Mapping[str, str]) -> dict[str, str]:
+    """The variables that carry the texts of secrets, given by id, to the build."""
+    return {_variable(secret): text for secret, text in texts.items()}
+
+
+def _variable(secret: str) -> str:
     return f"IMAGEGEN_SECRET_{secret.upper()}"
 
 
 def secrets(network: Network, *more: str) -> list[str]:
     """The ``secret`` entries of a bake target; ``more`` are the ids of further texts."""
-    found = [f"type=env,id={key},env={secret_variable(key)}" for key in (*network.secrets, *more)]
+    found = [f"type=env,id={key},env={_variable(key)}" for key in (*network.secrets, *more)]
     return [*found, hcl(f"type=file,id=ca,src={network.ca}")] if network.ca else found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compiling:
-    """How flash-attn is had. ``given`` are folders with its wheel, or with objects of it, by the
-    image's key; ``jobs`` is how many threads of nvcc may run, 0 for as many as cores and memory
-    allow: a secret, because a build argument would have everything compiled anew.
+    """How flash-attn is had. ``prebuilt`` are folders with its wheel, or with objects of it, by
+    the image's key; ``jobs`` is how many threads of nvcc may run, 0 for as many as cores and
+    memory allow: a secret, because a build argument would have everything compiled again.
 
     ``wheels`` and ``shard`` are for making wheels instead of images: the folder that they go to,
-    and the part to compile, ``2/4``, or ``join``: link what ``given`` holds, and compile nothing.
-    ``anew`` compiles everything, whatever is known: BuildKit empties the cache for it.
+    and the part to compile, ``2/4``, or ``join``: link what ``prebuilt`` holds, and compile
+    nothing. ``force`` compiles everything, whatever is known: BuildKit empties the cache for it.
     """
 
-    given: Mapping[str, Path] = field(default_factory=dict)
+    prebuilt: Mapping[str, Path] = field(default_factory=dict)
     jobs: int = 0
     wheels: Path | None = None
     shard: str = ""
-    anew: bool = False
+    force: bool = False
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -136,7 +140,7 @@ def _target(
     if image.base_override:
         base = familiar(f"{network.registry or 'docker.io'}/{image.base}")
         contexts[base] = f"docker-image://{image.base_override}"
-    if folder := compiling.given.get(image.key):
+    if folder := compiling.prebuilt.get(image.key):
         contexts["given"] = str(folder)
     if compiling.shard:
         arguments["FLASH_ATTN_SHARD"] = compiling.shard
@@ -150,21 +154,5 @@ def _target(
         "secret": secrets(network, *compiling.secrets),
         "attest": ["type=provenance,disabled=true"],
     }
-    anew = {"no-cache-filter": [COMPILING_STAGE]} if compiling.anew else {}
-    return target | anew | ({"target": WHEEL_STAGE} if compiling.wheels else {})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What one run of bake made: digest by bake target name."""
-
-    digests: Mapping[str, str] = field(default_factory=dict)
-
-
-def digests(metadata: Mapping[str, object]) -> Outcome:
-    """The digests in bake's metadata file."""
-    found: dict[str, str] = {}
-    for target, row in metadata.items():
-        if isinstance(row, dict) and (digest := row.get("containerimage.digest")):
-            found[target] = str(digest)
-    return Outcome(digests=found)
+    uncached = {"no-cache-filter": [COMPILING_STAGE]} if compiling.force else {}
+    return target | uncached | ({"target": WHEEL_STAGE} if compiling.wheels else {})

@@ -25,7 +25,6 @@ from imagegen.util import process
 
 log = logging.getLogger(__name__)
 
-
 EPOCH = "1700000000"
 """SOURCE_DATE_EPOCH: every file's newest time. Any fixed instant gives the same digest twice."""
 

@@ -24,7 +24,7 @@ from imagegen.plan import image as plan_image
 from imagegen.plan import recipe as plan_recipe
 from imagegen.util import process
 from imagegen.util.files import cache, context_image
-from imagegen.wheels.entry import Entry
+from imagegen.wheels.entry import StoreEntry
 from imagegen.wheels.store import open_store
 from imagegen.wheels.supply import Supply, expected
 
@@ -150,7 +150,7 @@ def build(
     for group in [[one] for one in missing] if options.keep_going else [missing] * bool(missing):
         start = time.monotonic()
         try:
-            engine.bake(document(group, options), secrets(options), builder=options.builder)
+            engine.bake(document(group, options), environment(options), builder=options.builder)
             _attest(engine, group, options)
         except BuildError as error:
             if not options.keep_going:
@@ -171,7 +171,7 @@ def bake_one(engine: Docker, image: Image, options: Options, compiling: bake.Com
     start = time.monotonic()
     load(engine, [image], options)
     definition = document([image], options, compiling)
-    engine.bake(definition, secrets(options, compiling), builder=options.builder)
+    engine.bake(definition, environment(options, compiling), builder=options.builder)
     return time.monotonic() - start
 
 
@@ -190,7 +190,7 @@ def load(engine: Docker, images: Sequence[Image], options: Options) -> None:
         if image.wheel and store:
             folder = wheel_folder(image.wheel)
             folder.mkdir(parents=True, exist_ok=True)
-            store.fetch(Entry(**asdict(image.wheel)), folder)
+            store.fetch(StoreEntry(**asdict(image.wheel)), folder)
 
 
 def wheel_folder(wheel: Wheel) -> Path:
@@ -211,15 +211,16 @@ def document(
         images,
         context_image(),
         options.network,
-        compiling or bake.Compiling(given=prebuilt, jobs=options.jobs),
+        compiling or bake.Compiling(prebuilt=prebuilt, jobs=options.jobs),
         load=bool(options.builder),
         attest=attest,
     )
 
 
-def secrets(options: Options, compiling: bake.Compiling | None = None) -> dict[str, str]:
-    """The texts that a build gets as BuildKit secrets, by id."""
-    return options.network.secrets | (compiling or bake.Compiling(jobs=options.jobs)).secrets
+def environment(options: Options, compiling: bake.Compiling | None = None) -> dict[str, str]:
+    """The variables that carry a build's BuildKit secrets."""
+    compiling = compiling or bake.Compiling(jobs=options.jobs)
+    return bake.environment(options.network.secrets | compiling.secrets)
 
 
 def _attest(engine: Docker, group: Sequence[Image], options: Options) -> None:
@@ -227,7 +228,7 @@ def _attest(engine: Docker, group: Sequence[Image], options: Options) -> None:
     if options.builder:  # another builder cannot bring an index into the engine
         return
     try:
-        engine.bake(document(group, options, attest=True), secrets(options))
+        engine.bake(document(group, options, attest=True), environment(options))
     except BuildError as error:
         log.info(f"no provenance: {error}")
 

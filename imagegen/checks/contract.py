@@ -203,7 +203,7 @@ class Trial:
         need(not self.over.is_set(), "this check was left behind")
         with ExitStack() as own:
             self._stack.callback(own.close)  # gone too when the check is left behind
-            pod = Pod(self, own.enter_context(self.engine.pod(self.bytes, start)))
+            pod = Pod(self, own.enter_context(self.engine.container(self.bytes, start)))
             need(not self.over.is_set(), "this check was left behind")  # while it was made
             yield pod
 

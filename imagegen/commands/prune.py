@@ -11,7 +11,7 @@ from pathlib import Path
 from imagegen.errors import RegistryError, UsageError
 from imagegen.matrix.project import Project
 from imagegen.net.registry import Repository
-from imagegen.publish.prune import Old, Pruned, plan, remove
+from imagegen.publish.prune import Old, PruneResult, plan, remove
 from imagegen.publish.push import named
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def prune(
     older: float,
     ledger: Path | None,
     apply: bool,
-) -> Pruned:
+) -> PruneResult:
     """What could be deleted in the repositories, and what was.
 
     Raises:
@@ -51,10 +51,10 @@ def prune(
             went, why = remove(repository, mine)
             gone += went
             failed |= why
-    return Pruned(found=tuple(found), gone=tuple(gone), failed=failed)
+    return PruneResult(found=tuple(found), gone=tuple(gone), failed=failed)
 
 
-def deleted(done: Pruned) -> None:
+def deleted(done: PruneResult) -> None:
     """All that was to go is gone.
 
     Raises:

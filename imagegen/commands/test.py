@@ -6,12 +6,10 @@ A report that passed is kept: the same bytes need not pass the same checks again
 from __future__ import annotations
 
 import ast
-import contextlib
 import hashlib
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -30,7 +28,7 @@ from imagegen.matrix.project import Project
 from imagegen.model.image import Built
 from imagegen.model.report import LEVELS, Asked, Check, Level, Report, Result
 from imagegen.platforms.vast.template import ONSTART
-from imagegen.util.files import cache
+from imagegen.util.files import cache, replaced
 
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
@@ -152,7 +150,7 @@ def keep(folder: Path, built: Built, report: Report) -> None:
     """Keep a report that passed."""
     file = folder / f"{_name(built)}-{'-'.join(report.asked.levels)}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    with _replaced(file) as new:
+    with replaced(file) as new:
         new.write_bytes(report.document(built.image.target.promise))
 
 
@@ -179,17 +177,6 @@ def kept(folder: Path, built: Built, asked: Asked) -> Result | None:
 def _name(built: Built) -> str:
     """By the image's bytes and the part of the checks that is not in the image."""
     return f"{built.digest.removeprefix('sha256:')}-{version(ONSTART)}"
-
-
-@contextlib.contextmanager
-def _replaced(file: Path) -> Iterator[Path]:
-    """A file to write in place of ``file``, which changes only when the block ends well."""
-    new = file.with_suffix(f".{os.getpid()}.new")
-    try:
-        yield new
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 # --- the checks of all levels ---------------------------------------------------------------------

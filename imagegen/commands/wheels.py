@@ -27,7 +27,7 @@ from imagegen.net.http import Web
 from imagegen.wheels import compile as compile_
 from imagegen.wheels.compile import Compilation
 from imagegen.wheels.download import STORE
-from imagegen.wheels.entry import Entry
+from imagegen.wheels.entry import StoreEntry
 from imagegen.wheels.store import Store, open_store
 from imagegen.wheels.supply import expected
 from imagegen.wheels.verify import described, verify
@@ -42,7 +42,7 @@ class TargetWheel:
     id: str
     name: str
     sourced: Sourced
-    stored: Entry | None
+    stored: StoreEntry | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ class BuiltWheel:
     """A wheel that was built or found; ``found`` says why nothing was built."""
 
     id: str
-    entry: Entry
+    entry: StoreEntry
     seconds: float
     found: str = ""
 
@@ -177,11 +177,11 @@ def _compiling(
     cost = "linking what shards compiled" if prebuilt else expected(image.target, jobs)
     log.info(f"{image.target.id}: {cost}")
     return bake.Compiling(
-        given={image.key: prebuilt.absolute()} if prebuilt else {},
+        prebuilt={image.key: prebuilt.absolute()} if prebuilt else {},
         jobs=jobs,
         wheels=to,
         shard="join" if prebuilt else "",
-        anew=force,
+        force=force,
     )
 
 
@@ -303,7 +303,7 @@ def fetch_published(
             raise WheelError(f"{candidate.id}: no build would take it: {why}")
         wheel = _downloaded(url, to / name, pins.get(name), options.network.ca)
         verify(wheel, level="contents")
-        pins[name] = Pinned(name=name, url=url, sha256=Entry.of(wheel).sha256)
+        pins[name] = Pinned(name=name, url=url, sha256=StoreEntry.of(wheel).sha256)
         found.append(wheel)
         project.record(pins.values())
     log.info(f"recorded in {project.locks / sources.PINS}; imagegen render writes it into targets")
@@ -332,7 +332,7 @@ def _downloaded(url: str, file: Path, recorded: Pinned | None, ca: str) -> Path:
     return part.replace(file)
 
 
-def stored(options: Options) -> tuple[Entry, ...]:
+def stored(options: Options) -> tuple[StoreEntry, ...]:
     """Everything that the store holds.
 
     Raises:
@@ -341,7 +341,7 @@ def stored(options: Options) -> tuple[Entry, ...]:
     return _needed(options).entries()
 
 
-def push(wheels: Sequence[Path], options: Options, *, force: bool) -> tuple[Entry, ...]:
+def push(wheels: Sequence[Path], options: Options, *, force: bool) -> tuple[StoreEntry, ...]:
     """Put wheels into the store, each looked through before: its hashes, its name, its metadata."""
     for wheel in wheels:
         verify(wheel, level="contents")

@@ -64,7 +64,7 @@ def statement(chunks: Iterable[bytes], digest: str) -> bytes:
             continue
         if "predicateType" in row and digest.removeprefix("sha256:") in hashes:
             return body
-    raise EngineError(f"there is no statement about {digest}: it was built anew since")
+    raise EngineError(f"there is no statement about {digest}: it was built again since")
 
 
 def _read(chunks: Iterable[bytes]) -> tuple[dict[str, int], dict[str, bytes]]:

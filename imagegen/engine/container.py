@@ -1,4 +1,4 @@
-"""A container as a platform runs it and as its user finds it: ports, files, restarts, an end."""
+"""A container: how it is started, what can be done with it, and its end."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import contextlib
 import io
 import secrets
 import tarfile
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import docker
@@ -20,17 +22,22 @@ from imagegen.engine.errors import FOREIGN, translated
 from imagegen.errors import EngineError
 from imagegen.util.process import Ran
 
+OWN = "imagegen.run"
+"""Label of every container that is made here, so that strays can be found."""
+
 Volume = Literal["none", "empty", "read-only"]
 """What a platform mounts at /workspace: nothing, a fresh volume, or one that refuses writes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
-    """How a platform starts an image.
+    """How an image is started.
 
     ``command`` replaces CMD and ``entrypoint`` the ENTRYPOINT; ``ports`` are published on free
     ports of 127.0.0.1; ``files`` (path -> text, executable) are there before the start;
-    ``network`` is a network's name or ``none``.
+    ``mounts`` are folders of the engine's machine, each with the path at which it can be read;
+    ``network`` is a network's name or ``none``; ``user`` is the image's own unless it is named;
+    ``shm`` is the size of /dev/shm as Docker writes sizes, and Docker's own of 64 MB without.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -38,9 +45,12 @@ class Start:
     entrypoint: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    mounts: Mapping[Path, str] = field(default_factory=dict)
     network: str = "bridge"
     volume: Volume = "none"
     gpus: bool = False
+    user: str = ""
+    shm: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +120,29 @@ class Box:
             )
         return Ran(code=int(code), out=out, err=err)
 
+    def follow(
+        self, what: str, timeout: float, on_line: Callable[[str], None] | None = None
+    ) -> Ran:
+        """The same, each line of its standard output handed to ``on_line`` as it comes.
+
+        ``what`` it runs is for the error's text.
+
+        Raises:
+            EngineError: it ran past ``timeout`` seconds, and was killed.
+        """
+        out: list[str] = []
+        with translated(f"running {what}"), self._limited(timeout) as over:
+            stream = self._container.logs(stdout=True, stderr=False, stream=True, follow=True)
+            for line in _lines(stream):
+                out.append(line)
+                if on_line:
+                    on_line(line)
+            code = self._container.wait()["StatusCode"]
+            err = self._container.logs(stdout=False, stderr=True).decode(errors="replace")
+        if over.is_set():
+            raise EngineError(f"{what} ran past {timeout:.0f} s")
+        return Ran(code=int(code), out="\n".join(out), err=err)
+
     def restart(self, grace: int = 10) -> None:
         """Stop it, with ``grace`` seconds until it is killed, and start it again."""
         with translated("restarting a container"):
@@ -128,6 +161,24 @@ class Box:
         with translated("reading a container's output"):
             return str(self._container.logs(tail=lines).decode(errors="replace"))
 
+    @contextmanager
+    def _limited(self, seconds: float) -> Iterator[threading.Event]:
+        """Kill it after ``seconds``; the event says whether that happened."""
+        over = threading.Event()
+
+        def end() -> None:
+            over.set()
+            with contextlib.suppress(docker.errors.APIError):
+                self._container.kill()
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield over
+        finally:
+            timer.cancel()
+
     def _attrs(self) -> dict[str, Any]:
         with translated("looking at a container"):
             self._container.reload()
@@ -135,18 +186,21 @@ class Box:
 
 
 @contextmanager
-def pod(client: docker.DockerClient, ref: str, start: Start, label: str) -> Iterator[Box]:
+def started(client: docker.DockerClient, ref: str, start: Start) -> Iterator[Box]:
     """A container that is gone, with its volumes, when the block ends, however it ends.
 
     Raises:
         EngineError: the engine refused.
     """
     name = f"imagegen-{secrets.token_hex(6)}"  # known before it exists: nothing gets lost
-    mounts = []
+    mounts = [
+        docker.types.Mount(path, str(folder), type="bind", read_only=True)
+        for folder, path in start.mounts.items()
+    ]
     if start.volume != "none":
         # As a platform's own volume, it is not filled with what the image has there.
         how: Any = {"type": "volume", "read_only": start.volume == "read-only", "no_copy": True}
-        mounts = [docker.types.Mount("/workspace", name, **how)]
+        mounts.append(docker.types.Mount("/workspace", name, **how))
     # An address without a port: any that is free. docker-py takes it, its types do not know.
     ports: Any = {f"{port}/tcp": (Box.host, None) for port in start.ports}
     gpus = [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])] if start.gpus else None
@@ -162,7 +216,9 @@ def pod(client: docker.DockerClient, ref: str, start: Start, label: str) -> Iter
                 ports=ports,
                 mounts=mounts,
                 device_requests=gpus,
-                labels={label: "check"},
+                user=start.user or None,
+                shm_size=start.shm or None,
+                labels={OWN: "check"},
             )
             for path, text in start.files.items():
                 container.put_archive("/", _archive(path, text))
@@ -171,9 +227,19 @@ def pod(client: docker.DockerClient, ref: str, start: Start, label: str) -> Iter
     finally:
         with contextlib.suppress(*FOREIGN):
             client.api.remove_container(name, force=True, v=True)
-        if mounts:  # made by the engine for the container, but it has a name and stays
+        if start.volume != "none":  # it was made for the container, but it has a name and stays
             with contextlib.suppress(*FOREIGN):
                 client.api.remove_volume(name)
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")
 
 
 def _archive(path: str, text: str) -> bytes:

@@ -4,44 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
-import secrets
 import shutil
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import docker
 import docker.errors
-import docker.models.containers
-import docker.models.networks
 
-from imagegen.build.bake import digests, secret_variable
-from imagegen.engine import container as container_
-from imagegen.engine import endpoint, progress
+from imagegen.engine import container, endpoint, progress
 from imagegen.engine.archive import layers, statement
+from imagegen.engine.container import OWN, Box, Start
 from imagegen.engine.errors import FOREIGN, build_error, reason, registry_errors, translated
 from imagegen.errors import EngineError, RegistryError
 from imagegen.model.image import Layer
 from imagegen.util import process
 from imagegen.util.process import Ran
 
-log = logging.getLogger(__name__)
-
-
-OWN = "imagegen.run"
-"""Label of every container, network and volume made here, so that strays can be found."""
-
 NOT_THERE = ("not found", "manifest unknown", "name unknown")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Local:
+class LocalImage:
     """An image in the engine's store."""
 
     digest: str
@@ -92,18 +79,14 @@ class Docker:
 
     # --- images -----------------------------------------------------------------------------------
 
-    def local(self, ref: str) -> Local | None:
+    def local(self, ref: str) -> LocalImage | None:
         """The image ``ref`` in the engine's store."""
         with translated(f"looking at {ref}"):
             try:
                 attrs = self._client.images.get(ref).attrs
             except docker.errors.ImageNotFound:
                 return None
-        config = attrs["Config"]
-        return Local(
-            digest=attrs["Id"],
-            labels=config.get("Labels") or {},
-        )
+        return LocalImage(digest=attrs["Id"], labels=attrs["Config"].get("Labels") or {})
 
     def pulled(self, ref: str) -> str:
         """The digest of ``ref``, which is pulled unless it is here.
@@ -111,14 +94,14 @@ class Docker:
         Raises:
             RegistryError: its registry did not answer, refused the login, or has no such image.
         """
-        held = self.local(ref)
-        if held is None:
+        local = self.local(ref)
+        if local is None:
             with registry_errors(ref):
                 progress.follow(self._client.api.pull(ref, stream=True, decode=True))
-            held = self.local(ref)
-        if held is None:
+            local = self.local(ref)
+        if local is None:
             raise RegistryError(f"{ref} was pulled and is not here")
-        return held.digest
+        return local.digest
 
     def load(self, archive: Path, ref: str, digest: str) -> None:
         """Load the OCI archive unless ``ref`` already is that digest.
@@ -126,46 +109,45 @@ class Docker:
         Raises:
             EngineError: what was loaded has another digest.
         """
-        held = self.local(ref)
-        if held is None or held.digest != digest:
+        local = self.local(ref)
+        if local is None or local.digest != digest:
             with translated(f"loading {archive}"), archive.open("rb") as file:
                 self._client.images.load(file)
-            held = self.local(ref)
-        if held is None or held.digest != digest:
-            raise EngineError(f"{archive} loaded as {held and held.digest}, expected {digest}")
+            local = self.local(ref)
+        if local is None or local.digest != digest:
+            raise EngineError(f"{archive} loaded as {local and local.digest}, expected {digest}")
 
     def bake(
         self,
         document: Mapping[str, object],
-        texts: Mapping[str, str],
+        environment: Mapping[str, str] | None = None,
         *,
         builder: str = "",
-    ) -> dict[str, str]:
-        """Build every target of a bake definition; returns digest by bake target name.
+    ) -> None:
+        """Build every target of a bake definition.
 
-        ``texts`` are the secrets by id.
+        ``environment`` is added to this process's own: the texts of secrets that it names.
 
         Raises:
             BuildError: with the step that failed and the end of its output.
         """
         with tempfile.TemporaryDirectory() as work:
-            definition, metadata = Path(work) / "bake.json", Path(work) / "metadata.json"
+            definition = Path(work) / "bake.json"
             definition.write_text(json.dumps(document))
             code, last = process.stream(
                 *("docker", "buildx", "bake", "--progress=plain"),
                 *(("--builder", builder) if builder else ()),
-                *("--file", definition, "--metadata-file", metadata),
+                *("--file", definition),
                 doing="building",
-                env={secret_variable(name): value for name, value in texts.items()}
-                | {
+                env={
+                    **(environment or {}),
                     "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
                     # The definition is ours, and its files lie wherever imagegen and the CA do.
                     "BUILDX_BAKE_ENTITLEMENTS_FS": "0",
                 },
             )
-            if code:
-                raise build_error(last)
-            return dict(digests(json.loads(metadata.read_text())).digests)
+        if code:
+            raise build_error(last)
 
     def remove(self, ref: str) -> None:
         """Remove the local name ``ref``, and the image when it was its last."""
@@ -235,70 +217,35 @@ class Docker:
     ) -> Ran:
         """Run ``argv`` in a new container and remove it.
 
-        ``on_line`` gets each line of standard output as it comes; ``alone`` as for ``container``.
+        ``mounts`` are folders of the engine's machine, each with the path at which it can be read;
+        ``on_line`` gets each line of standard output as it comes. ``alone`` is as root, without
+        network, and with ``argv`` in place of the image's own entrypoint.
 
         Raises:
             EngineError: it ran past ``timeout`` seconds, or the engine refused.
         """
-        with self.container(ref, argv, env=env, gpus=gpus, mounts=mounts, alone=alone) as box:
-            out: list[str] = []
-            with translated(f"running {argv[0]} in {ref}"), _limit(box, timeout) as over:
-                for line in _lines(box.logs(stdout=True, stderr=False, stream=True, follow=True)):
-                    out.append(line)
-                    if on_line:
-                        on_line(line)
-                code = box.wait()["StatusCode"]
-                err = box.logs(stdout=False, stderr=True).decode(errors="replace")
-            if over.is_set():
-                raise EngineError(f"{' '.join(argv[:3])} in {ref} ran past {timeout:.0f} s")
-        return Ran(code=code, out="\n".join(out), err=err)
+        words = tuple(argv)
+        start = Start(
+            command=() if alone else words,
+            entrypoint=words if alone else (),
+            env=env or {},
+            gpus=gpus,
+            mounts=mounts or {},
+            network="none" if alone else "bridge",
+            user="0" if alone else "",
+            # Docker's 64 MB are too little for NCCL where GPUs share no other way.
+            shm="1g" if gpus else "",
+        )
+        with self.container(ref, start) as box:
+            return box.follow(f"{' '.join(words[:3])} in {ref}", timeout, on_line)
 
-    @contextmanager
-    def container(
-        self,
-        ref: str,
-        argv: Sequence[str] = (),
-        *,
-        env: Mapping[str, str] | None = None,
-        gpus: bool = False,
-        mounts: Mapping[Path, str] | None = None,
-        alone: bool = False,
-    ) -> Iterator[docker.models.containers.Container]:
-        """A container that is gone when the block ends, however it ends.
+    def container(self, ref: str, start: Start) -> contextlib.AbstractContextManager[Box]:
+        """A container of ``ref`` that is gone when the block ends, however it ends.
 
-        ``mounts`` are folders of the engine's machine, to be read at a path. ``alone`` is as root,
-        without network, and with ``argv`` in place of the image's own entrypoint.
+        Raises:
+            EngineError: the engine refused.
         """
-        volumes = {str(at): {"bind": to, "mode": "ro"} for at, to in (mounts or {}).items()}
-        gpu = [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else None
-        name = f"imagegen-{secrets.token_hex(6)}"  # known before it exists: nothing gets lost
-        try:
-            with translated(f"starting {ref}"):
-                box = self._client.containers.create(
-                    ref,
-                    None if alone else list(argv) or None,
-                    name=name,
-                    environment=dict(env or {}),
-                    device_requests=gpu,
-                    # Docker's 64 MB are too little for NCCL where GPUs share no other way.
-                    shm_size="1g" if gpus else None,
-                    volumes=volumes,
-                    labels={OWN: "check"},
-                    entrypoint=list(argv) if alone else None,
-                    network_mode="none" if alone else None,
-                    user="0" if alone else None,
-                )
-                box.start()
-            yield box
-        finally:
-            with contextlib.suppress(*FOREIGN):
-                self._client.api.remove_container(name, force=True, v=True)
-
-    def pod(
-        self, ref: str, start: container_.Start
-    ) -> contextlib.AbstractContextManager[container_.Box]:
-        """``ref`` as a platform starts it; gone when the block ends, however it ends."""
-        return container_.pod(self._client, ref, start, OWN)
+        return container.started(self._client, ref, start)
 
     def config(self, ref: str) -> Mapping[str, Any]:
         """What the engine says of the local image ``ref``: docker's ``image inspect``.
@@ -351,15 +298,15 @@ class Docker:
         name = f"{repository}:{tag}"
         with registry_errors(name):
             try:
-                held = bool(self._client.images.get(name))
+                named = bool(self._client.images.get(name))
             except docker.errors.ImageNotFound:
-                held = False
+                named = False
             self._client.api.reload_config()  # a login may have been renewed since we began
             self._client.images.get(digest).tag(repository, tag)
             try:
                 progress.follow(self._client.api.push(repository, tag, stream=True, decode=True))
             finally:
-                if not held:
+                if not named:
                     with contextlib.suppress(*FOREIGN):
                         self._client.images.remove(name, noprune=True)
 
@@ -376,32 +323,3 @@ class Docker:
                 if any(words in str(error.explanation).lower() for words in NOT_THERE):
                     return None
                 raise
-
-
-@contextmanager
-def _limit(box: docker.models.containers.Container, seconds: float) -> Iterator[threading.Event]:
-    """Kill the container after ``seconds``; the event says whether that happened."""
-    over = threading.Event()
-
-    def end() -> None:
-        over.set()
-        with contextlib.suppress(docker.errors.APIError):
-            box.kill()
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield over
-    finally:
-        timer.cancel()
-
-
-def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
-    rest = b""
-    for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            yield line.decode(errors="replace")
-    if rest:
-        yield rest.decode(errors="replace")

@@ -1,4 +1,4 @@
-"""What goes wrong with an engine, a registry or a build, as errors of our own. In one place."""
+"""What goes wrong with an engine, a registry or a build, as errors of our own."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def explanation(error: BaseException) -> str:
 
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """The exceptions of docker-py and of what it stands on as ours, in one place."""
+    """The exceptions of docker-py and of what it stands on, as ours."""
     try:
         yield
     except FOREIGN as error:

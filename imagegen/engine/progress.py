@@ -1,4 +1,4 @@
-"""Images on their way to a registry or from there, followed."""
+"""How far a push or a pull is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def follow(events: Iterator[Mapping[str, Any]]) -> None:
-    """Say how much of a push is done, every few seconds; docker-py returns normally on failure.
+    """Log how much of a push is done, every few seconds; docker-py returns normally on failure.
 
     Raises:
         docker.errors.APIError: the engine reported an error in the stream.

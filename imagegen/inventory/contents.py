@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PATIENCE = 300.0
 """Seconds for the look inside; 6 GB in 47,000 files took 2 s on two cores."""
 
-Kind = Literal["cuda", "torch", "python", "apt", "other"]
+FileKind = Literal["cuda", "torch", "python", "apt", "other"]
 """What files belong to: NVIDIA's libraries, torch and Triton, further Python packages and their
 environment, the distribution's packages, and what is left."""
 
@@ -68,7 +68,7 @@ class Node:
 
     name: Words
     bytes: Bytes
-    kind: Kind
+    kind: FileKind
     children: tuple[Node, ...]
 
 
@@ -87,7 +87,7 @@ class Copies:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
-class Place:
+class LibraryFile:
     """One file of several that have a name in common."""
 
     path: Words
@@ -99,7 +99,7 @@ class Versions:
     """A library of one name and major number at several paths, with different bytes."""
 
     soname: Words
-    places: Annotated[tuple[Place, ...], Field(min_length=2)]
+    places: Annotated[tuple[LibraryFile, ...], Field(min_length=2)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
@@ -109,7 +109,7 @@ class Inventory:
     os: Release
     files: int
     bytes: Bytes
-    kinds: dict[Kind, Bytes]
+    kinds: dict[FileKind, Bytes]
     dpkg: tuple[Dpkg, ...]
     python: tuple[PythonPackage, ...]
     tree: Node

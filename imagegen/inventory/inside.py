@@ -35,7 +35,6 @@ CUDA = re.compile(r"/(?:site|dist)-packages/nvidia(?:/|_)|^/usr/local/cuda|/lib(
 TORCH = re.compile(r"/(?:site|dist)-packages/(?:torch|functorch|triton)(?:[^/]*)/")
 APT = ("/var/lib/dpkg/", "/var/lib/apt/", "/var/cache/apt/")
 
-
 Row = dict[str, Any]
 
 
@@ -50,7 +49,7 @@ class Folder:
 
 
 @dataclass
-class Seen:
+class Walk:
     """What a walk over the file system found."""
 
     root: Folder
@@ -68,9 +67,9 @@ def readable(name: str) -> str:
 # --- the file system ------------------------------------------------------------------------------
 
 
-def walk(owned: set[str]) -> Seen:
+def walk(owned: set[str]) -> Walk:
     """Every regular file of the root's file system; ``owned`` are the paths of dpkg's packages."""
-    seen, inodes = Seen(Folder()), set()
+    seen, inodes = Walk(Folder()), set()
     device = os.stat("/").st_dev
     todo = [("", seen.root, False)]
     while todo:
@@ -105,7 +104,7 @@ def listed(path: str) -> list[tuple[os.DirEntry[str], os.stat_result]]:
         return []
 
 
-def note(seen: Seen, folder: Folder, path: str, size: int, sort: str) -> None:
+def note(seen: Walk, folder: Folder, path: str, size: int, sort: str) -> None:
     """Write down one file."""
     name = path.rpartition("/")[2]
     folder.own.append((name, size, sort))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from imagegen.errors import BuildError, EngineError
 from imagegen.inventory import sizes
 from imagegen.inventory.sizes import Sized
 from imagegen.model.image import Built, Layer
+from imagegen.util.files import replaced
 
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
@@ -48,14 +48,10 @@ def kept(file: Path) -> tuple[Layer, ...] | None:
 
 
 def keep(file: Path, layers: Sequence[Layer]) -> None:
-    """Write ``file`` as a whole or not at all."""
+    """Keep what was read."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(f".{os.getpid()}.new")
-    try:
+    with replaced(file) as new:
         new.write_text(json.dumps([asdict(layer) for layer in layers]))
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def within(engine: Docker, built: Built, folder: Path) -> None:

@@ -71,8 +71,8 @@ class Sharing:
 
 def cost(want: Sized, have: Iterable[Sized]) -> int:
     """Compressed bytes to pull for ``want`` where all of ``have`` are."""
-    held = {digest for one in have for digest in one.stored}
-    return sum(size for digest, size in want.stored.items() if digest not in held)
+    stored = {digest for one in have for digest in one.stored}
+    return sum(size for digest, size in want.stored.items() if digest not in stored)
 
 
 def sharing(images: Sequence[Sized]) -> Sharing:

@@ -15,6 +15,7 @@ from imagegen.errors import FactsError
 from imagegen.matrix import aliases, config, resolve
 from imagegen.matrix.config import Matrix
 from imagegen.matrix.resolve import Resolution
+from imagegen.util.files import replaced
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,12 +48,11 @@ class Project:
         return sources.pins(self.locks)
 
     def record(self, pins: Iterable[Pinned]) -> None:
-        """Write the file of the published wheels anew."""
+        """Write the file of the published wheels."""
         rows = {pin.name: {"url": pin.url, "sha256": pin.sha256} for pin in pins}
         self.locks.mkdir(parents=True, exist_ok=True)
-        new = self.locks / f".{PINS}.new"
-        new.write_text(json.dumps(dict(sorted(rows.items())), indent=2) + "\n")
-        new.replace(self.locks / PINS)
+        with replaced(self.locks / PINS) as new:
+            new.write_text(json.dumps(dict(sorted(rows.items())), indent=2) + "\n")
 
 
 def load(file: Path, own_facts: Path | None = None, *, allow_unknown: bool = False) -> Project:

@@ -47,12 +47,12 @@ class Asked:
 class Check:
     """One check's outcome; ``guards`` names the bug or platform fact that it guards against."""
 
+    level: Level = "smoke"
     name: str
     status: Status
     detail: str
     seconds: float
     guards: str = ""
-    level: Level = "smoke"
     needs: str = ""
     """What it cannot do without: a ``gpu``, or nothing."""
 

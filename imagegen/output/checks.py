@@ -1,4 +1,4 @@
-"""What came of an image's checks: one value, four forms."""
+"""The outcome of an image's checks: one value, four forms."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from imagegen.checks.smoke import Listed
 
 
-def files(asked: Sequence[str]) -> tuple[tuple[str, Path], ...]:
+def files(reports: Sequence[str]) -> tuple[tuple[str, Path], ...]:
     """``FORMAT=FILE`` as pairs.
 
     Raises:
-        UsageError: a format that there is not, or no file.
+        UsageError: an unknown format, or a file that cannot be written.
     """
     pairs = []
-    for one in asked:
+    for one in reports:
         form, _, file = one.partition("=")
         if form not in FORMS or not file:
             raise UsageError(f"--report {one}: expected FORMAT=FILE, FORMAT of {', '.join(FORMS)}")
@@ -49,7 +49,7 @@ def show(results: Sequence[Result], form: str, also: Sequence[tuple[str, Path]] 
 
 
 def catalogue(listed: Sequence[Listed], levels: Collection[str], form: str) -> None:
-    """The checks that there are, or those of some levels."""
+    """All checks, or those of some levels."""
     chosen = [one for one in listed if not levels or one.level in levels]
     if form == "json":
         print(json.dumps([asdict(one) for one in chosen], indent=2, ensure_ascii=False))

@@ -1,9 +1,10 @@
-"""The only printer: what the commands found and made, as text, as JSON, for GitHub."""
+"""What all printers share: JSON, tables, bytes for people, a check's outcome."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Literal
 
 from imagegen.model.report import Check
@@ -40,12 +41,7 @@ def known(count: float | None) -> str:
 
 
 def check_row(check: Check) -> dict[str, object]:
-    """A check's outcome as JSON values."""
-    return {
-        "level": check.level,
-        "name": check.name,
-        "status": check.status,
-        "detail": check.detail,
-        "seconds": check.seconds,
-        "guards": check.guards,
-    }
+    """A check's outcome as JSON values: as a report keeps it, but for what the check needs."""
+    row = asdict(check)
+    del row["needs"]
+    return row

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Files that were rendered, written or checked."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def paths(made: Sequence[Path], fmt: Format) -> None:
 
 
 def locks(found: Sequence[Path], fmt: Format) -> None:
-    """Locks that were found good."""
+    """Locks without a fault."""
     if fmt == "json":
         show(list(map(str, found)))
     else:
-        print(f"{len(found)} locks: whole, hashed, and made for this matrix")
+        print(f"{len(found)} locks: complete, hashed, and made for this matrix")

@@ -1,13 +1,14 @@
-"""TODO."""
+"""Images that were built, and images in registries."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from imagegen.inventory.sizes import made_by
 from imagegen.model.image import Built, Layer
 from imagegen.model.pushed import Pushed
-from imagegen.output.console import Format, show, size
+from imagegen.output.console import Format, check_row, show, size
 
 if TYPE_CHECKING:
     from imagegen.publish.push import PushResult
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def built(images: Sequence[Built | Pushed], fmt: Format) -> None:
     """Images in the engine's store, or in a registry where nothing was to be built."""
     if fmt == "json":
-        show([built_row(one) if isinstance(one, Built) else _pushed(one) for one in images])
+        show([built_row(one) if isinstance(one, Built) else pushed_row(one) for one in images])
         return
     for one in images:
         if isinstance(one, Built):
@@ -31,7 +32,7 @@ def published(done: PushResult, fmt: Format) -> None:
     """Images in registries, and what is not there."""
     if fmt == "json":
         failed = [{"name": name, "error": str(why)} for name, why in done.failed.items()]
-        show({"pushed": [_pushed(one) for one in done.pushed], "failed": failed})
+        show({"pushed": [pushed_row(one) for one in done.pushed], "failed": failed})
         return
     for one in done.pushed:
         print(f"{one.target.id}: {one.cached or one.digest}")
@@ -39,7 +40,7 @@ def published(done: PushResult, fmt: Format) -> None:
             print(f"  docker pull {ref}")
         for why in one.kept:
             print(f"  {why}")
-        print(f"  {_sizes(one)}")
+        print(f"  {sizes_of(one)}")
 
 
 def built_row(one: Built) -> dict[str, object]:
@@ -55,9 +56,8 @@ def built_row(one: Built) -> dict[str, object]:
     }
 
 
-def _pushed(one: Pushed) -> dict[str, object]:
-    from imagegen.output import console
-
+def pushed_row(one: Pushed) -> dict[str, object]:
+    """An image in a registry as JSON values."""
     layers = [
         {"digest": row.digest, "bytes": row.compressed, "created_by": row.created_by}
         for row in one.layers
@@ -80,20 +80,17 @@ def _pushed(one: Pushed) -> dict[str, object]:
         "compressed_bytes": one.compressed,
         "unpacked_bytes": one.unpacked,
         "layers": layers,
-        "checks": list(map(console.check_row, one.report.checks)),
+        "checks": list(map(check_row, one.report.checks)),
     }
 
 
-def _sizes(one: Pushed) -> str:
+def sizes_of(one: Pushed) -> str:
+    """How large it is, in words."""
     unpacked = size(one.unpacked)
     return f"{size(one.compressed)} to pull in {len(one.layers)} layers, {unpacked} unpacked"
 
 
-def _largest(layers: Sequence[Layer]) -> list[Layer]:
-    return sorted(layers, key=lambda layer: layer.compressed, reverse=True)[:5]
-
-
-def _layer_row(layer: Layer) -> tuple[str, str]:
-    command = " ".join(layer.created_by.split())
-    command = command.partition(" # buildkit")[0].replace("/build/with-network ", "")
-    return size(layer.compressed), command.rpartition(" -c ")[2][:90] or command[:90]
+def largest(layers: Sequence[Layer]) -> list[tuple[str, str]]:
+    """The five largest layers, each with what made it."""
+    ordered = sorted(layers, key=lambda layer: layer.compressed, reverse=True)
+    return [(size(layer.compressed), made_by(layer)[:90]) for layer in ordered[:5]]

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What was made of this machine: the demo, and what doctor found and did."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from imagegen.output.console import Format, show, table
-from imagegen.output.images import _largest, _layer_row, _pushed, _sizes
+from imagegen.output.images import largest, pushed_row, sizes_of
 
 if TYPE_CHECKING:
     from imagegen.commands.demo import Demo
@@ -18,7 +18,7 @@ def demo(made: Demo, templates: Mapping[str, object], fmt: Format) -> None:
     one = made.pushed
     if fmt == "json":
         steps = [{"step": n, "seconds": round(s, 1), "why": w} for n, s, w in made.steps]
-        show({"steps": steps, "undo": made.undo, "templates": templates, **_pushed(one)})
+        show({"steps": steps, "undo": made.undo, "templates": templates, **pushed_row(one)})
         return
     for platform, template in templates.items():
         print(f"\n{platform} template:")
@@ -27,11 +27,11 @@ def demo(made: Demo, templates: Mapping[str, object], fmt: Format) -> None:
     total = ("total", f"{sum(seconds for _, seconds, _ in made.steps):.1f}", "")
     rows = [(name, f"{seconds:.1f}", why) for name, seconds, why in made.steps]
     print(table(("STEP", "SECONDS", ""), [*rows, total]))
-    print(f"\n{_sizes(one)}; the largest layers:")
-    print(table(("SIZE", "MADE BY"), map(_layer_row, _largest(one.layers))))
+    print(f"\n{sizes_of(one)}; the largest layers:")
+    print(table(("SIZE", "MADE BY"), largest(one.layers)))
     id_ = one.target.id
     print(f"\ntested and pushed: {one.pinned}")
-    print("Only this machine can pull that. For pods, push the same image where they reach it:")
+    print("Only this machine can pull it. For a pod, push it to a registry that the pod can reach:")
     print(f"  imagegen push {id_} --base bootstrap --repository ghcr.io/YOU/finetune")
     print(f"try it: docker run --rm -it {made.ref} bash")
     if made.undo:

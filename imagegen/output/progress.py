@@ -1,4 +1,4 @@
-"""What a person watching sees while something takes its time."""
+"""What a person watching sees while a command runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 
 class Progress(logging.Handler):
-    """What a person watching sees: log records on standard error, with the seconds so far."""
+    """Log records on standard error, each with the seconds so far."""
 
     def __init__(self) -> None:
         super().__init__()

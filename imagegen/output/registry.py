@@ -1,8 +1,7 @@
-"""What registries hold, printed: one image with all that is known of it, and what could go."""
+"""What registries hold: one image with all that is known of it, and what can be deleted."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from imagegen.output.console import Format, show, size, table
 
 if TYPE_CHECKING:
     from imagegen.publish.inspect import Attached, Inspected
-    from imagegen.publish.prune import Pruned
+    from imagegen.publish.prune import PruneResult
 
 
 def inspected(one: Inspected, fmt: Format) -> None:
@@ -30,8 +29,8 @@ def documents(bodies: Sequence[bytes]) -> None:
         sys.stdout.write(body.decode(errors="replace") + "\n")
 
 
-def prunable(done: Pruned, fmt: Format, *, applied: bool) -> None:
-    """What could go, or went, and why the rest stays."""
+def prunable(done: PruneResult, fmt: Format, *, applied: bool) -> None:
+    """What can be deleted, or was, and why the rest stays."""
     found = done.found
     if fmt == "json":
         show(
@@ -49,11 +48,14 @@ def prunable(done: Pruned, fmt: Format, *, applied: bool) -> None:
         )
         return
     went = done.gone if applied else tuple(one for one in found if not one.keeps)
-    word = "deleted" if applied else "could go"
+    word = "deleted" if applied else "can be deleted"
     rows = [(word if one in went else "stays", one.tag, size(one.size), one.keeps) for one in found]
     print(table(("", "TAG", "SIZE", "WHY"), rows))
     total = sum(one.size for one in went)
-    print(f"{len(went)} of {len(found)}, {size(total)} with layers that others may share")
+    print(
+        f"{len(went)} of {len(found)} images {word}: {size(total)}, including layers that other "
+        "images may share"
+    )
     if went and not applied:
         print("--apply deletes them; the registry's own garbage collection then frees the space")
 
@@ -78,7 +80,10 @@ def _lines(one: Inspected) -> list[tuple[str, str]]:
         ),
         ("  tested", _tested(one)),
     ]
-    rows += [(f"  {_kind(it)}", f"{it.referrer.digest}  {_about(it)}") for it in one.attached]
+    rows += [
+        (f"  {_kind(attached)}", f"{attached.referrer.digest}  {_about(attached)}")
+        for attached in one.attached
+    ]
     return [(name, words) for name, words in rows if words]
 
 
@@ -114,7 +119,7 @@ def _joined(labels: Any, name: str, more: str) -> str:
 def _tested(one: Inspected) -> str:
     report = one.report
     if report is None:
-        return "no report of a test that passed is attached"
+        return "no report of passed checks is attached"
     count = sum(check.status == "pass" for check in report.checks)
     passed = (check.level for check in report.checks if check.status == "pass")
     levels = ", ".join(dict.fromkeys(passed))
@@ -159,12 +164,12 @@ def _row(one: Inspected) -> dict[str, object]:
         "passed": one.report is not None,
         "attached": [
             {
-                "kind": _kind(it),
-                "digest": it.referrer.digest,
-                "media_type": it.referrer.artifact_type,
-                "annotations": dict(it.referrer.annotations or {}),
-                "document": json.loads(it.body) if it.document is not None else None,
+                "kind": _kind(attached),
+                "digest": attached.referrer.digest,
+                "media_type": attached.referrer.artifact_type,
+                "annotations": dict(attached.referrer.annotations or {}),
+                "document": attached.document,
             }
-            for it in one.attached
+            for attached in one.attached
         ],
     }

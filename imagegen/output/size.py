@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def writable(html: Path | None) -> Path | None:
-    """The file to write a page to: known to be possible before the images are read.
+    """The file to write a page to; whether that is possible is known before images are read.
 
     Raises:
         UsageError: it cannot be written.
@@ -85,7 +85,7 @@ def _image(one: Measured, top: int) -> Iterator[str]:
     if one.inventory:
         yield from _inside(one.inventory, top)
     else:
-        yield f"  what is inside is not known: {one.unseen}"
+        yield f"  what is inside is unknown: {one.unseen}"
 
 
 def _inside(inventory: Inventory, top: int) -> Iterator[str]:
@@ -95,16 +95,16 @@ def _inside(inventory: Inventory, top: int) -> Iterator[str]:
         (console.size(size), f"{name} {version}", kind)
         for size, name, version, kind in sorted(packages, reverse=True)[:top]
     ]
-    yield _indented(table(("SIZE", f"PACKAGE, OF {len(packages)}", "FROM"), rows))
+    yield _indented(table(("SIZE", f"PACKAGE (OF {len(packages)})", "FROM"), rows))
     if inventory.copies:
         spare = console.size(sum(one.spare for one in inventory.copies))
-        lines = [f"{spare} would be spared by one copy of each file over 1 MB"]
+        lines = [f"{spare} could be saved by keeping one copy of each file over 1 MB"]
         for one in inventory.copies[:top]:
             lines += [f"{console.size(one.spare):>9}  {path}" for path in one.paths[:1]]
             lines += [f"{'':9}  {path}" for path in one.paths[1:]]
         yield _indented("\n".join(lines))
     if inventory.versions:
-        lines = ["libraries of one name whose bytes differ"]
+        lines = ["libraries with the same name and different bytes"]
         for several in inventory.versions[:top]:
             lines += [f"{console.size(at.bytes):>9}  {at.path}" for at in several.places]
         yield _indented("\n".join(lines))
@@ -113,14 +113,14 @@ def _inside(inventory: Inventory, top: int) -> Iterator[str]:
 def _shared(sharing: Sharing, top: int) -> Iterator[str]:
     lines = [
         f"{pair.want} costs {console.size(pair.cost)} if you have {pair.have}, "
-        f"{console.size(pair.cost + pair.shared)} else"
+        f"{console.size(pair.cost + pair.shared)} otherwise"
         for pair in sharing.pairs
         if pair.shared
     ]
-    yield "\n".join(lines[:top]) or "no two of them share a layer"
+    yield "\n".join(lines[:top]) or "no two images share a layer"
     yield (
-        f"together {console.size(sharing.total)}, and {console.size(sharing.once)} where each layer is kept "
-        "once; one after another, what is least first:"
+        f"together {console.size(sharing.total)}, or {console.size(sharing.once)} with each layer "
+        "stored once; pulled one after another, the least first:"
     )
     yield _indented(
         table(("COSTS", "IMAGE"), [(console.size(size), n) for n, size in sharing.order])

@@ -13,7 +13,7 @@ from imagegen.output.console import Format, show, size, table
 if TYPE_CHECKING:
     from imagegen.commands.wheels import BuiltWheel, Shard, TargetWheel
     from imagegen.compat.sources import Sourced
-    from imagegen.wheels.entry import Entry
+    from imagegen.wheels.entry import StoreEntry
 
 
 def listed(rows: Sequence[TargetWheel], fmt: Format) -> None:
@@ -87,7 +87,7 @@ def compiled(found: Mapping[str, object], to: Path, fmt: Format) -> None:
         print(f"{found['objects']} objects in {to / 'objects' / str(found['folder'])}")
 
 
-def stored(rows: Sequence[Entry], fmt: Format) -> None:
+def stored(rows: Sequence[StoreEntry], fmt: Format) -> None:
     """Wheels that a store holds now."""
     if fmt == "json":
         show([_entry(row) for row in rows])
@@ -118,5 +118,5 @@ def files(found: Sequence[Path], fmt: Format) -> None:
         print("\n".join(map(str, found)) or "nothing to do")
 
 
-def _entry(entry: Entry) -> dict[str, object]:
+def _entry(entry: StoreEntry) -> dict[str, object]:
     return {"name": entry.name, "sha256": entry.sha256, "bytes": entry.size}

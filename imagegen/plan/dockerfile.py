@@ -23,29 +23,14 @@ def _template() -> jinja2.Template:
 
 
 def files(recipe: Recipe) -> dict[str, str]:
-    """The files of one target: path below the workspace's folder -> text."""
+    """The files of one target: path below the project's folder -> text."""
     target = recipe.target
     dockerfile = _template().render(
+        recipe=recipe,
         target=target,
-        flash_attn=target.flash_attn,
-        base=recipe.base,
-        from_witnesses=recipe.from_witnesses,
-        from_digest=recipe.from_digest,
-        nvcc=recipe.nvcc,
-        cuda_apt=f"{target.cuda.major}-{target.cuda.minor}",
-        lock=recipe.lock,
-        unlocked=recipe.unlocked,
-        tools_lock=recipe.tools_lock,
-        torch_backend=recipe.torch_backend,
-        toolkit_extras=TOOLKIT_EXTRAS,
-        flash_attn_sha256=recipe.flash_attn_sha256,
-        flash_attn_from=recipe.flash_attn_from,
-        wheel=recipe.flash_attn_wheel,
-        no_source=recipe.no_source,
-        package_lock=PACKAGE,
         pinned=_pinned(recipe),
-        require_cuda=recipe.require_cuda,
-        apt=recipe.apt,
+        toolkit_extras=TOOLKIT_EXTRAS,
+        package_lock=PACKAGE,
     )
     return {
         f"{target.id}/Dockerfile": dockerfile,

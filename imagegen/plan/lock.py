@@ -21,7 +21,6 @@ from imagegen.util import process
 
 log = logging.getLogger(__name__)
 
-
 TOOLS = ("pip", "uv")
 BUILD = ("ninja", "packaging", "psutil", "setuptools", "wheel")
 """What flash-attn's setup.py needs beside torch."""
@@ -55,8 +54,8 @@ def lock(
     with tempfile.TemporaryDirectory() as work:
         whole, constraint = Path(work) / "whole.txt", Path(work) / "constraint.txt"
         everything = [*torch, *nvcc, *target.packages, *TOOLS, *BUILD, "einops"]
-        held = [p.read_text() for part in PARTS if (p := folder / f"{part}.txt").exists()]
-        whole.write_text("\n".join(held))
+        old = [p.read_text() for part in PARTS if (p := folder / f"{part}.txt").exists()]
+        whole.write_text("\n".join(old))
         log.info(f"lock {folder.name}: resolving {len(everything)} requirements")
         _compile(target, everything, network, "--output-file", whole)
         entries = _entries(whole.read_text())
@@ -85,10 +84,10 @@ def _added(
     new = constraint.with_name("package.txt")
     old = folder / f"{PACKAGE}.txt"
     new.write_text(old.read_text() if old.exists() else "")  # versions that still fit are kept
-    held, options = _entries(constraint.read_text()), ("--constraint", constraint)
+    rest, options = _entries(constraint.read_text()), ("--constraint", constraint)
     _compile(target, [package], network, *options, "--output-file", new)
     found = _entries(new.read_text())
-    return {name: block for name, block in found.items() if name not in held}
+    return {name: block for name, block in found.items() if name not in rest}
 
 
 def _header(folder: Path, package: str) -> str:
@@ -96,15 +95,15 @@ def _header(folder: Path, package: str) -> str:
     return f"# {PACKAGE} of {folder.name}: {package}."
 
 
-def faults(folder: Path, asked: Iterable[str], package: str = "") -> Iterator[str]:
+def faults(folder: Path, requirements: Iterable[str], package: str = "") -> Iterator[str]:
     """What is wrong with a lock: missing, made for something else, or not whole. Asks nothing."""
     parts = (*PARTS, PACKAGE) if package else PARTS
     file = folder / ASKED
     if not file.is_file():
         yield f"{folder}: there is no such lock"
         return
-    asked, whole = tuple(asked), True
-    if difference := set(file.read_text().split("\n")[:-1]) ^ set(asked):
+    requirements, whole = tuple(requirements), True
+    if difference := set(file.read_text().split("\n")[:-1]) ^ set(requirements):
         yield f"{file} and the matrix differ in {', '.join(sorted(difference))}"
         whole = False
     for part in parts:
@@ -125,32 +124,32 @@ def faults(folder: Path, asked: Iterable[str], package: str = "") -> Iterator[st
             place = "://" in line or " @ " in line
             what = "names a place" if place else "not a package by version and hash"
             yield f"{path}: {what}: {line.strip()}"
-    yield from _missing(folder, asked, parts, package) if whole else ()
+    yield from _missing(folder, requirements, parts, package) if whole else ()
 
 
 def _missing(
-    folder: Path, asked: Iterable[str], parts: Iterable[str], package: str
+    folder: Path, requirements: Iterable[str], parts: Iterable[str], package: str
 ) -> Iterator[str]:
     """What is asked for and not in its own part, and what is in two parts."""
-    held = {part: _entries((folder / f"{part}.txt").read_text()) for part in parts}
-    if package and (name := Requirement(package).name) not in held[PACKAGE]:
+    locked = {part: _entries((folder / f"{part}.txt").read_text()) for part in parts}
+    if package and (name := Requirement(package).name) not in locked[PACKAGE]:
         yield f"{folder / PACKAGE}.txt: does not hold {name}"
-    for wanted in map(Requirement, asked):
+    for wanted in map(Requirement, requirements):
         name = str(canonicalize_name(wanted.name))
         # A package that others in the list need may be in their part: einops beside torch.
-        elsewhere = [part for part in ("tools", "cuda", "torch") if name in held[part]]
+        elsewhere = [part for part in ("tools", "cuda", "torch") if name in locked[part]]
         part = "torch" if name in ("torch", "torchvision") else "apps"
-        if part == "apps" and elsewhere and _parts(name, held["torch"]) & set(elsewhere):
+        if part == "apps" and elsewhere and _parts(name, locked["torch"]) & set(elsewhere):
             part = elsewhere[0]
-        version = NAME_AND_VERSION.match(held[part].get(name, ""))
+        version = NAME_AND_VERSION.match(locked[part].get(name, ""))
         if not version or not wanted.specifier.contains(version[1], prereleases=True):
             yield f"{folder / part}.txt: does not hold {wanted}"
-    if any(block.startswith("cuda-toolkit==13") for block in held["cuda"].values()):
+    if any(block.startswith("cuda-toolkit==13") for block in locked["cuda"].values()):
         for tool in NVCC:
-            if tool not in held["nvcc"]:
+            if tool not in locked["nvcc"]:
                 yield f"{folder / 'nvcc'}.txt: does not hold {tool}"
-    for one, other in combinations([part for part in held if part != "build"], 2):
-        for twice in sorted(set(held[one]) & set(held[other])):
+    for one, other in combinations([part for part in locked if part != "build"], 2):
+        for twice in sorted(set(locked[one]) & set(locked[other])):
             yield f"{folder}: {twice} is in {one}.txt and in {other}.txt"
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from imagegen.errors import UsageError
+from imagegen.util.files import replaced
 
 log = logging.getLogger(__name__)
 
@@ -109,12 +110,8 @@ class Ledger:
         if tuple(order) == self.entries:
             return
         text = json.dumps({"templates": [asdict(e) for e in order]}, indent=2, sort_keys=True)
-        new = self.path.with_name(f".{self.path.name}.new")
-        with new.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.path)
+        with replaced(self.path) as new:
+            new.write_text(text + "\n", encoding="utf-8")
         self.entries = tuple(order)
 
 

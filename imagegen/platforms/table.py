@@ -9,6 +9,7 @@ from imagegen.errors import StaleFiles, UsageError
 from imagegen.platforms import PLATFORMS
 from imagegen.platforms.ledger import Entry, Ledger
 from imagegen.platforms.spec import GB
+from imagegen.util.files import replaced
 
 BEGIN, END = "<!-- published -->", "<!-- /published -->"
 NONE = "No image is published yet."
@@ -61,16 +62,6 @@ def into(file: Path, readme: Path, *, check: bool) -> bool:
             f"{readme} does not show what {file} says:\n{diff}",
             hint=f"imagegen template table --into {readme}",
         )
-    _written(readme.resolve(), new)  # what a link points to, and not the link
+    with replaced(readme) as file:
+        file.write_text(new, encoding="utf-8")
     return True
-
-
-def _written(file: Path, text: str) -> None:
-    """All of it or nothing, with the modes that the file has."""
-    new = file.with_name(f".{file.name}.new")
-    try:
-        new.write_text(text, encoding="utf-8")
-        new.chmod(file.stat().st_mode)
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,12 +18,12 @@ from imagegen.build import bake
 from imagegen.errors import EngineError
 from imagegen.inventory import contents, sbom
 from imagegen.model.image import Built
+from imagegen.util.files import replaced
 
 if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
 
 log = logging.getLogger(__name__)
-
 
 OWN_ARGUMENTS = frozenset({"REGISTRY", "FLASH_ATTN_SHARD"})
 """The build arguments of our Dockerfiles."""
@@ -77,8 +76,8 @@ def _public(statement: bytes) -> bytes:
             docker's configuration, logins and all, and BuildKit writes them down.
     """
     # Wherever a version of the schema keeps them: SLSA 1 has another place than 0.2.
-    given = set(re.findall(r'"build-arg:([^"]+)"', statement.decode(errors="replace")))
-    if private := given - OWN_ARGUMENTS:
+    arguments = set(re.findall(r'"build-arg:([^"]+)"', statement.decode(errors="replace")))
+    if private := arguments - OWN_ARGUMENTS:
         raise EngineError(f"it would publish {', '.join(sorted(private))} of this machine")
     if re.search(rb"://[^/\s\"@]+:[^/\s\"@]+@", statement):
         raise EngineError("it would publish a login")
@@ -87,15 +86,11 @@ def _public(statement: bytes) -> bytes:
 
 def _kept(file: Path, make: Callable[[], bytes]) -> bytes:
     """The file's bytes, made unless it is there; nothing is kept of nothing."""
-    if file.is_file() and (held := file.read_bytes()):
-        return held
+    if file.is_file() and (body := file.read_bytes()):
+        return body
     body = make()
     if body:
         file.parent.mkdir(parents=True, exist_ok=True)
-        new = file.with_suffix(f".{os.getpid()}.new")
-        try:
+        with replaced(file) as new:
             new.write_bytes(body)
-            new.replace(file)
-        finally:
-            new.unlink(missing_ok=True)
     return body

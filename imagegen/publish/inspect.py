@@ -11,7 +11,7 @@ from imagegen.errors import RegistryError, UsageError
 from imagegen.model.report import Report
 from imagegen.model.target import REPOSITORY
 from imagegen.net.registry import Descriptor, Repository
-from imagegen.publish.remote import PROVENANCE, REPORT, SBOM, Seen, see, worth
+from imagegen.publish.remote import PROVENANCE, REPORT, SBOM, RemoteImage, see, worth
 
 KINDS = {"report": REPORT, "sbom": SBOM, "provenance": PROVENANCE}
 
@@ -41,7 +41,7 @@ class Inspected:
     """What a registry tells of ``ref``. ``report`` is the newest that passed, if any did."""
 
     ref: str
-    seen: Seen
+    seen: RemoteImage
     attached: tuple[Attached, ...]
     report: Report | None
 

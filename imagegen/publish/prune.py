@@ -14,7 +14,6 @@ from imagegen.publish.remote import PROVENANCE, REPORT, SBOM, see
 
 log = logging.getLogger(__name__)
 
-
 OWN = re.compile(r"(?P<target>.+)-(?P<digest>[0-9a-f]{12})")
 """The tag that never means anything else."""
 
@@ -42,7 +41,7 @@ class Old:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pruned:
+class PruneResult:
     """What could go and what not, what went, and what could not be deleted, by name."""
 
     found: tuple[Old, ...]
@@ -74,7 +73,7 @@ def plan(
         digest, match = digests[0] if digests else "", OWN.fullmatch(tag)
         if not match or not digest.startswith(f"sha256:{match['digest']}"):
             continue
-        others = [name for name, there in at.items() if digest in there and name != tag]
+        others = [name for name, pointed in at.items() if digest in pointed and name != tag]
         try:
             one = _judged(repository, tag, digest, others, now, older, used, signed)
         except RegistryError as error:  # one that is broken does not keep the others
@@ -130,9 +129,9 @@ def _removed(repository: Repository, one: Old) -> bool:
         if listed := repository.digest(one.digest.replace(":", "-")):
             repository.delete(listed)
     except RegistryError as error:
-        log.info(f"{one.tag} is gone, but not all that was attached to it: {error}")
+        log.info(f"{one.tag} is deleted, but not all that was attached to it: {error}")
     else:
-        log.info(f"{one.tag} is gone")
+        log.info(f"{one.tag} is deleted")
     return True
 
 
@@ -144,11 +143,10 @@ def _pointed(repository: Repository, tags: Sequence[str]) -> dict[str, tuple[str
             continue
         if OWN.fullmatch(tag):
             found[tag] = tuple(filter(None, [repository.digest(tag)]))
-        elif held := repository.manifest(tag):
-            rows = (
-                held.row.get("manifests") or () if held.media_type in (INDEX, DOCKER_LIST) else ()
-            )
-            found[tag] = (held.digest, *(str(row.get("digest")) for row in rows))
+        elif manifest := repository.manifest(tag):
+            index = manifest.media_type in (INDEX, DOCKER_LIST)
+            rows = manifest.row.get("manifests") or () if index else ()
+            found[tag] = (manifest.digest, *(str(row.get("digest")) for row in rows))
     return found
 
 

@@ -15,7 +15,7 @@ from imagegen.model.pushed import Pushed
 from imagegen.model.report import Report, Tested, moment
 from imagegen.net.registry import Descriptor, Refused, Repository
 from imagegen.publish import remote
-from imagegen.publish.remote import PROVENANCE, REPORT, SBOM, Seen
+from imagegen.publish.remote import PROVENANCE, REPORT, SBOM, RemoteImage
 from imagegen.publish.tags import age, move
 from imagegen.util import parallel
 
@@ -79,7 +79,7 @@ class Published:
 
     repository: Repository
     pushed: Pushed
-    seen: Seen
+    seen: RemoteImage
     aliases: tuple[str, ...]
     named: bool = False
 
@@ -268,7 +268,7 @@ def _sent(engine: Docker, digest: str, repository: str, tag: str) -> None:
             return
 
 
-def _read_back(repository: Repository, tag: str, digest: str) -> Seen:
+def _read_back(repository: Repository, tag: str, digest: str) -> RemoteImage:
     """What was pushed, as the registry serves it.
 
     Raises:

@@ -27,7 +27,7 @@ PLATFORM = {"os": "linux", "architecture": "amd64"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
+class RemoteImage:
     """An image as its registry serves it. ``top`` is what its tag points to: ``manifest`` itself,
     or an index that lists it.
     """
@@ -54,7 +54,7 @@ class Seen:
         return found if isinstance(found, dict) else {}
 
 
-def see(repository: Repository, ref: str) -> Seen | None:
+def see(repository: Repository, ref: str) -> RemoteImage | None:
     """The image under a tag or a digest; None where there is none.
 
     Raises:
@@ -68,10 +68,10 @@ def see(repository: Repository, ref: str) -> Seen | None:
     if top.media_type in (INDEX, DOCKER_LIST):
         rows = top.row.get("manifests") or ()
         mine = [r for r in rows if PLATFORM.items() <= (r.get("platform") or {}).items()]
-        held = repository.manifest(str(mine[0]["digest"])) if mine else None
-        if held is None:
+        inner = repository.manifest(str(mine[0]["digest"])) if mine else None
+        if inner is None:
             raise RegistryError(f"{repository.location}:{ref} has no image for linux/amd64")
-        manifest = held
+        manifest = inner
     try:
         row = manifest.row
         config = repository.parsed(repository.blob(row["config"]["digest"]))
@@ -85,7 +85,7 @@ def see(repository: Repository, ref: str) -> Seen | None:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise RegistryError(f"{repository.location}:{ref} is no image: {error!r}") from error
-    return Seen(
+    return RemoteImage(
         top=top,
         manifest=manifest,
         labels=(config.get("config") or {}).get("Labels") or {},
@@ -126,7 +126,7 @@ def tags(target: Target, digest: str) -> tuple[str, str]:
     return f"{target.tag}-{digest.removeprefix('sha256:')[:12]}", target.tag
 
 
-def of(repository: Repository, target: Target, seen: Seen, report: Report) -> Pushed:
+def of(repository: Repository, target: Target, seen: RemoteImage, report: Report) -> Pushed:
     """The value of what was seen."""
     digest = seen.manifest.digest
     return Pushed(

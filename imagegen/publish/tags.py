@@ -21,12 +21,11 @@ from imagegen.publish.remote import see
 
 log = logging.getLogger(__name__)
 
-
 Age = tuple[Version, Version, str, Version]
 """torch, CUDA, and the distribution with its release: what makes one image newer than another."""
 
 ATTEMPTS = 4
-"""Times that a tag is written or judged anew when others write it at the same time."""
+"""Times that a tag is written or judged when others write it at the same time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

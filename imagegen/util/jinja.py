@@ -22,5 +22,5 @@ def environment(package: str, *, html: bool) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=html,
+        autoescape=html,  # noqa: S701  (a Dockerfile is no HTML)
     )

@@ -103,9 +103,9 @@ def stream(
     """Run a long command, handing each line of its output (both streams) to ``on_line`` as it
     comes; unless told otherwise it is logged.
 
-    After ``SILENCE`` seconds without a line, ``on_line`` gets ``doing`` and the seconds so far. When
-    this process is interrupted the command is interrupted too and waited for ``grace`` seconds, so
-    that nothing is left running.
+    After ``SILENCE`` seconds without a line, ``on_line`` gets ``doing`` and the seconds so far.
+    When this process is interrupted the command is interrupted too and waited for ``grace``
+    seconds, so that nothing is left running.
 
     Returns:
         The exit status and the last ``keep`` lines.

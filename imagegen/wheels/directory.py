@@ -9,11 +9,10 @@ from pathlib import Path
 
 from imagegen.errors import WheelError
 from imagegen.net.http import restart
-from imagegen.wheels.download import check, disk, land, locked
-from imagegen.wheels.entry import Entry, checked, other_bytes, read, side
+from imagegen.wheels.download import check, disk, fetched, locked
+from imagegen.wheels.entry import StoreEntry, checked, is_stored, read, side
 
 log = logging.getLogger(__name__)
-
 
 LOCK = ".lock"
 """Held while something is put; it stays, empty."""
@@ -29,11 +28,11 @@ class DirectoryStore:
         self.location = str(folder)
         self._folder = folder
 
-    def find(self, name: str) -> Entry | None:
+    def find(self, name: str) -> StoreEntry | None:
         self._must_exist()
         return self._read(checked(name))
 
-    def fetch(self, entry: Entry, folder: Path) -> Path:
+    def fetch(self, entry: StoreEntry, folder: Path) -> Path:
         source = self._folder / entry.name
 
         def copy(part: BufferedRandom) -> None:
@@ -41,16 +40,15 @@ class DirectoryStore:
             with source.open("rb") as file:
                 shutil.copyfileobj(file, part, 1 << 20)
 
-        return land(entry, folder, copy)
+        return fetched(entry, folder, copy)
 
-    def put(self, wheel: Path, *, replace: bool = False) -> Entry:
-        entry = Entry.of(wheel)
+    def put(self, wheel: Path, *, replace: bool = False) -> StoreEntry:
+        entry = StoreEntry.of(wheel)
         with disk(self._folder, entry.size):
             self._folder.mkdir(parents=True, exist_ok=True)
             with locked(self._folder / LOCK):
-                held = None if replace else self._read(entry.name)
-                if held and held != entry:
-                    raise other_bytes(held, entry, self.location)
+                if not replace:
+                    is_stored(self._read(entry.name), entry, self.location)
                 if entry.is_in(self._folder / entry.name) and self._tells(entry):
                     log.info(f"{entry.name} is in {self.location} already")
                 else:
@@ -58,7 +56,7 @@ class DirectoryStore:
                     log.info(f"{entry.name} was put into {self.location}")
         return entry
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[StoreEntry, ...]:
         self._must_exist()
         names = sorted(file.name.removesuffix(".json") for file in self._folder.glob("*.whl.json"))
         return tuple(entry for name in names if (entry := self._read(checked(name))))
@@ -70,16 +68,16 @@ class DirectoryStore:
                 hint="the first wheel that is put there makes it; is the path right?",
             )
 
-    def _read(self, name: str) -> Entry | None:
+    def _read(self, name: str) -> StoreEntry | None:
         file = self._folder / side(name)
         with disk(self._folder, 0):
             return read(file.read_bytes(), name, str(file)) if file.exists() else None
 
-    def _tells(self, entry: Entry) -> bool:
+    def _tells(self, entry: StoreEntry) -> bool:
         file = self._folder / side(entry.name)
         return file.is_file() and file.read_bytes() == entry.described().encode()
 
-    def _write(self, wheel: Path, entry: Entry) -> None:
+    def _write(self, wheel: Path, entry: StoreEntry) -> None:
         """Write both files under hidden names first, so that a full disk changes nothing."""
         for left in self._folder.glob(f".*{NEW}"):
             left.unlink()  # of a process that was killed: this one holds the lock

@@ -15,16 +15,15 @@ from pathlib import Path
 
 from imagegen.errors import WheelError
 from imagegen.net.http import Kind, restart
-from imagegen.wheels.entry import Entry
+from imagegen.wheels.entry import StoreEntry
 
 log = logging.getLogger(__name__)
-
 
 Fill = Callable[[BufferedRandom], None]
 """Completes a file that may hold a beginning already; it is open for appending."""
 
 
-def land(entry: Entry, folder: Path, fill: Fill) -> Path:
+def fetched(entry: StoreEntry, folder: Path, fill: Fill) -> Path:
     """Have ``entry`` in ``folder``, of which ``fill`` gets the bytes; checked by size and hash.
 
     The bytes are gathered in a hidden ``.part`` file, which only an interrupted run leaves behind:
@@ -47,7 +46,7 @@ def land(entry: Entry, folder: Path, fill: Fill) -> Path:
     return target
 
 
-def check(file: BufferedRandom, entry: Entry) -> None:
+def check(file: BufferedRandom, entry: StoreEntry) -> None:
     """Compare all of an open file with what it should be.
 
     Raises:
@@ -121,7 +120,7 @@ def _is(path: Path, file: BufferedRandom) -> bool:
     return False
 
 
-def _filled(file: BufferedRandom, entry: Entry, fill: Fill) -> None:
+def _filled(file: BufferedRandom, entry: StoreEntry, fill: Fill) -> None:
     """Fill the file; should what an earlier run left be wrong, a second time from nothing."""
     resumed = 0 < file.seek(0, os.SEEK_END) <= entry.size
     if not resumed:

@@ -16,7 +16,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class StoreEntry:
     """A wheel: its file name, the hash of its bytes in hexadecimal, and how many they are.
 
     Raises:
@@ -55,8 +55,8 @@ class Entry:
         """Whether ``file`` is there and holds this wheel."""
         if not file.is_file() or file.stat().st_size != self.size:
             return False
-        with file.open("rb") as held:
-            return hashlib.file_digest(held, "sha256").hexdigest() == self.sha256
+        with file.open("rb") as wheel:
+            return hashlib.file_digest(wheel, "sha256").hexdigest() == self.sha256
 
     def described(self) -> str:
         """The text of the side file that stands beside the wheel in a folder or on a web server."""
@@ -80,7 +80,7 @@ def checked(name: str) -> str:
     return name
 
 
-def read(text: bytes, name: str, place: str) -> Entry:
+def read(text: bytes, name: str, place: str) -> StoreEntry:
     """What the side file at ``place`` says about the wheel ``name``.
 
     Raises:
@@ -89,7 +89,7 @@ def read(text: bytes, name: str, place: str) -> Entry:
     hint = "put the wheel there again, replacing what is there"
     try:
         row = json.loads(text)
-        entry = Entry(name=row["name"], sha256=row["sha256"], size=row["bytes"])
+        entry = StoreEntry(name=row["name"], sha256=row["sha256"], size=row["bytes"])
     except (ValueError, KeyError, TypeError) as error:
         raise WheelError(
             f"{place} is not a description of a wheel: {type(error).__name__}: {error}", hint=hint
@@ -99,11 +99,27 @@ def read(text: bytes, name: str, place: str) -> Entry:
     return entry
 
 
-def other_bytes(held: Entry, entry: Entry, location: str) -> WheelError:
-    """The refusal to let a name mean two things."""
-    return WheelError(
-        f"{location} holds other bytes as {entry.name}: sha256 {held.sha256} ({held.size:,} bytes) "
-        f"there, {entry.sha256} ({entry.size:,} bytes) here",
+def is_stored(stored: StoreEntry | None, entry: StoreEntry, location: str) -> bool:
+    """Whether the store at ``location``, which has ``stored`` under that name, has this wheel.
+
+    Raises:
+        WheelError: it has other bytes; a name does not mean two things.
+    """
+    if stored is None or stored == entry:
+        return stored is not None
+    raise WheelError(
+        f"{location} holds other bytes as {entry.name}: sha256 {stored.sha256} "
+        f"({stored.size:,} bytes) there, {entry.sha256} ({entry.size:,} bytes) here",
         hint="a wheel's name promises one content: give this build a name of its own, or replace "
         "the other on purpose",
     )
+
+
+def read_back(stored: StoreEntry | None, entry: StoreEntry, location: str) -> None:
+    """Whatever a store answers to an upload: it has the wheel when it says so itself.
+
+    Raises:
+        WheelError: it has not, or has what another process put there at the same time.
+    """
+    if not is_stored(stored, entry, location):
+        raise WheelError(f"{location} took {entry.name} and does not have it")

@@ -10,11 +10,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 from imagegen.errors import UsageError, WheelError
 from imagegen.net.http import Upload, Web, is_here
-from imagegen.wheels.download import STORE, land
-from imagegen.wheels.entry import Entry, checked, other_bytes, read, side
+from imagegen.wheels.download import STORE, fetched
+from imagegen.wheels.entry import StoreEntry, checked, is_stored, read, read_back, side
 
 log = logging.getLogger(__name__)
-
 
 WRITTEN = frozenset({200, 201, 204})
 
@@ -50,40 +49,37 @@ class HttpStore:
             auth = (unquote(parts.username), unquote(parts.password or ""))
         self._web = Web(self.location, STORE, ca=ca, auth=auth)
 
-    def find(self, name: str) -> Entry | None:
+    def find(self, name: str) -> StoreEntry | None:
         for url in self._urls(side(checked(name))):
             if (text := self._web.text(url)) is not None:
                 return read(text, name, url)
         return None
 
-    def fetch(self, entry: Entry, folder: Path) -> Path:
+    def fetch(self, entry: StoreEntry, folder: Path) -> Path:
         def pour(part: BufferedRandom) -> None:
             if not any(self._web.download(url, part, entry.size) for url in self._urls(entry.name)):
                 raise WheelError(
                     f"{self.location} has {side(entry.name)}, but not the wheel itself"
                 )
 
-        return land(entry, folder, pour)
+        return fetched(entry, folder, pour)
 
-    def put(self, wheel: Path, *, replace: bool = False) -> Entry:
+    def put(self, wheel: Path, *, replace: bool = False) -> StoreEntry:
         """As the store's; a reader may meet the new wheel and the old hash while it is replaced."""
-        entry = Entry.of(wheel)
-        held = None if replace else self.find(entry.name)
-        if held == entry:
+        entry = StoreEntry.of(wheel)
+        if not replace and is_stored(self.find(entry.name), entry, self.location):
             log.info(f"{entry.name} is in {self.location} already")
             return entry
-        if held:
-            raise other_bytes(held, entry, self.location)
         url, url_of_side = self._urls(entry.name)[0], self._urls(side(entry.name))[0]
         with self._web.ask("PUT", url, body=partial(Upload, wheel), ok=WRITTEN):
             pass
         with self._web.ask("PUT", url_of_side, body=entry.described().encode, ok=WRITTEN):
             pass
-        self._read_back(entry)
+        read_back(self.find(entry.name), entry, self.location)  # some answer 200 to everything
         log.info(f"{entry.name} was put into {self.location}")
         return entry
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[StoreEntry, ...]:
         raise WheelError(
             f"{self.location} cannot be listed: a web server has no list of its files",
             hint="ask for a wheel by its name, or list a folder or a registry",
@@ -96,15 +92,3 @@ class HttpStore:
         quoted = f"{self.location}/{quote(file, safe='')}"
         plain = f"{self.location}/{quote(file, safe='+')}"
         return (quoted,) if quoted == plain else (quoted, plain)
-
-    def _read_back(self, entry: Entry) -> None:
-        """Some servers answer 200 to everything, and two uploads may cross.
-
-        Raises:
-            WheelError: the store does not tell of what was put.
-        """
-        held = self.find(entry.name)
-        if held is None:
-            raise WheelError(f"{self.location} took {entry.name} and does not have it")
-        if held != entry:
-            raise other_bytes(held, entry, self.location)

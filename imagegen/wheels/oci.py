@@ -15,11 +15,10 @@ from typing import Any
 from imagegen.errors import UsageError, WheelError
 from imagegen.net.http import Upload
 from imagegen.net.registry import EMPTY, MANIFEST, NOTHING, Repository, digest_of
-from imagegen.wheels.download import STORE, BadRequest, land
-from imagegen.wheels.entry import Entry, checked, other_bytes
+from imagegen.wheels.download import STORE, BadRequest, fetched
+from imagegen.wheels.entry import StoreEntry, checked, is_stored, read_back
 
 log = logging.getLogger(__name__)
-
 
 ARTIFACT = "application/vnd.imagegen.wheel.v1"
 LAYER = "application/vnd.pypa.wheel"
@@ -30,9 +29,8 @@ TITLE = "org.opencontainers.image.title"
 AGAIN = 1.0
 """Seconds until a refusal that may be another client's doing is asked about again."""
 
-_PART = (
-    r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"  # of a repository's name, as the specification has it
-)
+# A part of a repository's name, as the specification has it.
+_PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 ADDRESS = re.compile(
     r"oci://(?P<host>[a-zA-Z0-9.-]+|\[[0-9a-f:]+\])(?P<port>:\d+)?"
     rf"/(?P<repository>{_PART}(?:/{_PART})*)/?"
@@ -71,7 +69,7 @@ class OciStore:
             f"{host}/{parts['repository']}", kind=STORE, location=self.location, ca=ca
         )
 
-    def find(self, name: str) -> Entry | None:
+    def find(self, name: str) -> StoreEntry | None:
         at = tag(checked(name))
         row = self._at(at)
         entry = self._entry(at, row) if row is not None else None
@@ -79,41 +77,40 @@ class OciStore:
             raise WheelError(f"{self.location}:{at} is another wheel, {entry.name}")
         return entry
 
-    def fetch(self, entry: Entry, folder: Path) -> Path:
+    def fetch(self, entry: StoreEntry, folder: Path) -> Path:
         url = self._in.blob_url(f"sha256:{entry.sha256}")
 
         def pour(part: BufferedRandom) -> None:
             if not self._in.web.download(url, part, entry.size):
                 raise WheelError(f"{self.location} tells of {entry.name}, but does not have it")
 
-        return land(entry, folder, pour)
+        return fetched(entry, folder, pour)
 
-    def put(self, wheel: Path, *, replace: bool = False) -> Entry:
-        entry = Entry.of(wheel)
-        held = None if replace else self.find(entry.name)
-        if held == entry:
+    def put(self, wheel: Path, *, replace: bool = False) -> StoreEntry:
+        entry = StoreEntry.of(wheel)
+        if not replace and is_stored(self.find(entry.name), entry, self.location):
             log.info(f"{entry.name} is in {self.location} already")
             return entry
-        if held:
-            raise other_bytes(held, entry, self.location)
         try:
-            self._give(wheel, entry)
+            self._send(wheel, entry)
         except BadRequest as refusal:
             # Seen of CNCF Distribution 2.8, once in about eight times that two clients put the same
             # wheel at once. A guess: it reads what the other is just writing.
             log.info(f"{refusal}; once more")
             time.sleep(AGAIN)
-            self._give(wheel, entry)
+            self._send(wheel, entry)
         log.info(f"{entry.name} was put into {self.location}")
         return entry
 
-    def _give(self, wheel: Path, entry: Entry) -> None:
+    def _send(self, wheel: Path, entry: StoreEntry) -> None:
         self._in.send(f"sha256:{entry.sha256}", partial(Upload, wheel))
         self._in.send(digest_of(NOTHING), lambda: NOTHING)
-        self._tell(entry)
+        # The manifest is what makes the wheel be there.
+        self._in.put(tag(entry.name), _manifest(entry), MANIFEST)
+        read_back(self.find(entry.name), entry, self.location)
 
-    def entries(self) -> tuple[Entry, ...]:
-        found: list[Entry] = []
+    def entries(self) -> tuple[StoreEntry, ...]:
+        found: list[StoreEntry] = []
         for at in filter(TAG.fullmatch, self._in.tags()):
             row = self._at(at)
             if row and row.get("artifactType") == ARTIFACT:
@@ -122,10 +119,10 @@ class OciStore:
 
     def _at(self, tag: str) -> dict[str, Any] | None:
         """The manifest at ``tag``; None where there is none."""
-        held = self._in.manifest(tag)
-        return held.row if held else None
+        manifest = self._in.manifest(tag)
+        return manifest.row if manifest else None
 
-    def _entry(self, tag: str, row: dict[str, Any]) -> Entry:
+    def _entry(self, tag: str, row: dict[str, Any]) -> StoreEntry:
         """What a manifest says.
 
         Raises:
@@ -133,7 +130,7 @@ class OciStore:
         """
         try:
             (layer,) = row["layers"]
-            return Entry(
+            return StoreEntry(
                 name=layer["annotations"][TITLE],
                 sha256=layer["digest"].removeprefix("sha256:"),
                 size=layer["size"],
@@ -141,21 +138,8 @@ class OciStore:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise WheelError(f"{self.location}:{tag} is not an artifact of a wheel") from error
 
-    def _tell(self, entry: Entry) -> None:
-        """Put the manifest, which is what makes the wheel be there, and read it back.
 
-        Raises:
-            WheelError: another process put other bytes at the same time, and was last.
-        """
-        self._in.put(tag(entry.name), _manifest(entry), MANIFEST)
-        held = self.find(entry.name)
-        if held is None:
-            raise WheelError(f"{self.location} took {entry.name} and does not have it")
-        if held != entry:
-            raise other_bytes(held, entry, self.location)
-
-
-def _manifest(entry: Entry) -> bytes:
+def _manifest(entry: StoreEntry) -> bytes:
     """The same bytes for the same wheel, so that putting it twice is putting it once."""
     row = {
         "schemaVersion": 2,

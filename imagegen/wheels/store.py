@@ -9,11 +9,9 @@ from urllib.parse import unquote, urlsplit
 from imagegen.errors import UsageError
 from imagegen.wheels.directory import DirectoryStore
 from imagegen.wheels.download import disk
-from imagegen.wheels.entry import Entry
+from imagegen.wheels.entry import StoreEntry
 from imagegen.wheels.http import HttpStore
 from imagegen.wheels.oci import OciStore
-
-__all__ = ["Entry", "Store", "open_store"]
 
 
 class Store(Protocol):
@@ -25,20 +23,20 @@ class Store(Protocol):
     location: str
     """How people call it; a login that was in its address is not in here."""
 
-    def find(self, name: str) -> Entry | None:
+    def find(self, name: str) -> StoreEntry | None:
         """What the store holds as ``name``; None only where the store itself says nothing."""
 
-    def fetch(self, entry: Entry, folder: Path) -> Path:
+    def fetch(self, entry: StoreEntry, folder: Path) -> Path:
         """Have the wheel in ``folder``, its size and hash compared; what is there is used again."""
 
-    def put(self, wheel: Path, *, replace: bool = False) -> Entry:
+    def put(self, wheel: Path, *, replace: bool = False) -> StoreEntry:
         """Have the store hold a file. The same bytes are not sent twice.
 
         Other bytes under the same name are an error, unless ``replace`` says to overwrite them, or
         a description that cannot be read.
         """
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[StoreEntry, ...]:
         """All wheels of the store, by name; a web server cannot tell."""
 
 

@@ -12,7 +12,7 @@ from imagegen.image.wheel.flash_attn_wheel.selection import Selection, foretold
 from imagegen.image.wheel.flash_attn_wheel.sizing import cores, memory, slots
 from imagegen.matrix.resolve import Candidate
 from imagegen.model.target import FlashAttn, FlashAttnPackage, Target
-from imagegen.wheels.entry import Entry
+from imagegen.wheels.entry import StoreEntry
 from imagegen.wheels.store import Store
 
 
@@ -24,21 +24,21 @@ class Supply:
     store: Store | None
     no_source: bool
 
-    def of(self, candidate: Candidate) -> tuple[Entry | None, Sourced | None]:
+    def of(self, candidate: Candidate) -> tuple[StoreEntry | None, Sourced | None]:
         """The wheel in the store, and every place; of a target with flash-attn 2.
 
         Raises:
             WheelError: the store does not answer, or nothing is left.
         """
-        held, where = self.looked(candidate)
+        stored, where = self.looked(candidate)
         if where and where.taken is None:
             tried = "\n".join(f"  {step}" for step in where.steps)
             raise WheelError(
-                f"{candidate.id}: flash-attn comes from nowhere\n{tried}", hint=_hint(candidate)
+                f"{candidate.id}: no source of flash-attn is left\n{tried}", hint=_hint(candidate)
             )
-        return held, where
+        return stored, where
 
-    def looked(self, candidate: Candidate) -> tuple[Entry | None, Sourced | None]:
+    def looked(self, candidate: Candidate) -> tuple[StoreEntry | None, Sourced | None]:
         """The same, also where nothing is left.
 
         Raises:
@@ -48,20 +48,20 @@ class Supply:
         if not isinstance(kernels, FlashAttn):
             return None, None
         assert candidate.selection  # where its kernels come from
-        policy, held = candidate.selection.policy, None
-        asked = self.store if policy.source != "required" else None
-        if asked:
-            held = asked.find(sources.own_name(candidate, kernels))
+        policy, stored = candidate.selection.policy, None
+        store = self.store if policy.source != "required" else None
+        if store:
+            stored = store.find(sources.own_name(candidate, kernels))
         where = sources.sourced(
             candidate,
             kernels,
             policy,
             self.pins,
-            asked.location if asked else "",
-            held=bool(held) if asked else None,
+            store.location if store else "",
+            held=bool(stored) if store else None,
             no_source=self.no_source,
         )
-        return held, where
+        return stored, where
 
 
 def _hint(candidate: Candidate) -> str:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from imagegen.errors import UsageError, WheelError
 from imagegen.util import files, process
-from imagegen.wheels.entry import Entry, read, side
+from imagegen.wheels.entry import StoreEntry, read, side
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ Faults = Mapping[str, str]
 
 def described(wheel: Path) -> Path:
     """A wheel with its description beside it, so that its folder is a store."""
-    wheel.with_name(side(wheel.name)).write_text(Entry.of(wheel).described())
+    wheel.with_name(side(wheel.name)).write_text(StoreEntry.of(wheel).described())
     return wheel
 
 

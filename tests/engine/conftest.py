@@ -142,7 +142,7 @@ def chromium(engine: Docker, local_base: Base) -> Iterator[str]:
         "output": [f"type=image,name={name},unpack=true"],
         "attest": ["type=provenance,disabled=true"],
     }
-    engine.bake({"target": {"default": target}}, NETWORK.secrets)
+    engine.bake({"target": {"default": target}}, bake.environment(NETWORK.secrets))
     yield name
     engine.remove(name)
 
@@ -193,7 +193,7 @@ def tiny(
         (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY noise /\n")
         (tmp_path / "noise").write_bytes(os.urandom(megabytes * 1_000_000))
         row = bake.document([image], tmp_path)["target"][bake.name(target)]  # type: ignore[index]
-        engine.bake({"target": {"default": row | {"dockerfile": "Dockerfile"}}}, {})
+        engine.bake({"target": {"default": row | {"dockerfile": "Dockerfile"}}})
         made.append(image.ref)
         local = engine.local(image.ref)
         assert local is not None

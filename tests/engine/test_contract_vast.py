@@ -157,7 +157,7 @@ def arm_image(engine: Docker) -> Iterator[str]:
         "output": [f"type=image,name={name}"],
         "attest": ["type=provenance,disabled=true"],
     }
-    engine.bake({"target": {"default": target}}, {})
+    engine.bake({"target": {"default": target}})
     yield name
     engine.remove(name)
 

@@ -145,7 +145,7 @@ def broken(engine: Docker, demo: Built, tmp_path: Path) -> Iterator[Broken]:
             "output": [f"type=image,name={name},unpack=true"],
             "attest": ["type=provenance,disabled=true"],
         }
-        engine.bake({"target": {"default": target}}, {})
+        engine.bake({"target": {"default": target}})
         made.append(name)
         local = engine.local(name)
         assert local is not None

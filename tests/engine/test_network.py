@@ -99,7 +99,7 @@ def bake_stage(
         "output": [f"type=image,name={name},unpack=true"],
         "no-cache-filter": list(anew),
     }
-    engine.bake(document, network.secrets)
+    engine.bake(document, bake.environment(network.secrets))
 
 
 def archives() -> dict[str, str]:
@@ -227,11 +227,10 @@ def test_the_ubuntu_text_builds_whole_on_a_stand_in(
     shutil.copytree(ROOT / "dockerfiles" / UBUNTU, tmp_path / UBUNTU)
     shutil.copytree(locks / here, tmp_path / "locks" / there)
     document = bake.document([image], files.context_image(), NETWORK)
-    digests = engine.bake(document, NETWORK.secrets)
+    engine.bake(document, bake.environment(NETWORK.secrets))
     try:
         built = engine.local(image.ref)
         assert built is not None
-        assert digests[bake.name(image.target)] == built.digest
         load = "import torch, flash_attn_2_cuda; print(torch.__version__)"
         show = f"nvcc --version && python -c '{load}'"
         ran = engine.run(image.ref, ["bash", "-c", show], timeout=120)
@@ -275,8 +274,7 @@ def stand_in(
                     "attest": ["type=provenance,disabled=true"],
                 }
             }
-        },
-        {},
+        }
     )
     yield name
     engine.remove(name)

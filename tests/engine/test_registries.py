@@ -478,7 +478,7 @@ def test_prune_says_first_and_deletes_on_demand(
     words = ["prune", "--registry", "--repository", repository.name, "--older-than", "1"]
     dry = imagegen(*words)
     assert dry.returncode == 0, dry.stderr
-    assert "could go" in dry.stdout
+    assert "can be deleted" in dry.stdout
     assert repository.manifest(first)
     done = imagegen(*words, "--apply", "--format", "json")
     assert done.returncode == 0, done.stderr

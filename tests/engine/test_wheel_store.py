@@ -23,7 +23,7 @@ import trustme
 from imagegen.errors import WheelError
 from imagegen.net import http, registry
 from imagegen.wheels import oci
-from imagegen.wheels.entry import Entry
+from imagegen.wheels.entry import StoreEntry
 from imagegen.wheels.http import HttpStore
 from imagegen.wheels.oci import OciStore
 
@@ -114,8 +114,8 @@ class Shop:
         self._http.server_close()
         self._thread.join()
 
-    def stock(self, wheel: Path) -> Entry:
-        entry = Entry.of(wheel)
+    def stock(self, wheel: Path) -> StoreEntry:
+        entry = StoreEntry.of(wheel)
         self.files |= {NAME: wheel.read_bytes(), SIDE: entry.described().encode()}
         return entry
 
@@ -193,7 +193,7 @@ def test_put_find_fetch(shop: Shop, store: HttpStore, wheel: Path, here: Path) -
     quoted = NAME.replace("+", "%2B")
     puts = [line for line in shop.asked if line.startswith("PUT")]
     assert puts == [f"PUT /a%20b/{quoted}", f"PUT /a%20b/{quoted}.json"]
-    assert store.find(NAME) == entry == Entry.of(wheel)
+    assert store.find(NAME) == entry == StoreEntry.of(wheel)
     assert store.fetch(entry, here).read_bytes() == wheel.read_bytes()
     assert [file.name for file in here.iterdir()] == [NAME]
 
@@ -276,13 +276,14 @@ def test_an_interrupted_download_is_taken_up(
     shop: Shop, store: HttpStore, wheel: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = shop.stock(wheel)
-    monkeypatch.setattr(http, "TELL", 0.0)
 
     def stop(_: str) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        store.fetch(entry, here, stop)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(http, "TELL", 0.0)
+        patch.setattr(http.log, "info", stop)
+        store.fetch(entry, here)
     (part,) = here.iterdir()
     have = part.stat().st_size
     assert 0 < have < entry.size
@@ -501,7 +502,7 @@ def test_a_registry_holds_wheels(repository: str, wheel: Path, here: Path) -> No
     other = wheel.with_name("flash_attn-1-cp311-cp311-linux_x86_64.whl")
     other.write_bytes(b"other")
     second = store.put(other)
-    assert entry == Entry.of(wheel) == store.find(NAME)
+    assert entry == StoreEntry.of(wheel) == store.find(NAME)
     assert store.entries() == (second, entry)
     assert entry.is_in(store.fetch(entry, here))
 
@@ -522,9 +523,11 @@ def test_a_registry_gets_the_same_once_and_other_bytes_never(
 ) -> None:
     store = OciStore(f"oci://{repository}")
     first = store.put(wheel)
-    logged.clear()
     store.put(wheel)
-    assert logged == [f"{NAME} is in {store.location} already"]
+    assert logged == [
+        f"{NAME} was put into {store.location}",
+        f"{NAME} is in {store.location} already",
+    ]
     wheel.write_bytes(b"another build")
     with pytest.raises(WheelError, match="holds other bytes"):
         store.put(wheel)
@@ -566,7 +569,7 @@ def test_two_put_the_same_into_a_registry_at_once(repository: str, wheel: Path) 
         for one in both:
             one.join(60)
         assert not faults
-        assert OciStore(place).entries() == (Entry.of(wheel),)
+        assert OciStore(place).entries() == (StoreEntry.of(wheel),)
 
 
 def test_other_tags_of_a_repository_are_let_be(repository: str, wheel: Path) -> None:

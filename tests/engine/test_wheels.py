@@ -32,7 +32,7 @@ from imagegen.plan import dockerfile as dockerfile_
 from imagegen.plan import recipe
 from imagegen.util import process
 from imagegen.wheels import verify
-from imagegen.wheels.entry import Entry
+from imagegen.wheels.entry import StoreEntry
 from imagegen.wheels.store import open_store
 from tests.engine.conftest import MATRIX, NETWORK, ROOT
 from tests.engine.stand_ins.servers import Answer, served
@@ -157,7 +157,7 @@ def test_the_list_says_that_it_comes_from_the_store(store: Path, wheel: Path, de
     assert (row["from"], row["wheel"]) == ("store", wheel.name)
     assert row["held"] == {
         "name": wheel.name,
-        "sha256": Entry.of(wheel).sha256,
+        "sha256": StoreEntry.of(wheel).sha256,
         "bytes": wheel.stat().st_size,
     }
 
@@ -205,7 +205,7 @@ def test_nothing_is_compiled_where_that_is_forbidden(demo: Built, demo_id: str) 
 def test_a_wheel_is_verified_by_an_images_torch(demo: Built, wheel: Path) -> None:
     done = imagegen("wheel", "verify", wheel, "--image", demo.image.ref)
     assert done.returncode == 0, done.stderr
-    assert Entry.of(wheel).sha256 in done.stdout
+    assert StoreEntry.of(wheel).sha256 in done.stdout
     assert re.search(r"\d+ kernels for sm_80, as its name promises", done.stdout)
     assert "loads beside torch" in done.stdout
 
@@ -408,7 +408,7 @@ def unexported(it: project.Project, engine: Docker, demo_id: str) -> None:
     document = images.document([image], OPTIONS)
     row = document["target"][bake.name(image.target)]  # type: ignore[index]
     row["output"] = ["type=cacheonly"]
-    engine.bake(document, NETWORK.secrets)
+    engine.bake(document, bake.environment(NETWORK.secrets))
 
 
 def test_a_published_wheel_is_taken_by_the_hash_of_its_first_fetch(

@@ -78,7 +78,7 @@ def pushed(
     image = Image(target=target, context=folder, base="", base_override="", labels=labels, key=key)
     (folder / "Dockerfile").write_text(f"FROM {small_image}\nRUN echo more > /root/more\n")
     row = bake.document([image], folder)["target"][bake.name(target)]  # type: ignore[index]
-    engine.bake({"target": {"default": row | {"dockerfile": "Dockerfile"}}}, {})
+    engine.bake({"target": {"default": row | {"dockerfile": "Dockerfile"}}})
     local = engine.local(image.ref)
     assert local
     built = Built(image=image, digest=local.digest, unpacked=0, seconds=0.0, cached="")

@@ -127,5 +127,5 @@ def _baked(
             "output": [f"type=image,name={name},unpack=true"],
             "attest": ["type=provenance,disabled=true"],
         }
-        engine.bake({"target": {"default": target}}, network.secrets)
+        engine.bake({"target": {"default": target}}, bake.environment(network.secrets))
     return name

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from imagegen.engine.docker import Docker
 
 log = logging.getLogger(__name__)
-
 
 NAME = "imagegen-registry"
 PORT = 5000
@@ -36,10 +34,10 @@ def image(base: Base) -> str:
 def build(engine: Docker, base: Base, network: settings.Network) -> str:
     """Build the registry's image on a bootstrapped base; returns its local name."""
     name = image(base)
-    held = engine.local(name)
-    if held is None or held.labels.get("imagegen.base") != base.digest:
+    local = engine.local(name)
+    if local is None or local.labels.get("imagegen.base") != base.digest:
         log.info(f"building {name}")
-        engine.bake(_document(name, base, network), network.secrets)
+        engine.bake(_document(name, base, network), bake.environment(network.secrets))
     return name
 
 
@@ -69,15 +67,14 @@ def start(engine: Docker, base: Base, network: settings.Network) -> str:
 
 
 def _document(name: str, base: Base, network: settings.Network) -> dict[str, object]:
-    secrets = bake.secrets(network)
     return {
         "target": {
             "default": {
-                "context": str(Path(str(resources.files("imagegen.publish.local_registry")))),
+                "context": str(Path(__file__).parent),
                 "contexts": {"image": str(context_image())},
                 "args": {"BASE": base.reference},
                 "labels": {"imagegen.base": base.digest},
-                "secret": secrets,
+                "secret": bake.secrets(network),
                 "output": [f"type=image,name={name},unpack=true"],
                 "attest": ["type=provenance,disabled=true"],
             }

@@ -15,7 +15,7 @@ from imagegen.build import bake
 from imagegen.build.bake import Compiling
 from imagegen.errors import UsageError
 from imagegen.net.settings import Network
-from tests.support.values import DEMO, DIGEST, KEY, RESOLUTION, image
+from tests.support.values import DEMO, KEY, RESOLUTION, image
 
 HERE = Path("/somewhere")
 URLS = {
@@ -143,6 +143,10 @@ def test_settings_are_secrets_and_never_arguments(tmp_path: Path) -> None:
         f"type=file,id=ca,src={ca}",
     ]
     assert network.secrets == URLS
+    named = {row.partition(",env=")[2]: row.split(",")[1] for row in found["secret"][:-1]}
+    assert {
+        named[variable].removeprefix("id="): url for variable, url in bake.environment(URLS).items()
+    } == URLS
     text = json.dumps(found)
     assert not any(url in text for url in URLS.values())
     assert "user:pass" not in text
@@ -219,7 +223,7 @@ def test_the_ca_is_a_file_and_the_others_are_texts(tmp_path: Path) -> None:
 
 def test_what_is_given_is_given_to_its_image_only() -> None:
     given = {KEY: Path("/wheels/${x}"), "f" * 64: Path("/other")}
-    assert target(compiling=Compiling(given=given))["contexts"] == {
+    assert target(compiling=Compiling(prebuilt=given))["contexts"] == {
         "image": "/somewhere/image",
         "given": "/wheels/$${x}",
     }
@@ -271,13 +275,3 @@ def test_a_builder_elsewhere_sends_the_image_here() -> None:
     (output,) = target(load=True)["output"]
     assert output.startswith(f"type=docker,name={image().ref},")
     assert "unpack" not in output
-
-
-def test_metadata_gives_a_digest_for_each_target() -> None:
-    metadata = {
-        "one": {"containerimage.digest": DIGEST, "other": 1},
-        "two": {"buildx.build.ref": "x"},
-        "buildx.build.warnings": [],
-    }
-    assert bake.digests(metadata).digests == {"one": DIGEST}
-    assert bake.digests({}).digests == {}

@@ -54,11 +54,11 @@ class Engine:
     def config(self, _: str) -> Mapping[str, Any]:
         return {"Config": {"Labels": self.labels, "Env": ["A=b=c", "EMPTY="]}}
 
-    def pod(self, _: str, start: Start) -> AbstractContextManager[Box]:
-        return self._pod(start)
+    def container(self, _: str, start: Start) -> AbstractContextManager[Box]:
+        return self._container(start)
 
     @contextmanager
-    def _pod(self, start: Start) -> Iterator[Box]:
+    def _container(self, start: Start) -> Iterator[Box]:
         if start.network == "none":
             raise EngineError("refused")
         self.started.append(start)

@@ -265,7 +265,7 @@ def test_good_locks_are_good(imagegen: Shell, tmp_path: Path) -> None:
     names = {lock_name(it.torch.version, it.cuda.version, it.python.version) for it in LOCKED}
     words = ("lock", "--check", "--matrix", str(file))
     assert {Path(path).name for path in imagegen.json(*words)} == names
-    assert imagegen(*words) == f"{len(names)} locks: whole, hashed, and made for this matrix\n"
+    assert imagegen(*words) == f"{len(names)} locks: complete, hashed, and made for this matrix\n"
     assert imagegen.json(*words, "*-demo", "*cuda12.9*")[0] == str(lock_of(file))
     assert {path: path.read_bytes() for path in file.parent.rglob("*") if path.is_file()} == before
 

@@ -188,20 +188,6 @@ def test_a_broken_one_with_a_gpu_does_not_hide_a_good_one_without(
     assert test.kept(folder, built(), Asked())
 
 
-def test_a_file_changes_only_when_its_writing_ends_well(tmp_path: Path) -> None:
-    file = tmp_path / "x.json"
-    file.write_text("before")
-    with pytest.raises(KeyboardInterrupt), test._replaced(file) as new:
-        new.write_text("ha")
-        raise KeyboardInterrupt
-    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
-    assert file.read_text() == "before"
-    with test._replaced(file) as new:
-        new.write_text("after")
-    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
-    assert file.read_text() == "after"
-
-
 class Engine:
     """Has an image."""
 

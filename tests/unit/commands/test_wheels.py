@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 import requests
 
-from imagegen.build import images
+from imagegen.build import bake, images
 from imagegen.build.options import Options
 from imagegen.commands import files
 from imagegen.commands import wheels as wheels_
@@ -25,7 +25,7 @@ from imagegen.matrix import project
 from imagegen.net import http
 from imagegen.util import process
 from imagegen.wheels.compile import Compilation, Wanted
-from imagegen.wheels.entry import Entry
+from imagegen.wheels.entry import StoreEntry
 from imagegen.wheels.store import open_store
 from tests.support.logs import listening
 from tests.support.values import DEMO, FACTS, FILE, PROJECT, RESOLUTION
@@ -98,7 +98,7 @@ def docker(engine: Engine) -> Docker:
     return cast(Docker, engine)
 
 
-def put(folder: Path, content: bytes = b"kept", name: str = NAME) -> Entry:
+def put(folder: Path, content: bytes = b"kept", name: str = NAME) -> StoreEntry:
     file = folder / "made" / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
@@ -141,7 +141,7 @@ def forbidding(tmp_path: Path) -> project.Project:
 def test_nothing_is_left_and_nothing_is_built(tmp_path: Path) -> None:
     engine = Engine()
     (tmp_path / "store").mkdir()
-    with pytest.raises(WheelError, match=f"{ID}: flash-attn comes from nowhere") as failed:
+    with pytest.raises(WheelError, match=f"{ID}: no source of flash-attn is left") as failed:
         built(engine, options(tmp_path, no_source=True))
     lines = str(failed.value).splitlines()[1:]
     assert [line.partition(":")[0].strip() for line in lines] == list(PLACES)
@@ -229,7 +229,7 @@ def test_the_definition_that_is_printed_names_the_folder_and_fetches_nothing(
     assert row["contexts"]["given"] == str(cache / "wheels" / entry.sha256)
     assert not (cache / "wheels").exists()
     assert line("build", ID, "--print", "--no-source") == WheelError.exit_code == 11
-    assert "flash-attn comes from nowhere" in capsys.readouterr().err
+    assert "no source of flash-attn is left" in capsys.readouterr().err
 
 
 # --- wheels apart from images ---------------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_a_wheel_is_built_once_and_put_into_the_store(tmp_path: Path) -> None:
     assert engine.row["target"] == "wheel"
     assert "FLASH_ATTN_SHARD" not in engine.row["args"]
     assert "given" not in engine.row["contexts"]
-    assert engine.texts == {"jobs": "3"}
+    assert engine.texts == bake.environment({"jobs": "3"})
     again = made(engine, chosen)
     assert again.entry == found.entry
     assert "has it already" in again.found
@@ -457,7 +457,7 @@ def test_compiling_here_runs_the_recipe_and_verifies_what_it_made(
     ]
     assert not {"--shard", "--given"} & {*build}
     assert verify[:2] == ["verify", str(to / NAME)]
-    assert Entry.of(to / NAME).is_in(to / NAME)
+    assert StoreEntry.of(to / NAME).is_in(to / NAME)
     assert not (tmp_path / "store").exists(), "a variable of the environment is no wish"
     assert line(*words, *more, "--wheels", str(tmp_path / "store")) == 0
     assert (tmp_path / "store" / NAME).read_bytes() == b"compiled"

@@ -248,7 +248,7 @@ def test_what_is_to_know_of_the_picked_one(printed: Printed) -> None:
 
 def test_locks(printed: Printed) -> None:
     files.locks([Path("locks/a"), Path("locks/b")], "text")
-    assert printed() == "2 locks: whole, hashed, and made for this matrix\n"
+    assert printed() == "2 locks: complete, hashed, and made for this matrix\n"
     files.locks([Path("locks/a")], "json")
     assert json.loads(printed()) == ["locks/a"]
 
@@ -324,7 +324,7 @@ def test_the_demo(printed: Printed) -> None:
 
 def test_the_largest_layers_come_first() -> None:
     layers = [Layer(digest=str(i), compressed=i, created_by="") for i in range(9)]
-    assert [layer.compressed for layer in images._largest(layers)] == [8, 7, 6, 5, 4]
+    assert [size for size, _ in images.largest(layers)] == ["8 B", "7 B", "6 B", "5 B", "4 B"]
 
 
 def test_what_doctor_saw_and_did(printed: Printed) -> None:

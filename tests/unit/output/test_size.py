@@ -17,7 +17,7 @@ from imagegen.commands import size
 from imagegen.commands.size import Measured, Measures
 from imagegen.errors import EngineError, UsageError
 from imagegen.inventory import sizes
-from imagegen.inventory.contents import Copies, Dpkg, Node, Place, Versions
+from imagegen.inventory.contents import Copies, Dpkg, LibraryFile, Node, Versions
 from imagegen.inventory.sizes import Sized
 from imagegen.model.image import Layer
 from imagegen.output import size as report
@@ -70,15 +70,15 @@ one: 1.30 GB compressed, 3.90 GB unpacked, 2 layers
   COMPRESSED  UNPACKED  LAYER MADE BY
   1.20 GB     3.60 GB   RUN make more
 
-  SIZE    PACKAGE, OF 5                   FROM
+  SIZE    PACKAGE (OF 5)                  FROM
   1.0 kB  libstdc++6 1:12.2.0-14+deb12u1  apt
 
-  10 B would be spared by one copy of each file over 1 MB
+  10 B could be saved by keeping one copy of each file over 1 MB
        10 B  /a
              /b
              /c
 
-  libraries of one name whose bytes differ
+  libraries with the same name and different bytes
         1 B  /a/libz.so.1
         2 B  /b/libz.so.1
 
@@ -89,12 +89,12 @@ two: 105.0 MB compressed, 315.0 MB unpacked, 2 layers
   COMPRESSED  UNPACKED  LAYER MADE BY
   100.0 MB    300.0 MB  RUN make base
 
-  what is inside is not known: it has no python3
+  what is inside is unknown: it has no python3
 
 
-two costs 5.0 MB if you have one, 105.0 MB else
+two costs 5.0 MB if you have one, 105.0 MB otherwise
 
-together 1.41 GB, and 1.30 GB where each layer is kept once; one after another, what is least first:
+together 1.41 GB, or 1.30 GB with each layer stored once; pulled one after another, the least first:
 
   COSTS     IMAGE
   105.0 MB  two
@@ -106,7 +106,7 @@ together 1.41 GB, and 1.30 GB where each layer is kept once; one after another, 
 def test_two_that_share_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     other = replace(TWO, sized=sized("other", ("x", 7)))
     report.show(measures(ONE, other), "text", 5)
-    assert "no two of them share a layer" in printed(capsys)
+    assert "no two images share a layer" in printed(capsys)
     report.show(measures(ONE), "text", 5)
     assert "together" not in printed(capsys)
 
@@ -168,7 +168,7 @@ def evil() -> Measured:
         INVENTORY,
         dpkg=(Dpkg(name=EVIL, version=EVIL, arch=EVIL, bytes=10**9, source=EVIL),),
         copies=(Copies(bytes=1, sha256="0" * 64, paths=(EVIL, EVIL)),),
-        versions=(Versions(soname=EVIL, places=(Place(path=EVIL, bytes=1),) * 2),),
+        versions=(Versions(soname=EVIL, places=(LibraryFile(path=EVIL, bytes=1),) * 2),),
         tree=Node(name="/", bytes=9, kind="other", children=(node,)),
     )
     layer = Layer(digest=EVIL, compressed=1, created_by=EVIL)

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from imagegen.errors import UsageError, WheelError
 from imagegen.net import http, http_errors
 from imagegen.wheels import download, oci
-from imagegen.wheels.download import land
-from imagegen.wheels.entry import Entry, read
+from imagegen.wheels.download import fetched
+from imagegen.wheels.entry import StoreEntry, read
 from imagegen.wheels.store import Store, open_store
 
 NAME = (
@@ -62,7 +62,7 @@ def test_a_name_that_is_no_wheels_goes_nowhere(name: str, store: Store, tmp_path
     with pytest.raises(WheelError, match="no file name of a wheel"):
         store.find(name)
     with pytest.raises(ValueError, match="no file name of a wheel"):
-        Entry(name=name, sha256="0" * 64, size=1)
+        StoreEntry(name=name, sha256="0" * 64, size=1)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_side_file_that_tells_nothing_is_an_error(text: bytes) -> None:
 
 
 def test_a_side_file_tells_what_was_described() -> None:
-    entry = Entry(name=NAME, sha256="0" * 64, size=5)
+    entry = StoreEntry(name=NAME, sha256="0" * 64, size=5)
     assert read(entry.described().encode(), NAME, "") == entry
     assert json.loads(entry.described()) == {"name": NAME, "sha256": "0" * 64, "bytes": 5}
 
@@ -182,7 +182,7 @@ def test_a_tag_can_be_read_and_is_one_names() -> None:
 
 def test_what_is_put_is_found_listed_and_fetched(store: Store, wheel: Path, tmp_path: Path) -> None:
     entry = store.put(wheel)
-    assert entry == Entry.of(wheel) == store.find(NAME)
+    assert entry == StoreEntry.of(wheel) == store.find(NAME)
     assert store.entries() == (entry,)
     assert store.find(OTHER) is None
     got = store.fetch(entry, tmp_path / "here")
@@ -202,11 +202,13 @@ def test_the_same_bytes_are_put_once(
     store: Store, wheel: Path, tmp_path: Path, logged: list[str]
 ) -> None:
     store.put(wheel)
-    logged.clear()
     before = (tmp_path / "store" / NAME).stat()
     store.put(wheel)
     assert (tmp_path / "store" / NAME).stat().st_ino == before.st_ino
-    assert logged == [f"{NAME} is in {store.location} already"]
+    assert logged == [
+        f"{NAME} was put into {store.location}",
+        f"{NAME} is in {store.location} already",
+    ]
 
 
 def test_a_name_has_one_content_unless_it_is_replaced(store: Store, wheel: Path) -> None:
@@ -264,14 +266,14 @@ def test_what_is_there_is_used_again(wheel: Path, tmp_path: Path, logged: list[s
     def never(_: BufferedRandom) -> None:
         pytest.fail("it was fetched again")
 
-    assert land(Entry.of(wheel), wheel.parent, never) == wheel
+    assert fetched(StoreEntry.of(wheel), wheel.parent, never) == wheel
     assert logged == [f"{NAME} is in {wheel.parent} already"]
 
 
 def test_other_bytes_that_are_there_give_way(wheel: Path, tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(b"old")
-    entry = Entry.of(wheel)
-    land(entry, tmp_path, lambda part: part.write(wheel.read_bytes()))  # type: ignore[arg-type, return-value]
+    entry = StoreEntry.of(wheel)
+    fetched(entry, tmp_path, lambda part: part.write(wheel.read_bytes()))  # type: ignore[arg-type, return-value]
     assert entry.is_in(tmp_path / NAME)
 
 
@@ -282,7 +284,7 @@ def part_of(folder: Path) -> Path:
 
 @pytest.mark.parametrize("left", ["beginning", "garbage", "too much"])
 def test_an_interrupted_fetch_is_taken_up(left: str, wheel: Path, tmp_path: Path) -> None:
-    entry, whole, here = Entry.of(wheel), wheel.read_bytes(), tmp_path / "here"
+    entry, whole, here = StoreEntry.of(wheel), wheel.read_bytes(), tmp_path / "here"
     begun: list[int] = []
 
     def interrupted(part: BufferedRandom) -> None:
@@ -294,9 +296,9 @@ def test_an_interrupted_fetch_is_taken_up(left: str, wheel: Path, tmp_path: Path
         part.write(whole[part.tell() :])
 
     with pytest.raises(KeyboardInterrupt):
-        land(entry, here, interrupted)
+        fetched(entry, here, interrupted)
     assert files(here) == {part_of(here).name}
-    land(entry, here, rest)
+    fetched(entry, here, rest)
     assert begun == {"beginning": [9], "garbage": [9, 0], "too much": [0]}[left]
     assert files(here) == {NAME}
     assert entry.is_in(here / NAME)
@@ -309,7 +311,7 @@ def test_a_full_disk_is_told_in_bytes(code: int, wheel: Path, tmp_path: Path) ->
         raise OSError(code, os.strerror(code))
 
     with pytest.raises(WheelError, match=r"is full: 300,000 bytes are needed, [\d,]+ are free"):
-        land(Entry.of(wheel), tmp_path / "here", full)
+        fetched(StoreEntry.of(wheel), tmp_path / "here", full)
     assert files(tmp_path / "here") == set()
 
 
@@ -339,7 +341,7 @@ def test_how_long_to_wait(text: str, seconds: float) -> None:
 
 PUT = """
 import logging, sys; from pathlib import Path; from imagegen.wheels.store import open_store
-logging.basicConfig(level=logging.INFO)
+logging.basicConfig(level=logging.INFO, format="%(message)s")
 open_store(sys.argv[1]).put(Path(sys.argv[2]))
 """
 
@@ -368,7 +370,7 @@ def test_two_processes_put_the_same(wheel: Path, tmp_path: Path) -> None:
     assert [one.returncode for one in both] == [0, 0], ends
     assert sorted("already" in end for end in ends) == [False, True]
     assert files(folder) == {NAME, f"{NAME}.json"}
-    assert open_store(str(folder)).find(NAME) == Entry.of(wheel)
+    assert open_store(str(folder)).find(NAME) == StoreEntry.of(wheel)
 
 
 @pytest.mark.process
@@ -419,4 +421,4 @@ def test_a_disk_that_fills_up_keeps_what_was_whole(
     with pytest.raises(WheelError, match=words):
         source.fetch(source.put(big), small_disk)
     assert files(small_disk) == {NAME, f"{NAME}.json"}
-    assert full.entries() == (Entry.of(wheel),)
+    assert full.entries() == (StoreEntry.of(wheel),)
