@@ -25,9 +25,9 @@ from imagegen.compat.facts.rows import (
     TorchFact,
     Wheel,
 )
-from imagegen.compat.rules.flash_attn import archs_in, best_wheel, wheels_of
-from imagegen.compat.rules.judged import RULES, axes_of
 from imagegen.compat.rules.reason import Reason, Rule, from_wheels
+from imagegen.compat.rules.table import RULES, axes_of
+from imagegen.compat.rules.wheels import archs_in, best_wheel, wheels_of
 from imagegen.model.target import Host, Kind, Origin, Python, cuda_word, driver_text
 
 Verdict = Literal["ok", "warn", "unverified", "impossible"]

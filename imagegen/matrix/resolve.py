@@ -13,8 +13,8 @@ from packaging.version import Version
 
 from imagegen.compat.facts.rows import BaseFact, CudaFact, FlashAttnPackageFact, OsFact, exact
 from imagegen.compat.facts.tables import Facts
-from imagegen.compat.rules.judged import RULES
 from imagegen.compat.rules.reason import Reason, Rule
+from imagegen.compat.rules.table import RULES
 from imagegen.compat.solver import Combination, Found, best, judged
 from imagegen.errors import FactsError, NothingSelected
 from imagegen.matrix.config import Axes, Exclude, Kernels, Matrix

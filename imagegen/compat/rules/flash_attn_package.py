@@ -13,6 +13,7 @@ from imagegen.compat.facts.rows import (
 )
 from imagegen.compat.rules.reason import (
     Reason,
+    Rule,
     capability,
     impossible,
     missing,
@@ -129,3 +130,15 @@ def the_package_runs_on_the_gpu(
 
 def _named(release: FlashAttnPackageFact) -> str:
     return f"{release.name} {release.version}"
+
+
+RULES: tuple[Rule, ...] = (
+    the_package_comes_as_a_wheel,
+    the_package_takes_the_python,
+    the_package_takes_the_torch,
+    the_package_takes_the_cuda,
+    the_package_is_proven,
+    the_package_is_final,
+    the_package_stands_alone,
+    the_package_runs_on_the_gpu,
+)

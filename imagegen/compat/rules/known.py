@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imagegen.compat.facts.rows import CudaFact, FlashAttnRelease, Sourced, TorchFact
-from imagegen.compat.rules.reason import Reason, unverified
+from imagegen.compat.rules.reason import Reason, Rule, unverified
 
 
 def torch_is_known(torch: TorchFact) -> Reason | None:
@@ -26,3 +26,10 @@ def _assumed(what: str, version: str, fact: Sourced) -> Reason | None:
         return None
     text = f"{what} {version} is in no fact; it is taken to be like {fact.assumed}"
     return unverified("unknown-version", "resolve", text, "a guess")
+
+
+RULES: tuple[Rule, ...] = (
+    torch_is_known,
+    cuda_is_known,
+    flash_attn_is_known,
+)

@@ -17,8 +17,8 @@ from packaging.version import Version
 from imagegen.compat.facts.rows import CudaFact, FlashAttnFact, OsFact, TorchFact
 from imagegen.compat.facts.tables import Facts
 from imagegen.compat.query import Question, narrowed
-from imagegen.compat.rules.judged import RULES, axes_of
 from imagegen.compat.rules.reason import Reason, Rule
+from imagegen.compat.rules.table import RULES, axes_of
 from imagegen.compat.solver import (
     AXES,
     COST,

@@ -20,7 +20,7 @@ from imagegen.build import bake
 from imagegen.commands import files
 from imagegen.compat.facts.rows import CudaFact
 from imagegen.compat.facts.tables import Facts
-from imagegen.compat.rules.judged import RULES
+from imagegen.compat.rules.table import RULES
 from imagegen.compat.solver import Combination, judged
 from imagegen.errors import FactsError, NothingSelected, StaleFiles
 from imagegen.matrix import project, resolve
