@@ -10,7 +10,7 @@ import time
 from math import prod
 
 from imagegen.compat import query, solver
-from imagegen.compat.facts import load
+from imagegen.compat.facts import files
 
 ROUNDS = 9
 # As people run it: with this set, Python compiles every module anew each time.
@@ -29,7 +29,7 @@ QUESTIONS = {
 
 def product() -> None:
     """Judge every combination of distribution, toolkit, torch, its CUDA, Python and image kind."""
-    known = load.load()
+    known = files.load()
     newest = max(known.flash_attn, key=lambda row: row.version)
     one_each = {"host": ("x86_64",), "flash_attn": (newest,), "origin": ("source",)}
     domains = query.everything(known) | one_each

@@ -220,12 +220,12 @@ def _build_here(
 ) -> None:
     """With this machine's torch and nvcc; ``keep`` puts the wheel into the store, too."""
     from imagegen.commands import wheels as wheels_
-    from imagegen.compat.facts import load as load_
+    from imagegen.compat.facts import files
     from imagegen.output import wheels as report
     from imagegen.wheels import compile
 
     found = compile.build_here(
-        compile.Asked(*kernels), load_.load(own), sdist=sdist, python=python, work=work, to=to, jobs=options.jobs, shard=shard, given=given,
+        compile.Asked(*kernels), files.load(own), sdist=sdist, python=python, work=work, to=to, jobs=options.jobs, shard=shard, given=given,
     )  # fmt: skip
     if keep and "wheel" in found:
         wheels_.push([to / str(found["wheel"])], options, force=False)

@@ -11,9 +11,9 @@ from typing import Any, get_args
 
 from packaging.version import InvalidVersion, Version
 
-from imagegen.compat.facts.reading import nearest
 from imagegen.compat.facts.rows import GpuFact
 from imagegen.compat.facts.tables import Facts
+from imagegen.compat.facts.toml import nearest
 from imagegen.compat.solver import Domains
 from imagegen.errors import FactsError, UsageError
 from imagegen.model.target import Host, Origin, Python, cuda_word, minor

@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from imagegen.compat.facts.load import load
+from imagegen.compat.facts.files import load
 from imagegen.compat.facts.rows import GpuFact
 from imagegen.compat.facts.tables import Facts
 from imagegen.compat.query import Question, assuming, everything, narrowed, option

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagegen.compat.facts.rows import CudaFact, FlashAttnRelease, Sourced, TorchFact
+from imagegen.compat.facts.rows import CudaFact, Fact, FlashAttnRelease, TorchFact
 from imagegen.compat.rules.reason import Reason, Rule, unverified
 
 
@@ -21,7 +21,7 @@ def flash_attn_is_known(flash_attn: FlashAttnRelease | None) -> Reason | None:
     return _assumed("flash-attn", str(flash_attn.version), flash_attn) if flash_attn else None
 
 
-def _assumed(what: str, version: str, fact: Sourced) -> Reason | None:
+def _assumed(what: str, version: str, fact: Fact) -> Reason | None:
     if not fact.assumed:
         return None
     text = f"{what} {version} is in no fact; it is taken to be like {fact.assumed}"

@@ -167,7 +167,6 @@ def gpu(capability: int = 89, **changes: Any) -> GpuFact:
         "capability": capability,
         "memory": [24],
         "brand": "geforce",
-        "datacenter": False,
     }
     return GpuFact.model_validate(values | SOURCED | changes)
 

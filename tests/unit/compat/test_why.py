@@ -889,7 +889,7 @@ def test_nothing_that_can_work_is_4(line: Any) -> None:
 def test_a_users_own_facts_are_asked(tmp_path: Any) -> None:
     file = tmp_path / "mine.toml"
     row = 'name = "RTX 9090"\ncapability = 120\nmemory = [64]\nbrand = "geforce"\n'
-    row += 'datacenter = false\nsource = "a friend"\nchecked = 2026-11-21\n'
+    row += 'source = "a friend"\nchecked = 2026-11-21\n'
     file.write_text(f"[[gpu]]\n{row}")
     assert isinstance(invoke("--gpu", "9090").exception, FactsError)
     done = invoke("--gpu", "9090", "--facts", str(file), "--format", "json")
