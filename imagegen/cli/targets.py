@@ -135,7 +135,7 @@ def _places(combination: Combination, origin: str, wheels: str, ca: str) -> tupl
         held, place = bool(store.find(sources.own_name(combination, kernels))), store.location
     pins = sources.pins(MATRIX.parent / "locks")
     policy = sources.Policy(third_party=origin == "third-party")
-    steps = sources.sourced(combination, kernels, policy, pins, place, held=held).steps
+    steps = sources.sourced(combination, kernels, policy, pins, place, stored=held).steps
     return tuple(step for step in steps if origin in ("", step.place))
 
 

@@ -16,12 +16,12 @@ from typing import Any
 from imagegen.compat.facts.files import load
 from imagegen.compat.facts.rows import GpuFact
 from imagegen.compat.facts.tables import Facts
+from imagegen.compat.pieces import Piece, pieces
 from imagegen.compat.query import Question, assuming, everything, narrowed, option
 from imagegen.compat.rules.driver import the_base_image_starts, the_driver_came_with_the_cuda
 from imagegen.compat.rules.flash_attn import GIGABYTES_PER_NVCC
 from imagegen.compat.rules.table import RULES
 from imagegen.compat.solver import Domains, Found, best, first_fine
-from imagegen.compat.sources import Piece, pieces
 
 MOST = 3
 """How many nearest targets an answer names."""

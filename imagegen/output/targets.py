@@ -13,9 +13,10 @@ from imagegen.output.console import Format, show, table
 
 if TYPE_CHECKING:
     from imagegen.commands.targets import Listed
+    from imagegen.compat.pieces import Piece
     from imagegen.compat.rules.reason import Reason
     from imagegen.compat.solver import Combination
-    from imagegen.compat.sources import Piece, Step
+    from imagegen.compat.sources import Step
     from imagegen.compat.why import Answer, Near
     from imagegen.matrix.pick import Picked
     from imagegen.matrix.resolve import LeftOut

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from imagegen.compat.sources import Pinned, Sourced, sourced
+from imagegen.compat.sources import Pinned, Sourced, selection, sourced
 from imagegen.matrix.project import Project
 from imagegen.matrix.resolve import Candidate
 from imagegen.model.target import FlashAttn, Target, cuda_word
@@ -116,4 +116,5 @@ def _published(candidate: Candidate, target: Target, project: Project) -> Source
     """Where flash-attn 2 comes from when no store is asked; None without it."""
     if not isinstance(target.flash_attn, FlashAttn) or candidate.selection is None:
         return None
-    return sourced(candidate, target.flash_attn, candidate.selection.policy, project.pins)
+    kernels = selection(target.flash_attn)
+    return sourced(candidate, kernels, candidate.selection.policy, project.pins)

@@ -46,9 +46,10 @@ class Supply:
         Raises:
             WheelError: the store does not answer.
         """
-        kernels = candidate.target().flash_attn
-        if not isinstance(kernels, FlashAttn):
+        flash_attn = candidate.target().flash_attn
+        if not isinstance(flash_attn, FlashAttn):
             return None, None
+        kernels = sources.selection(flash_attn)
         assert candidate.selection  # where its kernels come from
         policy, held = candidate.selection.policy, None
         asked = self.store if policy.source != "required" else None
@@ -60,7 +61,7 @@ class Supply:
             policy,
             self.pins,
             asked.location if asked else "",
-            held=bool(held) if asked else None,
+            stored=bool(held) if asked else None,
             no_source=self.no_source,
         )
         return held, where

@@ -203,7 +203,7 @@ def test_a_build_takes_the_wheel_from_a_folder_with_nothing_else_in_it(
     said = [line for line in heard if line.startswith(f"{ID}: ")]
     assert [line.split(": ")[1] for line in said] == list(PLACES)
     assert f"own wheel store: {NAME} from {tmp_path / 'store'}" in said[0]
-    assert said[-1].endswith("source: passed over, not needed")
+    assert said[-1].endswith("source: skipped, not needed")
     runs = len(engine.baked)
     built(engine, options(tmp_path))
     assert len(engine.baked) == runs == 2, "it was built before, image and provenance"
@@ -444,7 +444,7 @@ def test_the_plan_holds_every_kernel_once(line: Any, capsys: pytest.CaptureFixtu
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == ["1/4", "2/4", "3/4", "4/4"]
     every = [kernel for row in rows for kernel in row["kernels"]]
-    assert sorted(every) == sorted(sources.selection(wheels_.kernels(IT)).kernels)
+    assert sorted(every) == sorted(wheels_.kernels(IT).kernels)
     assert max(row["seconds"] for row in rows) < 2.5 * min(row["seconds"] for row in rows)
     assert line("wheel", "plan", ID, "--shards", "2", "--format", "github") == 0
     matrix = json.loads(capsys.readouterr().out)

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from imagegen.cli import app
 from imagegen.compat import query, why
 from imagegen.compat.facts.rows import CudaFact, exact
+from imagegen.compat.pieces import Piece, pieces
 from imagegen.compat.query import CHANGES, OPTIONS, Question, assuming, everything, narrowed
 from imagegen.compat.solver import AXES, COST, Combination, best, first_fine, judged
-from imagegen.compat.sources import Piece, pieces
 from imagegen.compat.why import MACHINE, MOST, Answer, Near
 from imagegen.errors import FactsError, ImagegenError, UsageError
 from imagegen.model.target import minor
