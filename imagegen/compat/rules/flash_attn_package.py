@@ -119,11 +119,11 @@ def the_package_runs_on_the_gpu(
         return None
     card = f"{gpu.name} (compute capability {capability(gpu.capability)})"
     if major not in flash_attn.gpus:
-        held = words(f"{known}.x" for known in flash_attn.gpus)
-        text = f"{_named(flash_attn)} has no kernels for {card}: only for {held}"
+        gpus = words(f"{known}.x" for known in flash_attn.gpus)
+        text = f"{_named(flash_attn)} has no kernels for {card}: only for {gpus}"
         return impossible("flash-attn-gpu", "run", text, flash_attn)
-    held = words(f"{known}.x" for known in flash_attn.trains_on)
-    text = f"{_named(flash_attn)} has no backward pass for {card}, only for {held}: it infers "
+    gpus = words(f"{known}.x" for known in flash_attn.trains_on)
+    text = f"{_named(flash_attn)} has no backward pass for {card}, only for {gpus}: it infers "
     text += "there and does not train, and transformers does not take it there at all"
     return warn("flash-attn-backward", "run", text, flash_attn)
 

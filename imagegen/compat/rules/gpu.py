@@ -77,18 +77,18 @@ def flash_attn_has_code_for_the_gpu(
     wheels = wheels_of(flash_attn, origin, torch, index, python, host)
     wheel = best_wheel(flash_attn, wheels, index, os, gpu)
     if origin == "source":
-        held = archs or flash_attn.able(cuda.version)
+        built = archs or flash_attn.able(cuda.version)
     elif wheel is None:
         return None  # that there is none is told by another rule
     else:
-        held = archs_in(flash_attn, wheel)
-    if gpu.runs(held):
+        built = archs_in(flash_attn, wheel)
+    if gpu.runs(built):
         return None
     made = (
         f"compiled by nvcc {minor(cuda.version)}" if origin == "source" else f"the {origin} wheel"
     )
     text = f"flash-attn {flash_attn.version}, {made}, has no code for {gpu.name} (compute "
-    text += f"capability {capability(gpu.capability)}): it has {words(map(capability, held))}"
+    text += f"capability {capability(gpu.capability)}): it has {words(map(capability, built))}"
     return impossible("flash-attn-gpu", "run", text, flash_attn)
 
 

@@ -22,7 +22,7 @@ CUDA_13 = Version("13")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reason:
-    """Why a combination does not work, may not, or works with something to know."""
+    """Why a combination does not work, may not, or works with a warning."""
 
     code: str
     severity: Severity
@@ -60,7 +60,7 @@ def unverified(code: str, stage: Stage, text: str, fact: Fact | str) -> Reason:
 
 
 def warn(code: str, stage: Stage, text: str, fact: Fact | str) -> Reason:
-    """It works, with something to know."""
+    """It works, but something should be known."""
     return Reason(code=code, severity="warn", stage=stage, text=text, source=where(fact))
 
 

@@ -240,7 +240,7 @@ def test_pick_takes_globs_a_python_and_a_torch(imagegen: Shell) -> None:
         ((), 2, "pick needs a machine"),
         (("--gpu", "V100"), 4, "no target works on V100. The closest, "),
         (("--gpu", "H100", "--from-nvidia-smi"), 2, "give it or them"),
-        (("--gpu", "H100", "--torch", "2.4"), 4, "no target with torch 2.4 in this workspace"),
+        (("--gpu", "H100", "--torch", "2.4"), 4, "no target with torch 2.4 in this project"),
         (("--gpu", "H100", "--python", "x"), 2, "--python: 'x' is not a Python"),
         (("--gpu", "4091"), 3, "no fact about a GPU '4091'"),
         (("nothing", "--gpu", "H100"), 4, "no target matches 'nothing'"),

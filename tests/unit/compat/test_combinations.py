@@ -64,7 +64,7 @@ def test_the_answer(row: Row) -> None:
         assert row["verdict"] == "ok"
     for near in found.near:  # and what it names instead keeps the rest of what was asked for
         assert near.found.fine
-        kept = set(asked.asked) - set(near.changed)
+        kept = set(asked.axes) - set(near.changed)
         again = Question(**{axis: getattr(asked, axis) for axis in kept} | _new(near))
         assert why.answer(FACTS, again).found.fine
 

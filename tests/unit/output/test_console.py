@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from imagegen.model.image import Layer
 from imagegen.output import console, files, images, machine
 from imagegen.output import targets as targets_
 from imagegen.output.console import Format
+from imagegen.output.progress import Progress
 from imagegen.publish.push import Publication
 from tests.support import values
 from tests.support.values import DEMO, DIGEST, FACTS, KEY, PROJECT, RESOLUTION
@@ -67,7 +69,7 @@ def test_a_table_has_columns_and_no_trailing_space() -> None:
 
 
 def test_progress_goes_to_standard_error_with_the_time(capsys: pytest.CaptureFixture[str]) -> None:
-    console.Progress()("building")
+    Progress().emit(logging.makeLogRecord({"msg": "building"}))
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "[   0.0 s] building\n"
@@ -105,14 +107,14 @@ def test_targets(printed: Printed) -> None:
     targets_.targets(rows, "json")
     found = json.loads(printed())
     assert [row["id"] for row in found] == [row.target.id for row in rows]
-    for row, it in zip(found, rows, strict=True):
-        assert {key: row[key] for key in it.target.promise} == it.target.promise
+    for row, wanted in zip(found, rows, strict=True):
+        assert {key: row[key] for key in wanted.target.promise} == wanted.target.promise
         assert row["packages"] == list(RESOLUTION.packages)
-        assert row["tag"] == it.target.tag
+        assert row["tag"] == wanted.target.tag
         assert row["aliases"] == [n for n, id_ in PROJECT.aliases.items() if id_ == row["id"]]
-        assert row["unlocked"] == list(it.unlocked)
-        assert [reason["code"] for reason in row["reasons"]] == [r.code for r in it.reasons]
-        assert set(row) - set(it.target.promise) == {"tag", "aliases", "unlocked", "reasons"}
+        assert row["unlocked"] == list(wanted.unlocked)
+        assert [reason["code"] for reason in row["reasons"]] == [r.code for r in wanted.reasons]
+        assert set(row) - set(wanted.target.promise) == {"tag", "aliases", "unlocked", "reasons"}
     assert any(row["aliases"] for row in found)
     assert any(row["reasons"] for row in found)
     targets_.targets(rows, "github")
@@ -147,8 +149,8 @@ def test_what_is_left_out_has_every_reason(printed: Printed) -> None:
         Reason(code=code, severity="impossible", stage="compile", text=text, source="a book")
         for code, text in (("one", "It cannot."), ("two", "It may not."))
     ]
-    (it,) = values.RESOLUTION.select([DEMO.id])
-    row = LeftOut(candidate=it, reasons=tuple(made), excluded=False)
+    (candidate,) = values.RESOLUTION.select([DEMO.id])
+    row = LeftOut(candidate=candidate, reasons=tuple(made), excluded=False)
     assert row.id == DEMO.id
     targets_.left_out([row], "text")
     assert [line.split() for line in printed().splitlines()] == [
