@@ -49,6 +49,13 @@ class Picked:
     because: str
     fitting: int
 
+    @property
+    def against(self) -> Reason | None:
+        """What speaks against the next one and not against the best; None where nothing does."""
+        if self.next is None or _cost(self.best.notes) == _cost(self.next.notes):
+            return None
+        return _more(self.best, self.next)
+
 
 Key = Callable[[Fit], object]
 CRITERIA: tuple[tuple[Key, Callable[[Fit, Fit], str]], ...] = (

@@ -459,7 +459,7 @@ def test_a_published_wheel_is_taken_by_the_hash_of_its_first_fetch(
         assert f"no hash of {official.name} is recorded" in done.stderr
         done = imagegen("wheel", "list", demo_id, *ours)
         assert done.returncode == 0, done.stderr
-        assert f"{demo_id}: from nowhere" in done.stdout
+        assert f"{demo_id}: not available" in done.stdout
 
         fetch = ("wheel", "fetch", demo_id, "--from", "official", "--to", tmp_path / "to", *ours)
         done = imagegen(*fetch)

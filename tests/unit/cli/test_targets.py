@@ -132,12 +132,12 @@ def test_list_says_aliases_locks_and_reasons(imagegen: Shell) -> None:
 
 def test_the_columns_of_the_list(imagegen: Shell) -> None:
     head, *lines = imagegen("list").splitlines()
-    at, end = head.index("LOCKED"), head.index("TO KNOW")
+    at, end = head.index("UNLOCKED"), head.index("NOTES")
     said = dict(zip(IDS, (text[at:end].strip() for text in lines), strict=True))
     for it in RESOLUTION.combinations:
         missing = unlocked(it, PROJECT)
-        assert said[it.id] == (f"not {', '.join(missing)}" if missing else "all")
-    assert {"all", "not torch", "not base, torch"} <= set(said.values())
+        assert said[it.id] == (", ".join(missing) or "none")
+    assert {"none", "torch", "base, torch"} <= set(said.values())
 
 
 def test_a_lock_that_is_not_there_is_seen(imagegen: Shell, tmp_path: Path) -> None:

@@ -431,12 +431,12 @@ def test_the_list_names_every_place_of_every_target(
         assert all(step["why"] for step in row["places"])
 
 
-def test_the_list_shows_also_what_comes_from_nowhere(
+def test_the_list_shows_also_what_no_place_has(
     line: Any, forbidding: project.Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(forbidding.folder / "matrix.toml")
     assert line("wheel", "list", ID, "--matrix", file) == 0
-    assert f"{ID}: from nowhere" in capsys.readouterr().out
+    assert f"{ID}: not available" in capsys.readouterr().out
 
 
 def test_the_plan_holds_every_kernel_once(line: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -787,7 +787,7 @@ def test_the_answer_as_text(words: tuple[str, ...], verdict: str, status: int) -
     text = done.stdout
     assert text.startswith(f"{verdict}: ")
     assert ("where the pieces come from:" in text) == (verdict != "impossible")
-    assert ("nearest that works:" in text) == (verdict == "impossible")
+    assert ("nearest combinations that work:" in text) == (verdict == "impossible")
     assert ("    source: " in text) == (verdict != "ok")
 
 
