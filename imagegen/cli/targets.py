@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def list_(
     select: Select = None,
     excluded: Annotated[
-        bool, typer.Option("--excluded", help="What is left out, and every reason.")
+        bool, typer.Option("--excluded", help="List what is left out instead, with every reason.")
     ] = False,
     gpu: Card = "",
     driver: Driver = "",
@@ -39,7 +39,7 @@ def list_(
     allow_unknown: AllowUnknown = False,
     fmt: Annotated[ListOutput, typer.Option("--format", help="How to print.")] = ListOutput.text,
 ) -> None:
-    """List the targets of this workspace; with --gpu or --driver those that work there.
+    """List the targets of this project; with --gpu or --driver, those that work on that machine.
 
     imagegen list '*cuda13.0*' 'debian*' --gpu "RTX 4090" --driver 580
     """
@@ -94,11 +94,11 @@ def why(
     allow_unknown: AllowUnknown = False,
     fmt: Fmt = Output.text,
 ) -> None:
-    """Say whether a combination works, every reason why not, and what is near.
+    """Tell whether a combination works, why not, and what works instead.
 
-    An option left out means any value. The verdict is ok, warn (works, with something to know),
-    unverified (no fact says), or impossible, and then the exit code is 4. A value that no fact
-    knows is exit code 3, with the nearest that is known.
+    An option left out means any value. The verdict is ok, warn (it works, with a warning),
+    unverified (no fact says so), or impossible; then the exit code is 4. A value that no fact
+    knows gives exit code 3, with the nearest one that is known.
 
     imagegen why --ubuntu 24.04 --cuda 13.0 --torch 2.8 --python 3.12
     """
@@ -153,7 +153,7 @@ def pick(
     allow_unknown: AllowUnknown = False,
     fmt: Fmt = Output.text,
 ) -> None:
-    """Name the best target for a machine, and why it beat the next one.
+    """Name the best target for a machine, and why it is better than the next one.
 
     imagegen pick --gpu "RTX 4090" --driver 580
     """

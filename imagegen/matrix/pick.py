@@ -1,4 +1,4 @@
-"""The best target of a project for a machine, and why it beat the next one."""
+"""The best target of a project for a machine, and why it is better than the next one."""
 
 from __future__ import annotations
 
