@@ -26,13 +26,13 @@ def list_(
     *,
     select: Select = None,
     excluded: Annotated[
-        bool, typer.Option("--excluded", help="What is left out, and every reason.")
+        bool, typer.Option("--excluded", help="List what is left out instead, with every reason.")
     ] = False,
     machine: MachineOptions,
     project: ProjectOptions,
     fmt: ListFmt = "text",
 ) -> None:
-    """List the targets of this workspace; with --gpu or --driver those that work there.
+    """List the targets of this project; with --gpu or --driver, those that work on that machine.
 
     imagegen list '*cuda13.0*' 'debian*' --gpu "RTX 4090" --driver 580
     """
@@ -97,11 +97,11 @@ def why(
     facts: FactsOptions,
     fmt: Fmt = "text",
 ) -> None:
-    """Say whether a combination works, every reason why not, and what is near.
+    """Tell whether a combination works, why not, and what works instead.
 
-    An option left out means any value. The verdict is ok, warn (works, with something to know),
-    unverified (no fact says), or impossible, and then the exit code is 4. A value that no fact
-    knows is exit code 3, with the nearest that is known.
+    An option left out means any value. The verdict is ok, warn (it works, with a warning),
+    unverified (no fact says so), or impossible; then the exit code is 4. A value that no fact
+    knows gives exit code 3, with the nearest one that is known.
 
     imagegen why --ubuntu 24.04 --cuda 13.0 --torch 2.8 --python 3.12
     """
@@ -132,7 +132,7 @@ def pick(
     project: ProjectOptions,
     fmt: Fmt = "text",
 ) -> None:
-    """Name the best target for a machine, and why it beat the next one.
+    """Name the best target for a machine, and why it is better than the next one.
 
     imagegen pick --gpu "RTX 4090" --driver 580
     """

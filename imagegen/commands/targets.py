@@ -122,7 +122,7 @@ def places(answer: Answer, locks: Path, wheels: str, *, ca: str) -> tuple[Step, 
         location = store.location
     policy = sources.Policy(third_party=origin == "third-party")
     pins_ = sources.pins(locks)
-    steps = sources.sourced(combination, kernels, policy, pins_, location, held=stored).steps
+    steps = sources.sourced(combination, kernels, policy, pins_, location, stored=stored).steps
     return tuple(step for step in steps if origin in ("", step.place))
 
 

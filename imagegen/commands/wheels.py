@@ -14,11 +14,11 @@ from imagegen.build import images as build_images
 from imagegen.build.images import supply as opened
 from imagegen.build.options import Options
 from imagegen.compat import sources
-from imagegen.compat.facts import load as facts
+from imagegen.compat.facts import files as facts
 from imagegen.compat.sources import Pinned, Sourced
 from imagegen.engine.docker import Docker
 from imagegen.errors import BuildError, UsageError, WheelError
-from imagegen.image.wheel.flash_attn_wheel.selection import shards, weight
+from imagegen.image.wheel.flash_attn_wheel.selection import Selection, shards, weight
 from imagegen.matrix.project import Project
 from imagegen.matrix.resolve import Candidate
 from imagegen.model.image import Image
@@ -90,11 +90,11 @@ def chosen(project: Project, select: Sequence[str]) -> tuple[Candidate, ...]:
     return found
 
 
-def kernels(candidate: Candidate) -> FlashAttn:
+def kernels(candidate: Candidate) -> Selection:
     """The kernels of a target that has some."""
     found = candidate.target().flash_attn
     assert isinstance(found, FlashAttn)
-    return found
+    return sources.selection(found)
 
 
 def cut(project: Project, select: Sequence[str], count: int) -> tuple[Shard, ...]:
@@ -105,7 +105,7 @@ def cut(project: Project, select: Sequence[str], count: int) -> tuple[Shard, ...
     """
     found = []
     for candidate in chosen(project, select):
-        selection = sources.selection(kernels(candidate))
+        selection = kernels(candidate)
         try:
             parts = shards(selection, count)
         except ValueError as error:
@@ -187,8 +187,8 @@ def _compiling(
 
 def _announce(images: Sequence[Image]) -> None:
     """What several compilations cost together, before the first one begins."""
-    kernels_ = [i.target.flash_attn for i in images if isinstance(i.target.flash_attn, FlashAttn)]
-    hours = sum(map(sources.cpu_hours, kernels_))
+    every = [i.target.flash_attn for i in images if isinstance(i.target.flash_attn, FlashAttn)]
+    hours = sum(sources.cpu_hours(sources.selection(one)) for one in every)
     if len(images) > 1:
         log.info(
             f"{len(images)} wheels to build, at most {hours:.0f} CPU-hours: kernels that several "

@@ -11,9 +11,9 @@ from typing import Any, get_args
 
 from packaging.version import InvalidVersion, Version
 
-from imagegen.compat.facts.reading import nearest
 from imagegen.compat.facts.rows import GpuFact
 from imagegen.compat.facts.tables import Facts
+from imagegen.compat.facts.toml import nearest
 from imagegen.compat.solver import Domains
 from imagegen.errors import FactsError, UsageError
 from imagegen.model.target import Host, Origin, Python, cuda_word, minor
@@ -62,7 +62,7 @@ def option(axis: str, value: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """What was asked for, as it was written; an empty axis means any value."""
+    """A question as it was written; an empty axis means any value."""
 
     os: str = ""
     cuda: str = ""
@@ -79,7 +79,7 @@ class Question:
     """What else the command line had: which facts, whether unknown versions are allowed."""
 
     @property
-    def asked(self) -> tuple[str, ...]:
+    def axes(self) -> tuple[str, ...]:
         """The axes that have a value."""
         return tuple(axis for axis in CHANGES if getattr(self, axis))
 
@@ -157,7 +157,7 @@ def narrowed(facts: Facts, question: Question) -> Domains:
             domains[axis] = _versions(rows, like, getattr(question, axis), axis)
     if question.flash_attn == "none":
         if question.origin:
-            raise UsageError("--flash-attn none comes from nowhere: leave --flash-attn-from out")
+            raise UsageError("--flash-attn none has no origin: leave out --flash-attn-from")
         domains |= {"flash_attn": (None,), "origin": ("source",)}
     if question.index:
         domains["index"] = (_index(facts, question.index),)

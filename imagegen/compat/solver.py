@@ -6,11 +6,10 @@ preference, and never enters a branch that cannot beat what was found.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import prod
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from packaging.version import Version
 
@@ -25,9 +24,9 @@ from imagegen.compat.facts.rows import (
     TorchFact,
     Wheel,
 )
-from imagegen.compat.rules.flash_attn import archs_in, best_wheel, wheels_of
-from imagegen.compat.rules.judged import RULES, axes_of
 from imagegen.compat.rules.reason import Reason, Rule, from_wheels
+from imagegen.compat.rules.table import RULES, axes_of
+from imagegen.compat.rules.wheels import archs_in, best_wheel, wheels_of
 from imagegen.model.target import Host, Kind, Origin, Python, cuda_word, driver_text
 
 Verdict = Literal["ok", "warn", "unverified", "impossible"]
@@ -35,7 +34,7 @@ COST = {"impossible": 1_000_000, "unverified": 1_000, "warn": 2}
 """One reason of a kind weighs more than all of the lighter kinds together."""
 
 LIGHT = {"driver-minor", "container-gate"}
-"""What is only to be known weighs half: a newer driver, or our own Dockerfile, ends it."""
+"""These warnings weigh half: a newer driver, or our own Dockerfile, ends them."""
 
 FEW = 32
 """So few combinations are searched at once."""
@@ -158,7 +157,7 @@ class Found:
 
     @property
     def fine(self) -> bool:
-        """Whether it works, perhaps with something to know."""
+        """Whether it works, perhaps with a warning."""
         return self.verdict in ("ok", "warn")
 
 
@@ -192,7 +191,7 @@ def best(domains: Domains, *, rules: Sequence[Rule] = RULES) -> Found | None:
 def first_fine(
     domains: Domains, first: Sequence[str], rules: Sequence[Rule] = RULES
 ) -> Found | None:
-    """Of the combinations that work the first of those with the least to know, or None.
+    """Of the combinations that work the first of those with the fewest warnings, or None.
 
     The order of preference of the axes ``first`` comes before that of all others.
     """
@@ -215,7 +214,7 @@ def _searched(
         return None
     order = sorted(AXES, key=lambda axis: (len(domains[axis]) > 1, axis not in first,
                                            AXES.index(axis)))  # fmt: skip
-    search = _Search(order, domains, rules, limit=limit, enough=enough)
+    search = Search(order, domains, rules, limit=limit, enough=enough)
     search.run()
     return judged(Combination(**search.winner), rules) if search.winner else None
 
@@ -233,7 +232,7 @@ Priced = list[tuple[Any, int]]
 """The values of an axis that are still worth a look, with what each costs so far."""
 
 
-class _Search:
+class Search:
     """Depth first, with the cost of what is still open as a lower bound.
 
     A rule of which all axes but one are chosen prices every value of that one; a value that costs
@@ -268,27 +267,6 @@ class _Search:
         open_ = self.whole.copy()
         if self._price(self.alone, open_, 0):
             self._walk(0, 0, open_)
-
-    def count(self) -> dict[Verdict, int]:
-        """How many combinations have each verdict."""
-        costs: Counter[int] = Counter()
-        open_ = self.whole.copy()
-        self._price(self.alone, open_, 0)
-        self._tally(0, 0, open_, costs)
-        found: dict[Verdict, int] = dict.fromkeys(get_args(Verdict), 0)
-        for cost, many in costs.items():
-            found[_graded(cost)] += many
-        return found
-
-    def _tally(self, depth: int, cost: int, open_: list[Priced], costs: Counter[int]) -> None:
-        if depth == len(self.order) - 1:
-            costs.update(cost + price for _, price in open_[depth])
-            return
-        for value, price in open_[depth]:
-            self.chosen[self.order[depth]] = value
-            after = open_.copy()
-            self._price(self.ripe[depth], after, cost + price)
-            self._tally(depth + 1, cost + price, after, costs)
 
     def _walk(self, depth: int, cost: int, open_: list[Priced]) -> bool:
         if depth == len(self.order):
@@ -342,18 +320,3 @@ def price_of(reason: Reason) -> int:
     if reason.code in LIGHT:
         return COST[reason.severity] // 2
     return COST[reason.severity] * (4 if reason.missing else 1)
-
-
-def survey(domains: Domains, rules: Sequence[Rule] = RULES) -> dict[Verdict, int]:
-    """How many of all combinations have each verdict. Nothing is passed over."""
-    order = sorted(AXES, key=lambda axis: len(domains[axis]))  # the longest loop is the cheapest
-    return _Search(order, domains, rules, limit=1 << 60, enough=-1).count()
-
-
-def _graded(cost: int) -> Verdict:
-    """The verdict of a combination that costs so much."""
-    if cost >= COST["impossible"]:
-        return "impossible"
-    if cost >= COST["unverified"]:
-        return "unverified"
-    return "warn" if cost else "ok"

@@ -13,15 +13,15 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from imagegen.compat.facts.load import load
+from imagegen.compat.facts.files import load
 from imagegen.compat.facts.rows import GpuFact
 from imagegen.compat.facts.tables import Facts
+from imagegen.compat.pieces import Piece, pieces
 from imagegen.compat.query import Question, assuming, everything, narrowed, option
+from imagegen.compat.rules.driver import the_base_image_starts, the_driver_came_with_the_cuda
 from imagegen.compat.rules.flash_attn import GIGABYTES_PER_NVCC
-from imagegen.compat.rules.judged import RULES
-from imagegen.compat.rules.machine import the_base_image_starts, the_driver_came_with_the_cuda
+from imagegen.compat.rules.table import RULES
 from imagegen.compat.solver import Domains, Found, best, first_fine
-from imagegen.compat.sources import Piece, pieces
 
 MOST = 3
 """How many nearest targets an answer names."""
@@ -32,7 +32,7 @@ MACHINE = frozenset({"memory", "driver", "host", "gpu"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Near:
-    """A combination that works, and what was changed for it: axis -> (asked, instead)."""
+    """A combination that works; ``changed`` is axis -> (the question's value, the new one)."""
 
     question: Question
     found: Found
@@ -41,7 +41,7 @@ class Near:
     @property
     def command(self) -> str:
         """The question that has this answer, as one types it."""
-        values = {axis: getattr(self.question, axis) for axis in self.question.asked}
+        values = {axis: getattr(self.question, axis) for axis in self.question.axes}
         values |= {axis: new for axis, (_, new) in self.changed.items()}
         words = ["imagegen why", *(option(*row) for row in values.items()), self.question.flags]
         return " ".join(filter(None, words))
@@ -85,8 +85,8 @@ def answer(facts: Facts, question: Question, *, allow_unknown: bool = False) -> 
 
 
 def _best(domains: Domains) -> Found:
-    """The best completion. What is only to be known about a driver does not choose an older torch:
-    without this, an RTX 4090 with driver 550 would be answered with CUDA 11.8.
+    """The best completion. A warning about a driver does not choose an older torch: otherwise an
+    RTX 4090 with driver 550 would be answered with CUDA 11.8.
     """
     driver = [the_driver_came_with_the_cuda, the_base_image_starts]
     newest = best(domains, rules=[rule for rule in RULES if rule not in driver])
@@ -101,7 +101,7 @@ def _best(domains: Domains) -> Found:
 def _near(facts: Facts, question: Question, domains: Domains) -> Iterator[Near]:
     """Targets that work, those with the fewest changes first."""
     done: list[set[str]] = []
-    axes_ = question.asked
+    axes_ = question.axes
     if not question.flash_attn and not question.origin and _best(domains).without_kernels:
         axes_ = ("flash_attn", *axes_)  # a card without kernels still trains, without flash-attn
     for size in (1, 2, 3):
@@ -139,40 +139,40 @@ def _changed(
 
 def _closest(facts: Facts, axis: str, domain: Sequence[Any]) -> Sequence[Any]:
     """Every value of the axis but those asked for, the closest first, the newer one of two."""
-    asked = domain[0]
+    wanted = domain[0]
     if axis == "gpu":
-        return _cards(facts, asked)
+        return _cards(facts, wanted)
     if axis == "driver":
         known = {driver for row in facts.cuda for driver in (row.driver_floor, row.driver)}
-        return sorted(driver for driver in known if driver and driver > asked)
+        return sorted(driver for driver in known if driver and driver > wanted)
     if axis == "memory":
         return (GIGABYTES_PER_NVCC,)
     values = [value for value in everything(facts)[axis] if value not in domain]
     if axis == "os":
-        other = asked.distribution
+        other = wanted.distribution
         return sorted(values, key=lambda row: (row.distribution != other, row.rank))
-    if axis in ("origin", "host") or asked is None:
+    if axis in ("origin", "host") or wanted is None:
         return values
-    ladder = sorted({_step(axis, value) for value in (*values, asked)})
-    at = ladder.index(_step(axis, asked))
+    ladder = sorted({_step(axis, value) for value in (*values, wanted)})
+    at = ladder.index(_step(axis, wanted))
     values.sort(key=lambda value: _rungs(ladder.index(_step(axis, value)) - at))
     if axis == "python":  # who asked for the free-threaded build wants no other
-        return [python for python in values if python.free_threaded == asked.free_threaded]
+        return [python for python in values if python.free_threaded == wanted.free_threaded]
     return values
 
 
-def _cards(facts: Facts, asked: GpuFact) -> Sequence[GpuFact]:
+def _cards(facts: Facts, wanted: GpuFact) -> Sequence[GpuFact]:
     """One card of each kind, those of the closest compute capability first."""
-    most = max(asked.memory, default=0)
+    most = max(wanted.memory, default=0)
 
     def far(row: GpuFact) -> tuple[object, ...]:
         memory = max(row.memory, default=0)
-        kind = (abs(row.capability - asked.capability), row.brand != asked.brand)
+        kind = (abs(row.capability - wanted.capability), row.brand != wanted.brand)
         return *kind, memory < most, abs(memory - most), row.name
 
     kinds: dict[tuple[object, ...], GpuFact] = {}
     for row in sorted(facts.gpu, key=far):
-        if row != asked:
+        if row != wanted:
             kinds.setdefault((row.capability, row.brand, row.host), row)
     return sorted(kinds.values(), key=far)
 

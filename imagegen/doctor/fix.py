@@ -31,8 +31,8 @@ def fix(*, dry_run: bool = False) -> Fixed:
         EngineError: doctor may not act here (the hint holds the lines to paste), or a step failed
             (the hint holds the lines that undo it and those before it).
     """
-    facts = look(to_mend=True)
-    steps = plan(facts)
+    system = look(to_mend=True)
+    steps = plan(system)
     if dry_run:
         for step in steps:
             log.info(step.shell())
@@ -40,7 +40,7 @@ def fix(*, dry_run: bool = False) -> Fixed:
             did=tuple(step.what for step in steps),
             undo=tuple(line for step in reversed(steps) for line in step.undo),
         )
-    if steps and not facts.root:
+    if steps and not system.root:
         raise EngineError(
             "this takes root: " + "; ".join(step.what for step in steps),
             hint=paste("run it as root, or paste this into a root shell", commands(steps)),

@@ -73,7 +73,7 @@ class Engine:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
+class System:
     """What ``look`` saw; ``plan`` and ``findings`` need nothing else.
 
     ``silence`` is why no engine answered at ``endpoint``. ``client``, ``buildx``, ``compose`` and

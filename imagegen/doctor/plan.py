@@ -1,4 +1,4 @@
-"""The steps from the facts to a machine that builds: decided from them alone."""
+"""The steps to a machine that builds: decided from what was seen of it, and nothing else."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from imagegen.doctor.model import (
     Command,
     Daemon,
     Engine,
-    Facts,
     Install,
     Step,
+    System,
     Write,
     commands,
     paste,
@@ -37,71 +37,118 @@ from imagegen.errors import EngineError
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
-def plan(facts: Facts) -> tuple[Step, ...]:
-    """The steps from these facts to a machine that builds; () when it does. Ignores ``root``.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Distribution:
+    """How one distribution is served. ``release``, ``release_version`` and ``home`` are set where
+    its own engine is too old: the later release to take it from, and the one whose archive also
+    holds that. ``client`` is empty where the client comes with the engine's package; there the
+    plugins depend on the engine too.
+    """
+
+    engine: tuple[str, ...]
+    client: tuple[str, ...]
+    buildx: str
+    compose: str
+    daemon: str
+    release: str = ""
+    release_version: str = ""
+    home: str = ""
+
+
+DEBIAN = Distribution(
+    engine=("docker.io", "containerd"),
+    client=("docker-cli",),
+    buildx="docker-buildx",
+    compose="docker-compose",
+    daemon="/usr/sbin/dockerd",
+)
+UBUNTU = Distribution(
+    engine=("docker.io",),
+    client=(),
+    buildx="docker-buildx",
+    compose="docker-compose-v2",
+    daemon="/usr/bin/dockerd",
+)
+DISTRIBUTIONS: Mapping[tuple[str, str], Distribution] = {
+    # bookworm has engine 20.10 and no buildx
+    ("debian", "12"): replace(DEBIAN, release="trixie", release_version="13", home="bookworm"),
+    ("debian", "13"): DEBIAN,
+    ("ubuntu", "22.04"): UBUNTU,
+    ("ubuntu", "24.04"): UBUNTU,
+}
+ELSEWHERE: Mapping[str, str] = {
+    "alpine": "apk add docker docker-cli-buildx docker-cli-compose",
+    "arch": "pacman -S docker docker-buildx docker-compose",
+    "fedora": "dnf install moby-engine docker-buildx docker-compose",
+}
+"""For a person to paste, where doctor itself does not act: nobody has tried these with it."""
+
+
+def plan(system: System) -> tuple[Step, ...]:
+    """The steps from this machine to one that builds; () when it does. Ignores ``root``.
 
     Raises:
         EngineError: there are no steps that doctor may take here; the hint says what a person can.
     """
-    if facts.engine is not None:
-        accept(facts, facts.engine)
-        return _packages(facts, starting=False)
-    _startable(facts)
-    return (*_settings(facts), *_packages(facts, starting=True), *_starting(facts))
+    if system.engine is not None:
+        accept(system, system.engine)
+        return _packages(system, starting=False)
+    _startable(system)
+    return (*_settings(system), *_packages(system, starting=True), *_starting(system))
 
 
-def accept(facts: Facts, engine: Engine) -> None:
+def accept(system: System, engine: Engine) -> None:
     """Raise where an engine that answers cannot be used: it is another's, so it stays as it is."""
     if too_old(engine.version, MIN_ENGINE):
-        raise _needs_upgrade(facts, engine.version)
+        raise _needs_upgrade(system, engine.version)
     if not engine.store:
         raise EngineError(
-            f"the engine at {facts.endpoint} runs without the containerd image store, "
+            f"the engine at {system.endpoint} runs without the containerd image store, "
             "and imagegen does not change another engine's configuration",
-            hint=store_lines(facts),
+            hint=store_lines(system),
         )
 
 
-def _startable(facts: Facts) -> None:
+def _startable(system: System) -> None:
     """Raise where no engine answers, and starting one here is not ours or would not help."""
-    if "permission denied" in facts.silence.lower():
+    if "permission denied" in system.silence.lower():
         raise EngineError(
-            f"an engine is there, but this user may not use it: {facts.silence}",
+            f"an engine is there, but this user may not use it: {system.silence}",
             hint="run as root, or have root run: usermod -aG docker USER (and log in anew)",
         )
-    if facts.endpoint not in (DEFAULT, "unix:///run/docker.sock"):
+    if system.endpoint not in (DEFAULT, "unix:///run/docker.sock"):
         raise EngineError(
-            f"the docker client is set to {facts.endpoint}, where no engine answers",
+            f"the docker client is set to {system.endpoint}, where no engine answers",
             hint="start that engine, or go back to this machine's own: "
             "unset DOCKER_HOST DOCKER_CONTEXT; docker context use default",
         )
-    if facts.daemon_path is None:
-        if _recipe(facts) is None:
-            raise _unknown(facts)
-    elif too_old(facts.daemon, MIN_ENGINE):
-        raise _needs_upgrade(facts, facts.daemon)
-    elif facts.systemd and DROP_IN not in facts.files:
+    if system.daemon_path is None:
+        if _distribution(system) is None:
+            raise _unknown(system)
+    elif too_old(system.daemon, MIN_ENGINE):
+        raise _needs_upgrade(system, system.daemon)
+    elif system.systemd and DROP_IN not in system.files:
         raise EngineError(
-            f"Docker Engine {facts.daemon} is installed but not running; imagegen did not install "
+            f"Docker Engine {system.daemon} is installed but not running; imagegen did not install "
             "it, and leaves its service alone",
             hint=paste("start it as root, then try again", ("systemctl start docker",)),
         )
-    if facts.disk is not None and facts.disk < INSTALL_DISK:
-        raise EngineError(f"not enough disk: {gib(facts.disk)} free, needed {gib(INSTALL_DISK)}")
+    if system.disk is not None and system.disk < INSTALL_DISK:
+        raise EngineError(f"not enough disk: {gib(system.disk)} free, needed {gib(INSTALL_DISK)}")
 
 
-def _settings(facts: Facts) -> tuple[Step, ...]:
+def _settings(system: System) -> tuple[Step, ...]:
     """Our own files, before anything can start by them."""
     writes = [
         Write(
             what="set the containerd image store in a settings file of our own",
             path=CONFIG,
-            text=_config(facts.others_config),
+            text=_config(system.others_config),
             undo=(f"rm -f {CONFIG}", f"rmdir --ignore-fail-on-non-empty {CONFIG.parent}"),
         )
     ]
-    if facts.systemd:
-        command = f"{_dockerd(facts)} -H fd:// --containerd=/run/containerd/containerd.sock"
+    if system.systemd:
+        command = f"{_dockerd(system)} -H fd:// --containerd=/run/containerd/containerd.sock"
         writes.append(
             Write(
                 what="have the engine's service read that file",
@@ -115,7 +162,7 @@ def _settings(facts: Facts) -> tuple[Step, ...]:
                 ),
             )
         )
-    return _unwritten(facts, writes)
+    return _unwritten(system, writes)
 
 
 def _config(others: str | None) -> str:
@@ -137,60 +184,63 @@ def _config(others: str | None) -> str:
     return json.dumps({**kept, "features": features}, indent=2) + "\n"
 
 
-def _packages(facts: Facts, *, starting: bool) -> tuple[Step, ...]:
+def _packages(system: System, *, starting: bool) -> tuple[Step, ...]:
     """Install what is missing: always the client's side, the engine only when one is to start.
 
     Building needs no compose: it comes along where that is no trouble, and no lack of it refuses.
     """
-    recipe = _recipe(facts)
-    install_engine = starting and facts.daemon_path is None
-    lacks = lacking(facts)
+    distribution = _distribution(system)
+    install_engine = starting and system.daemon_path is None
+    lacks = lacking(system)
     needed = [name for name in lacks if name != "compose"]
-    if recipe is None:
+    if distribution is None:
         if needed:
-            raise _unknown(facts, *lacks)
+            raise _unknown(system, *lacks)
         return ()
     # on Ubuntu even the plugins' packages depend on the engine's, and would bring a second engine
-    tied = not recipe.client and not install_engine and "docker.io" not in facts.packages
+    tied = not distribution.client and not install_engine and "docker.io" not in system.packages
     if needed and tied:
         raise EngineError(
             f"missing or too old: {', '.join(lacks)}; this distribution's packages of it need its "
             "own engine, and another one is here",
             hint="install it from where that engine came from",
         )
-    compose = "compose" in lacks and not tied and recipe.compose not in facts.packages
+    compose = "compose" in lacks and not tied and distribution.compose not in system.packages
     plugins = (
-        *(recipe.client if facts.client is None else ()),
-        *((recipe.buildx,) if "buildx" in lacks else ()),
-        *((recipe.compose,) if compose else ()),
+        *(distribution.client if system.client is None else ()),
+        *((distribution.buildx,) if "buildx" in lacks else ()),
+        *((distribution.compose,) if compose else ()),
     )
-    stale = [name for name in plugins if name in facts.packages]
+    stale = [name for name in plugins if name in system.packages]
     if stale:
         raise EngineError(
             f"installed, but too old: {', '.join(stale)}; imagegen does not upgrade packages "
             "that it did not install",
-            hint=paste("as root", commands(_install(facts, recipe, plugins))),
+            hint=paste("as root", commands(_install(system, distribution, plugins))),
         )
     # an engine of ours gets its own client, whatever stray one is first on the path
-    engine = (*recipe.engine, *recipe.client) if install_engine else ()
-    names = [name for name in dict.fromkeys((*engine, *plugins)) if name not in facts.packages]
-    own = [] if facts.mmdebstrap else ["mmdebstrap"]
-    own += [] if facts.ssh else ["openssh-client"]
-    if install_engine and "iptables" not in facts.packages:
+    engine = (*distribution.engine, *distribution.client) if install_engine else ()
+    names = [name for name in dict.fromkeys((*engine, *plugins)) if name not in system.packages]
+    own = [] if system.mmdebstrap else ["mmdebstrap"]
+    own += [] if system.ssh else ["openssh-client"]
+    if install_engine and "iptables" not in system.packages:
         own.append("iptables")  # named, so that it comes from the machine's own release
-    return _install(facts, recipe, names, own)
+    return _install(system, distribution, names, own)
 
 
 def _install(
-    facts: Facts, recipe: Recipe, names: Iterable[str], own: Iterable[str] = ()
+    system: System, distribution: Distribution, names: Iterable[str], own: Iterable[str] = ()
 ) -> tuple[Step, ...]:
-    """Have ``names`` installed from the recipe's release, ``own`` from the machine's."""
+    """Have ``names`` installed from the distribution's release, ``own`` from the machine's."""
     names, own = tuple(names), tuple(own)
     if not names and not own:
         return ()
-    foreign = bool(names) and bool(recipe.release)
-    sources = _source(facts, recipe) if foreign else ()
-    wanted = (*(f"{name}/{recipe.release}" if recipe.release else name for name in names), *own)
+    foreign = bool(names) and bool(distribution.release)
+    sources = _source(system, distribution) if foreign else ()
+    wanted = (
+        *(f"{name}/{distribution.release}" if distribution.release else name for name in names),
+        *own,
+    )
     return (
         *sources,
         Command(
@@ -201,45 +251,46 @@ def _install(
         Install(
             what=f"install {' '.join(wanted)}",
             packages=wanted,
-            never=recipe.release_version if foreign else "",
+            never=distribution.release_version if foreign else "",
             # Debian's purge also empties /var/lib/docker, which here holds what was there before
-            verb="remove" if facts.data else "purge",
+            verb="remove" if system.data else "purge",
         ),
     )
 
 
-def _source(facts: Facts, recipe: Recipe) -> tuple[Step, ...]:
-    """Make apt read the recipe's release, below everything that it reads already."""
-    if recipe.release in facts.releases and SOURCE not in facts.files:
+def _source(system: System, distribution: Distribution) -> tuple[Step, ...]:
+    """Make apt read the distribution's release, below everything that it reads already."""
+    if distribution.release in system.releases and SOURCE not in system.files:
         return ()  # the machine's own doing, with preferences of its own
-    if recipe.home not in facts.releases:
+    if distribution.home not in system.releases:
         raise EngineError(
-            f"apt reads no source of {recipe.home}, so there is no address to take "
-            f"{recipe.release} from",
+            f"apt reads no source of {distribution.home}, so there is no address to take "
+            f"{distribution.release} from",
             hint="add the distribution's own archive to /etc/apt/sources.list.d and run apt-get "
             "update, then try again",
         )
     source = {
         "Types": "deb",
-        "URIs": facts.releases[recipe.home],
-        "Suites": recipe.release,
+        "URIs": system.releases[distribution.home],
+        "Suites": distribution.release,
         "Components": "main",
         "Signed-By": str(KEYRING),
     }
     # 100 is below the 500 of every other source: a package comes from here only when asked for by
     # release, or when nobody else has it. First, so that the source never works without it.
-    pin = {"Package": "*", "Pin": f"release n={recipe.release}", "Pin-Priority": "100"}
+    pin = {"Package": "*", "Pin": f"release n={distribution.release}", "Pin-Priority": "100"}
     return _unwritten(
-        facts,
+        system,
         (
             Write(
-                what=f"pin {recipe.release} below {recipe.home}, so that nothing else moves",
+                what=f"pin {distribution.release} below {distribution.home}, "
+                "so that nothing else moves",
                 path=PIN,
                 text=_stanza(pin),
                 undo=(f"rm -f {PIN}",),
             ),
             Write(
-                what=f"add {recipe.release} to the package sources",
+                what=f"add {distribution.release} to the package sources",
                 path=SOURCE,
                 text=_stanza(source),
                 undo=(f"rm -f {SOURCE}", "apt-get update"),
@@ -248,12 +299,12 @@ def _source(facts: Facts, recipe: Recipe) -> tuple[Step, ...]:
     )
 
 
-def _starting(facts: Facts) -> tuple[Step, ...]:
+def _starting(system: System) -> tuple[Step, ...]:
     """Start the engine: by the service manager where there is one."""
-    theirs = "containerd" in facts.packages
-    made = tuple(p for p in DATA if p not in facts.data and not (theirs and p == DATA[1]))
+    theirs = "containerd" in system.packages
+    made = tuple(p for p in DATA if p not in system.data and not (theirs and p == DATA[1]))
     gone = (f"rm -rf {shlex.join(map(str, made))}  # images, containers, volumes",) if made else ()
-    if facts.systemd:
+    if system.systemd:
         units = ("docker.socket", "docker.service", *(() if theirs else ("containerd.service",)))
         return (
             Command(what="read the services anew", argv=("systemctl", "daemon-reload")),
@@ -269,32 +320,37 @@ def _starting(facts: Facts) -> tuple[Step, ...]:
     return (
         Daemon(
             what=f"start the engine, logging to {LOG}",
-            argv=(_dockerd(facts), f"--config-file={CONFIG}"),
+            argv=(_dockerd(system), f"--config-file={CONFIG}"),
             undo=(f'kill "$(cat {pid})" && {wait}', *gone, f"rm -f {LOG}"),
         ),
     )
 
 
-def _recipe(facts: Facts) -> Recipe | None:
-    return RECIPES.get((facts.os, facts.os_version))
+def _distribution(system: System) -> Distribution | None:
+    return DISTRIBUTIONS.get((system.os, system.os_version))
 
 
-def _dockerd(facts: Facts) -> str:
+def _dockerd(system: System) -> str:
     """Where it is, or will be; in full, since root's path may lack /usr/sbin (``su`` keeps it)."""
-    recipe = _recipe(facts)
-    return str(facts.daemon_path or (recipe.daemon if recipe else "dockerd"))
+    distribution = _distribution(system)
+    return str(system.daemon_path or (distribution.daemon if distribution else "dockerd"))
 
 
-def _unwritten(facts: Facts, writes: Iterable[Write]) -> tuple[Step, ...]:
-    return tuple(write for write in writes if facts.files.get(write.path) != write.text)
+def _unwritten(system: System, writes: Iterable[Write]) -> tuple[Step, ...]:
+    return tuple(write for write in writes if system.files.get(write.path) != write.text)
 
 
-def _needs_upgrade(facts: Facts, have: Version | None) -> EngineError:
-    recipe = _recipe(facts)
+def _needs_upgrade(system: System, have: Version | None) -> EngineError:
+    distribution = _distribution(system)
     hint = "upgrade it the way it was installed"
-    if recipe is not None and "docker.io" in facts.packages:
-        names = (*recipe.engine, *recipe.client, recipe.buildx, recipe.compose)
-        hint = paste("upgrade it as root", commands(_install(facts, recipe, names)))
+    if distribution is not None and "docker.io" in system.packages:
+        names = (
+            *distribution.engine,
+            *distribution.client,
+            distribution.buildx,
+            distribution.compose,
+        )
+        hint = paste("upgrade it as root", commands(_install(system, distribution, names)))
     return EngineError(
         f"Docker Engine {have} is too old: {MIN_ENGINE} or newer is needed, and imagegen does not "
         "upgrade an engine that it did not install",
@@ -302,69 +358,22 @@ def _needs_upgrade(facts: Facts, have: Version | None) -> EngineError:
     )
 
 
-def _unknown(facts: Facts, *lacks: str) -> EngineError:
+def _unknown(system: System, *lacks: str) -> EngineError:
     what = ", ".join(lacks) or f"a Docker Engine {MIN_ENGINE} or newer, buildx and compose"
     line = f"# with this distribution's package manager: {what}"
     lines: tuple[str, ...] = (line,)
     if not lacks:
-        line = ELSEWHERE.get(facts.os, line)
-        if facts.systemd:
-            lines = (line, *store_shell(facts), "systemctl enable --now docker")
+        line = ELSEWHERE.get(system.os, line)
+        if system.systemd:
+            lines = (line, *store_shell(system), "systemctl enable --now docker")
         else:
-            lines = (line, *commands((*_settings(facts), *_starting(facts))))
+            lines = (line, *commands((*_settings(system), *_starting(system))))
     return EngineError(
         f"missing: {what}; imagegen does not know how to install it on "
-        f"{facts.os} {facts.os_version}".rstrip(),
+        f"{system.os} {system.os_version}".rstrip(),
         hint=paste("as root", lines),
     )
 
 
 def _stanza(fields: Mapping[str, str]) -> str:
     return "".join(f"{name}: {value}\n" for name, value in fields.items())
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """How one distribution is served. ``release``, ``release_version`` and ``home`` are set where
-    its own engine is too old: the later release to take it from, and the one whose archive also
-    holds that. ``client`` is empty where the client comes with the engine's package; there the
-    plugins depend on the engine too.
-    """
-
-    engine: tuple[str, ...]
-    client: tuple[str, ...]
-    buildx: str
-    compose: str
-    daemon: str
-    release: str = ""
-    release_version: str = ""
-    home: str = ""
-
-
-DEBIAN = Recipe(
-    engine=("docker.io", "containerd"),
-    client=("docker-cli",),
-    buildx="docker-buildx",
-    compose="docker-compose",
-    daemon="/usr/sbin/dockerd",
-)
-UBUNTU = Recipe(
-    engine=("docker.io",),
-    client=(),
-    buildx="docker-buildx",
-    compose="docker-compose-v2",
-    daemon="/usr/bin/dockerd",
-)
-RECIPES: Mapping[tuple[str, str], Recipe] = {
-    # bookworm has engine 20.10 and no buildx
-    ("debian", "12"): replace(DEBIAN, release="trixie", release_version="13", home="bookworm"),
-    ("debian", "13"): DEBIAN,
-    ("ubuntu", "22.04"): UBUNTU,
-    ("ubuntu", "24.04"): UBUNTU,
-}
-ELSEWHERE: Mapping[str, str] = {
-    "alpine": "apk add docker docker-cli-buildx docker-cli-compose",
-    "arch": "pacman -S docker docker-buildx docker-compose",
-    "fedora": "dnf install moby-engine docker-buildx docker-compose",
-}
-"""For a person to paste, where doctor itself does not act: nobody has tried these with it."""

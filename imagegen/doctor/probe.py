@@ -21,8 +21,8 @@ from imagegen.doctor.model import (
     PIN,
     SOURCE,
     Engine,
-    Facts,
     Finding,
+    System,
     version,
 )
 from imagegen.errors import EngineError
@@ -39,7 +39,7 @@ def examine() -> tuple[Finding, ...]:
     return findings(look())
 
 
-def look(*, to_mend: bool = False) -> Facts:
+def look(*, to_mend: bool = False) -> System:
     """Read this machine; changes nothing and never raises for something that is missing.
 
     ``releases`` are read only ``to_mend`` a machine that lacks something: where apt keeps no cache,
@@ -54,7 +54,7 @@ def look(*, to_mend: bool = False) -> Facts:
     engine, silence = answering(by_client=client is not None)
     daemon = shutil.which("dockerd", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
     endpoint = endpoint.strip() or DEFAULT
-    facts = Facts(
+    system = System(
         os=release.get("ID", "unknown"),
         os_version=release.get("VERSION_ID", ""),
         root=os.geteuid() == 0,
@@ -77,9 +77,9 @@ def look(*, to_mend: bool = False) -> Facts:
         memory=_memory(),
         cores=len(os.sched_getaffinity(0)),
     )
-    if to_mend and any(finding.fix for finding in findings(facts)):
-        return replace(facts, releases=_releases(_targets()))
-    return facts
+    if to_mend and any(finding.fix for finding in findings(system)):
+        return replace(system, releases=_releases(_targets()))
+    return system
 
 
 def _releases(targets: str) -> dict[str, str]:
@@ -196,8 +196,8 @@ def _free(engine: Engine | None) -> int:
     """Bytes free where images go: the smaller of the engine's directory and containerd's."""
     sizes = []
     for path in {engine.root if engine else DATA[0], DATA[1]}:
-        there = next((p for p in (path, *path.parents) if os.path.exists(p)), Path("/"))
-        sizes.append(shutil.disk_usage(there).free)
+        existing = next((p for p in (path, *path.parents) if os.path.exists(p)), Path("/"))
+        sizes.append(shutil.disk_usage(existing).free)
     return min(sizes)
 
 

@@ -12,9 +12,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import Version
 from pydantic import Field, model_validator
 
-from imagegen.compat.facts.reading import checked, nearest, parse_toml
 from imagegen.compat.facts.rows import Strict, Ver
 from imagegen.compat.facts.tables import Facts
+from imagegen.compat.facts.toml import checked, nearest, parse_toml
 from imagegen.compat.sources import Policy
 from imagegen.errors import FactsError
 from imagegen.image.wheel.flash_attn_wheel.selection import PRESETS

@@ -67,7 +67,6 @@ def _unnamed(name: str, capability: str, memory: str) -> GpuFact:
         # "[N/A]" where a card shares the machine's memory.
         memory=(round(int(memory) / 1024),) if memory.isdecimal() else (),
         brand="geforce" if "geforce" in name.lower() else "tesla",
-        datacenter=False,
         source="nvidia-smi on this machine",
         checked=date.today(),
     )

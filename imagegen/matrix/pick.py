@@ -1,4 +1,4 @@
-"""The best target of a workspace for a machine, and why it beat the next one."""
+"""The best target of a project for a machine, and why it is better than the next one."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Fit:
     found: Found
 
     @property
-    def there(self) -> tuple[Reason, ...]:
-        """What is to be known on that machine: not of its building, which is over by then."""
+    def notes(self) -> tuple[Reason, ...]:
+        """What the rules say of its use on that machine: building it is over by then."""
         return tuple(
             reason for reason in self.found.reasons if reason.stage in ("import", "start", "run")
         )
@@ -49,11 +49,18 @@ class Picked:
     because: str
     fitting: int
 
+    @property
+    def against(self) -> Reason | None:
+        """What speaks against the next one and not against the best; None where nothing does."""
+        if self.next is None or _cost(self.best.notes) == _cost(self.next.notes):
+            return None
+        return _more(self.best, self.next)
+
 
 Key = Callable[[Fit], object]
 CRITERIA: tuple[tuple[Key, Callable[[Fit, Fit], str]], ...] = (
     (
-        lambda fit: -_cost(fit.there),
+        lambda fit: -_cost(fit.notes),
         lambda one, two: f"of that one is to be known: {_more(one, two).text}",
     ),
     (
@@ -92,7 +99,7 @@ CRITERIA: tuple[tuple[Key, Callable[[Fit, Fit], str]], ...] = (
 
 def fitting(candidates: Sequence[Candidate], machine: Machine) -> list[Fit]:
     """The targets that work on the machine, the best one first."""
-    fits = [_fit(it, machine) for it in candidates]
+    fits = [_fit(candidate, machine) for candidate in candidates]
     return sorted((fit for fit in fits if fit.found.fine), key=_rank, reverse=True)
 
 
@@ -103,26 +110,27 @@ def pick(
     python: Python | None = None,
     torch: Version | None = None,
 ) -> Picked:
-    """The best target for the machine, with that Python and torch where they are given.
+    """The best target for the machine, with that Python and torch if there are any wishes.
 
     Raises:
         ImpossibleCombination: none works there; with the reasons of the one that comes closest.
     """
     wanted = [
-        it
-        for it in candidates
-        if (python is None or it.python == python)
-        and (torch is None or exact(it.torch.version, torch))
+        candidate
+        for candidate in candidates
+        if (python is None or candidate.python == python)
+        and (torch is None or exact(candidate.torch.version, torch))
     ]
-    asked = f"{f' with Python {python}' if python else ''}{f' with torch {torch}' if torch else ''}"
+    limits = f" with Python {python}" if python else ""
+    limits += f" with torch {torch}" if torch else ""
     if not wanted:
-        raise ImpossibleCombination(f"no target{asked} in this workspace", hint="imagegen list")
+        raise ImpossibleCombination(f"no target{limits} in this project", hint="imagegen list")
     fits = fitting(wanted, machine)
     if not fits:
-        closest = min((_fit(it, machine) for it in wanted), key=_how_far)
+        closest = min((_fit(candidate, machine) for candidate in wanted), key=_how_far)
         reasons = "\n".join(f"  {r.code}: {r.text}" for r in closest.found.reasons)
         raise ImpossibleCombination(
-            f"no target{asked} works on {_named(machine)}. The closest, {closest.candidate.id}:\n"
+            f"no target{limits} works on {_named(machine)}. The closest, {closest.candidate.id}:\n"
             + reasons,
             hint=f"what would: {_question(machine)}",
         )
@@ -171,9 +179,9 @@ def _question(machine: Machine) -> str:
 
 
 def _more(one: Fit, two: Fit) -> Reason:
-    """What is to be known of the second and not of the first."""
-    known = {reason.code for reason in one.there}
-    return next((reason for reason in two.there if reason.code not in known), two.there[0])
+    """What speaks against the second and not against the first."""
+    known = {reason.code for reason in one.notes}
+    return next((reason for reason in two.notes if reason.code not in known), two.notes[0])
 
 
 def _named(machine: Machine) -> str:

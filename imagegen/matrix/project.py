@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imagegen.compat import sources
-from imagegen.compat.facts import load as shipped
+from imagegen.compat.facts import files
 from imagegen.compat.facts.tables import Facts
 from imagegen.compat.sources import PINS, Pinned
 from imagegen.errors import FactsError
@@ -62,7 +62,7 @@ def load(file: Path, own_facts: Path | None = None, *, allow_unknown: bool = Fal
         FactsError: with every fault: what the tables contradict, what the matrix names and nobody
             knows, what can never be a target, what an alias cannot point to.
     """
-    matrix, facts = config.load(file, shipped.load(own_facts), allow_unknown=allow_unknown)
+    matrix, facts = config.load(file, files.load(own_facts), allow_unknown=allow_unknown)
     resolution = resolve.resolve(facts, matrix, allow_unknown=allow_unknown)
     moving, faults = aliases.computed(matrix.alias, resolution.targets)
     if faults := [*resolve.faults(matrix, resolution), *faults]:

@@ -13,18 +13,20 @@ from packaging.version import Version
 
 from imagegen.compat.facts.rows import BaseFact, CudaFact, FlashAttnPackageFact, OsFact, exact
 from imagegen.compat.facts.tables import Facts
-from imagegen.compat.rules.judged import RULES
 from imagegen.compat.rules.reason import Reason, Rule
+from imagegen.compat.rules.table import RULES
 from imagegen.compat.solver import Combination, Found, best, judged
 from imagegen.errors import FactsError, NothingSelected
 from imagegen.matrix.config import Axes, Exclude, Kernels, Matrix
 from imagegen.model.target import FlashAttn, FlashAttnPackage, Kind, Target, minor
 
+AXES_OF_A_BLOCK = ("os", "cuda", "torch", "profile")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate(Combination):
-    """A combination of the matrix: with its profile, its flash-attn kernels, and what is to know
-    about it. ``selection`` is None where it has no flash-attn.
+    """A combination of the matrix: with its profile, its flash-attn kernels, and what the rules
+    say of it. ``selection`` is None where it has no flash-attn.
     """
 
     profile: str
@@ -121,8 +123,8 @@ class Resolution:
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """What this workspace builds."""
-        return tuple(it.target(self.packages) for it in self.combinations)
+        """What this project builds."""
+        return tuple(candidate.target(self.packages) for candidate in self.combinations)
 
     def select(self, patterns: Iterable[str]) -> tuple[Candidate, ...]:
         """The combinations whose id matches one of the globs; all of them without any glob.
@@ -131,7 +133,7 @@ class Resolution:
             NothingSelected: a glob matches nothing; the hint holds the nearest ids.
         """
         patterns = tuple(patterns) or ("*",)
-        ids = {it.id: it for it in self.combinations}
+        ids = {candidate.id: candidate for candidate in self.combinations}
         chosen: set[str] = set()
         for pattern in patterns:
             found = fnmatch.filter(ids, pattern)
@@ -141,7 +143,7 @@ class Resolution:
                     hint=_near(pattern, ids, self.left_out),
                 )
             chosen |= set(found)
-        return tuple(it for id_, it in ids.items() if id_ in chosen)
+        return tuple(candidate for id_, candidate in ids.items() if id_ in chosen)
 
 
 def resolve(
@@ -157,21 +159,21 @@ def resolve(
     found: dict[str, Candidate] = {}
     left_out: dict[str, LeftOut] = {}
     blocks = tuple(tuple(_crossed(facts, matrix, block, rules)) for block in matrix.build)
-    crossed = [it for block in blocks for _, it in block]
-    for it in sorted(crossed, key=lambda it: it.target()):
-        if it.id in found or it.id in left_out:
-            raise FactsError(f"matrix.toml: {it.id} is declared twice by the build blocks")
-        impossible = tuple(r for r in it.reasons if r.severity == "impossible")
-        wish = _excluded(it, matrix.exclude)
+    crossed = [candidate for block in blocks for _, candidate in block]
+    for candidate in sorted(crossed, key=lambda candidate: candidate.target()):
+        if candidate.id in found or candidate.id in left_out:
+            raise FactsError(f"matrix.toml: {candidate.id} is declared twice by the build blocks")
+        impossible = tuple(r for r in candidate.reasons if r.severity == "impossible")
+        wish = _excluded(candidate, matrix.exclude)
         unverified = tuple(
-            r for r in it.reasons if r.severity == "unverified" and not allow_unknown
+            r for r in candidate.reasons if r.severity == "unverified" and not allow_unknown
         )
         # A fact is told before a wish, and a wish before what nobody knows.
         if reasons := (impossible or ((wish,) if wish else unverified)):
-            excluded = reasons == (wish,)
-            left_out[it.id] = LeftOut(candidate=it, reasons=reasons, excluded=excluded)
+            row = LeftOut(candidate=candidate, reasons=reasons, excluded=reasons == (wish,))
+            left_out[row.id] = row
         else:
-            found[it.id] = it
+            found[candidate.id] = candidate
     return Resolution(
         combinations=tuple(found.values()),
         packages=matrix.packages,
@@ -186,20 +188,21 @@ def faults(matrix: Matrix, resolution: Resolution) -> Iterator[str]:
     """
     forbidden = {row.id: row.reasons[0] for row in resolution.left_out if not row.excluded}
     impossible = {id_ for id_, reason in forbidden.items() if reason.severity == "impossible"}
-    every = [it for block in resolution.blocks for _, it in block if it.id not in impossible]
-    for i, crossed in enumerate(resolution.blocks):
-        never = [axes for axes, it in crossed if it.id in forbidden]
-        if len(never) == len(crossed):
-            yield f"build.{i} {_no_target([forbidden[it.id] for _, it in crossed])}"
+    crossed = [candidate for block in resolution.blocks for _, candidate in block]
+    possible = [candidate for candidate in crossed if candidate.id not in impossible]
+    for i, block in enumerate(resolution.blocks):
+        reasons = [forbidden[candidate.id] for _, candidate in block if candidate.id in forbidden]
+        if len(reasons) == len(block):
+            yield f"build.{i} {_no_target(reasons)}"
             continue
         for at, axis in enumerate(AXES_OF_A_BLOCK):
-            for value in dict.fromkeys(axes[at] for axes, _ in crossed):
-                mine = [it for axes, it in crossed if axes[at] == value]
-                reasons = [forbidden[it.id] for it in mine if it.id in forbidden]
+            for value in dict.fromkeys(axes[at] for axes, _ in block):
+                mine = [candidate for axes, candidate in block if axes[at] == value]
+                reasons = [forbidden[one.id] for one in mine if one.id in forbidden]
                 if len(reasons) == len(mine):
                     yield f"build.{i}.{axis}: {value} {_no_target(reasons)}"
     for i, row in enumerate(matrix.exclude):
-        if not any(_excluded(it, [row]) for it in every):
+        if not any(_excluded(candidate, [row]) for candidate in possible):
             yield f"exclude.{i}: there is nothing to exclude ({row.reason})"
 
 
@@ -218,9 +221,6 @@ def for_machine(candidate: Candidate, machine: dict[str, object]) -> Found:
     return judged(Combination(**(values | machine)))
 
 
-AXES_OF_A_BLOCK = ("os", "cuda", "torch", "profile")
-
-
 def _crossed(
     facts: Facts, matrix: Matrix, block: Axes, rules: Sequence[Rule]
 ) -> Iterator[tuple[tuple[str, ...], Candidate]]:
@@ -229,7 +229,7 @@ def _crossed(
         profile = matrix.profile[name]
         selection = matrix.flash_attn.get(profile.flash_attn)  # none has no table
         os = facts.os_named(os_name)
-        assert os  # matrix.load checked every name
+        assert os  # config.load checked every name
         domains = {
             "host": ("x86_64",),
             "gpu": (None,),
@@ -246,10 +246,10 @@ def _crossed(
             "archs": (selection.archs if selection else (),),
         }
         found = best(domains, rules=rules)
-        assert found  # no axis is empty: matrix.load checked every name
+        assert found  # no axis is empty: config.load checked every name
         values = {f.name: getattr(found.combination, f.name) for f in fields(Combination)}
-        it = Candidate(**values, profile=name, selection=selection, reasons=found.reasons)
-        yield (os_name, str(cuda), str(torch), name), it
+        candidate = Candidate(**values, profile=name, selection=selection, reasons=found.reasons)
+        yield (os_name, str(cuda), str(torch), name), candidate
 
 
 def _pinned_first(toolkits: Sequence[CudaFact], os: OsFact, kind: Kind) -> list[CudaFact]:

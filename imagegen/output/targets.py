@@ -1,4 +1,4 @@
-"""What is asked for: targets, what is left out, verdicts, picks."""
+"""What ``list``, ``why`` and ``pick`` found: targets, what is left out, verdicts, the best one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from imagegen.output.console import Format, show, table
 
 if TYPE_CHECKING:
     from imagegen.commands.targets import ListedTarget
+    from imagegen.compat.pieces import Piece
     from imagegen.compat.rules.reason import Reason
     from imagegen.compat.solver import Combination
-    from imagegen.compat.sources import Piece, Step
+    from imagegen.compat.sources import Step
     from imagegen.compat.why import Answer, Near
     from imagegen.matrix.pick import Picked
     from imagegen.matrix.resolve import LeftOut
@@ -33,23 +34,23 @@ def targets(rows: Sequence[ListedTarget], fmt: str) -> None:
                 row.target.id,
                 str(row.target.cuda),
                 str(row.target.torch),
-                _held(row.target.flash_attn),
-                f"not {', '.join(row.unlocked)}" if row.unlocked else "all",
+                _flash_attn(row.target.flash_attn),
+                ", ".join(row.unlocked) or "none",
                 ", ".join(dict.fromkeys(reason.code for reason in row.reasons)),
                 row.target.tag,
                 ", ".join(row.aliases),
             )
             for row in rows
         )
-        head = ("TARGET", "CUDA", "TORCH", "SM", "LOCKED", "TO KNOW", "TAG", "ALIASES")
+        head = ("TARGET", "CUDA", "TORCH", "FLASH-ATTN", "UNLOCKED", "NOTES", "TAG", "ALIASES")
         print(table(head, words))
 
 
-def _held(flash_attn: FlashAttn | FlashAttnPackage | None) -> str:
-    """What a target holds of flash-attn: the architectures of generation 2, or the package."""
+def _flash_attn(flash_attn: FlashAttn | FlashAttnPackage | None) -> str:
+    """The architectures that flash-attn 2 is compiled for, as in ``sm80,90``, or the package."""
     if isinstance(flash_attn, FlashAttnPackage):
         return flash_attn.package
-    return ",".join(map(str, flash_attn.archs)) if flash_attn else "none"
+    return f"sm{','.join(map(str, flash_attn.archs))}" if flash_attn else "none"
 
 
 def _target(row: ListedTarget) -> dict[str, object]:
@@ -121,14 +122,14 @@ def why(found: Answer, where: Mapping[str, Piece], places: Sequence[Step], fmt: 
         for step in places:
             print(_folded(f"{'=>' if step.taken else ' -'} {step}", "  "))
     if found.near:
-        print("nearest that works:")
+        print("nearest combinations that work:")
     for near in found.near:
         words = [
             f"{option(axis, new)} instead of {option(axis, old).partition(' ')[2]}"
             for axis, (old, new) in near.changed.items()
         ]
         known = ", ".join(reason.code for reason in near.found.reasons)
-        print(_folded(f"{', '.join(words)}{f' (to know: {known})' if known else ''}", "  "))
+        print(_folded(f"{', '.join(words)}{f' (notes: {known})' if known else ''}", "  "))
 
 
 def _near(near: Near) -> dict[str, object]:
@@ -185,18 +186,19 @@ def picked(found: Picked, fmt: Format) -> None:
     print(best.candidate.id)
     kernels = best.candidate.selection
     if kernels is None:
-        print("  to know: it has no flash-attn")
+        print("  note: it has no flash-attn")
     if kernels and kernels.archs:
         dims, types = _word(list(kernels.head_dims)), _word(list(kernels.dtypes))
-        held = f"flash-attn holds kernels for head dimensions {dims} in {types} only"
-        print(_folded(f"to know: {held}, on architectures {_word(list(kernels.archs))}", "  "))
+        note = f"note: flash-attn has only the kernels for head dimensions {dims} in {types}"
+        print(_folded(f"{note}, for architectures {_word(list(kernels.archs))}", "  "))
     floor = driver_text(best.candidate.cuda.driver_floor)
     print(f"  needs driver {floor} or newer")
     for reason in best.found.reasons:
-        print(_folded(f"to know ({reason.code}): {reason.text}", "  "))
+        print(_folded(f"note ({reason.code}): {reason.text}", "  "))
     if second:
-        print(_folded(f"before {second.candidate.id}, because {found.because}", "  "))
-    print(f"  {found.fitting} target{'s work' if found.fitting != 1 else ' works'} there")
+        because = f"it avoids a warning: {found.against.text}" if found.against else found.because
+        print(_folded(f"chosen over {second.candidate.id}: {because}", "  "))
+    print(f"  {found.fitting} target{'s work' if found.fitting != 1 else ' works'} on this machine")
 
 
 def _reason(reason: Reason) -> dict[str, str]:

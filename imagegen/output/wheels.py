@@ -32,7 +32,8 @@ def listed(rows: Sequence[TargetWheel], fmt: Format) -> None:
         )
         return
     for row in rows:
-        print(f"{row.id}: from {row.sourced.taken or 'nowhere'}\n  {row.name}")
+        taken = row.sourced.taken
+        print(f"{row.id}: {f'from {taken}' if taken else 'not available'}\n  {row.name}")
         for step in row.sourced.steps:
             print(f"    {'-> ' if step.taken else '   '}{step}")
 
@@ -104,8 +105,8 @@ def verified(rows: Sequence[Mapping[str, object]], faults: Mapping[str, str], fm
         print(f"{row['wheel']}\n  sha256 {row['sha256']}")
         kernels = row.get("kernels")
         if isinstance(kernels, dict):
-            held = ", ".join(f"{count} kernels for sm_{arch}" for arch, count in kernels.items())
-            print(f"  {held}{', as its name promises' if row['promised'] else ''}")
+            found = ", ".join(f"{count} kernels for sm_{arch}" for arch, count in kernels.items())
+            print(f"  {found}{', as its name promises' if row['promised'] else ''}")
         if row["level"] == "load":
             print("  loads beside torch, every symbol resolved")
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What of a target is pinned: by a lock beside the matrix, by a digest, or by its version only."""
 
 from __future__ import annotations
 
@@ -18,14 +18,11 @@ TOOLKIT_EXTRAS = "nvcc,nvvm,crt,cudart,cccl,curand"
 """All of them must be named: ``nvcc`` alone brings the newest nvvm and crt, which do not fit; and
 curand, whose header extensions include, torch 2.15 no longer asks for."""
 
-
 ASKED = "requirements.in"
 """The file of a lock that holds what was asked for, so that a package added later is noticed."""
 
-
 PARTS = ("tools", "nvcc", "cuda", "torch", "build", "apps")
 """The files of a lock, one for each install step of a Dockerfile."""
-
 
 PACKAGE = "flash_attn_4"
 """The file of a lock for FlashAttention-4 and what it asks for: only where a target has it."""
@@ -66,9 +63,10 @@ def packages(resolution: Resolution) -> dict[str, str]:
         FactsError: two targets of one lock ask for different releases.
     """
     found: dict[str, str] = {}
-    for it in resolution.combinations:
-        if (wanted := package(it)) and found.setdefault(lock_of(it), wanted) != wanted:
-            raise FactsError(f"{lock_of(it)}: one lock holds {wanted} or {found[lock_of(it)]}")
+    for candidate in resolution.combinations:
+        wanted, name = package(candidate), lock_of(candidate)
+        if wanted and found.setdefault(name, wanted) != wanted:
+            raise FactsError(f"{name}: one lock holds {wanted} or {found[name]}")
     return found
 
 
@@ -78,14 +76,17 @@ def unlocked(candidate: Candidate, project: Project) -> tuple[str, ...]:
     by_version = {
         "base": not base.digest,
         "torch": not own,
-        "flash_attn": _flash_attn_from(candidate, own=own) in ("pypi", "index"),
+        "flash_attn": flash_attn_from(candidate, own=own) in ("pypi", "index"),
     }
     return tuple(what for what, is_so in by_version.items() if is_so)
 
 
-def _flash_attn_from(
+def flash_attn_from(
     candidate: Candidate, *, own: bool
 ) -> Literal["source", "lock", "pypi", "index", "nowhere"]:
+    """Where flash-attn comes from: its source for generation 2; for the others the lock, PyPI by
+    version, or PyTorch's own index. ``own`` is whether the target has a lock of its own.
+    """
     if not isinstance(candidate.flash_attn, FlashAttnPackageFact):
         return "source" if candidate.flash_attn else "nowhere"
     if not candidate.flash_attn.on_pypi:
@@ -93,7 +94,8 @@ def _flash_attn_from(
     return "lock" if own else "pypi"
 
 
-def _why_unlocked(candidate: Candidate, what: str) -> str:
+def why_unlocked(candidate: Candidate, what: str) -> str:
+    """Why ``what``, one of those that ``unlocked`` names, is not pinned."""
     if what == "base":
         return "no digest of it is named by two public files, and no registry was asked"
     if what == "flash_attn" and isinstance(candidate.flash_attn, FlashAttnPackageFact):
@@ -103,10 +105,11 @@ def _why_unlocked(candidate: Candidate, what: str) -> str:
         return f"{name} is locked together with torch only"
     if lockable(candidate) or candidate.torch.assumed:
         return "there is no lock of it here; imagegen lock makes one of what is on PyPI"
-    return f"torch {candidate.torch.version} for CUDA {candidate.index} is on PyTorch's own index, and not on PyPI"
+    torch = f"torch {candidate.torch.version} for CUDA {candidate.index}"
+    return f"{torch} is on PyTorch's own index, and not on PyPI"
 
 
-def _locked(locks: Path, own: str, tools: str, flash_attn: str) -> dict[str, tuple[str, str]]:
+def locked(locks: Path, own: str, tools: str, flash_attn: str) -> dict[str, tuple[str, str]]:
     """Install step -> its lock file and that file's sha256; the target's own lock where it is.
 
     Raises:
@@ -127,17 +130,18 @@ def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _tools_lock(target: Target, project: Project) -> str:
+def tools_lock(target: Target, project: Project) -> str:
     """The lock of the target, or else of the newest torch for the same Python.
 
     Raises:
         FactsError: there is none. StaleFiles: it was made for other packages.
     """
-    same = [it for it in project.resolution.combinations if it.python.version == target.python]
-    same.sort(key=lambda it: (it.torch.version == target.torch, it.torch.version), reverse=True)
+    every = project.resolution.combinations
+    same = [candidate for candidate in every if candidate.python.version == target.python]
+    same.sort(key=lambda one: (one.torch.version == target.torch, one.torch.version), reverse=True)
     again = f"imagegen lock --matrix {project.folder / 'matrix.toml'} '*py{minor(target.python)}*'"
-    for it in same:
-        name = lock_name(it.torch.version, it.cuda.version, it.python.version)
+    for candidate in same:
+        name = lock_of(candidate)
         if (file := project.locks / name / ASKED).is_file():
             missing = set(target.packages) ^ set(file.read_text().split("\n")[2:-1])
             if missing:

@@ -6,18 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from imagegen.compat.sources import Pinned, Sourced, sourced
+from imagegen.compat.sources import Pinned, Sourced, selection, sourced
 from imagegen.matrix.project import Project
 from imagegen.matrix.resolve import Candidate
 from imagegen.model.target import FlashAttn, Target, cuda_word
-from imagegen.plan.pins import (
-    _flash_attn_from,
-    _locked,
-    _tools_lock,
-    _why_unlocked,
-    lock_of,
-    unlocked,
-)
+from imagegen.plan import pins
 
 APT = (
     "build-essential",
@@ -85,10 +78,10 @@ class Recipe:
 def recipe(candidate: Candidate, project: Project) -> Recipe:
     """Where each piece of the target comes from."""
     target = candidate.target(project.resolution.packages)
-    name, base = lock_of(candidate), candidate.base or candidate.os
+    name, base = pins.lock_of(candidate), candidate.base or candidate.os
     own = (project.locks / name).is_dir()
-    flash_attn_from = _flash_attn_from(candidate, own=own)
-    tools_lock = _tools_lock(target, project)
+    flash_attn_from = pins.flash_attn_from(candidate, own=own)
+    tools_lock = pins.tools_lock(target, project)
     where = _published(candidate, target, project)
     return Recipe(
         target=target,
@@ -107,8 +100,10 @@ def recipe(candidate: Candidate, project: Project) -> Recipe:
         flash_attn_wheel=where.wheel if where else None,
         no_source=where is not None and where.taken is None,
         apt=tuple(package for package in APT if package not in candidate.os.lacks),
-        locked=_locked(project.locks, name if own else "", tools_lock, flash_attn_from),
-        unlocked={what: _why_unlocked(candidate, what) for what in unlocked(candidate, project)},
+        locked=pins.locked(project.locks, name if own else "", tools_lock, flash_attn_from),
+        unlocked={
+            what: pins.why_unlocked(candidate, what) for what in pins.unlocked(candidate, project)
+        },
     )
 
 
@@ -116,4 +111,5 @@ def _published(candidate: Candidate, target: Target, project: Project) -> Source
     """Where flash-attn 2 comes from when no store is asked; None without it."""
     if not isinstance(target.flash_attn, FlashAttn) or candidate.selection is None:
         return None
-    return sourced(candidate, target.flash_attn, candidate.selection.policy, project.pins)
+    kernels = selection(target.flash_attn)
+    return sourced(candidate, kernels, candidate.selection.policy, project.pins)

@@ -44,9 +44,10 @@ class Supply:
         Raises:
             WheelError: the store does not answer.
         """
-        kernels = candidate.target().flash_attn
-        if not isinstance(kernels, FlashAttn):
+        flash_attn = candidate.target().flash_attn
+        if not isinstance(flash_attn, FlashAttn):
             return None, None
+        kernels = sources.selection(flash_attn)
         assert candidate.selection  # where its kernels come from
         policy, stored = candidate.selection.policy, None
         store = self.store if policy.source != "required" else None
@@ -58,7 +59,7 @@ class Supply:
             policy,
             self.pins,
             store.location if store else "",
-            held=bool(stored) if store else None,
+            stored=bool(stored) if store else None,
             no_source=self.no_source,
         )
         return stored, where

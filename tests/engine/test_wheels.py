@@ -193,7 +193,7 @@ def test_nothing_is_compiled_where_that_is_forbidden(demo: Built, demo_id: str) 
     done = imagegen("build", demo_id, "--base", "bootstrap", "--no-source", "--fresh-base")
     assert done.returncode == 11
     for place in ("own wheel store", "official wheel", "third party's wheel", "source"):
-        assert f"  {place}: passed over, " in done.stderr
+        assert f"  {place}: skipped, " in done.stderr
     assert "--no-source forbids it" in done.stderr
     assert not steps(done)
     assert "base debian" not in done.stderr, "it ended before the base was made"
@@ -459,7 +459,7 @@ def test_a_published_wheel_is_taken_by_the_hash_of_its_first_fetch(
         assert f"no hash of {official.name} is recorded" in done.stderr
         done = imagegen("wheel", "list", demo_id, *ours)
         assert done.returncode == 0, done.stderr
-        assert f"{demo_id}: from nowhere" in done.stdout
+        assert f"{demo_id}: not available" in done.stdout
 
         fetch = ("wheel", "fetch", demo_id, "--from", "official", "--to", tmp_path / "to", *ours)
         done = imagegen(*fetch)

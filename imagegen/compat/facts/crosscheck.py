@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
+from imagegen.compat.facts.tables import Facts
 from imagegen.model.target import minor
-
-if TYPE_CHECKING:
-    from imagegen.compat.facts.tables import Facts
 
 
 def faults(facts: Facts) -> Iterator[str]:
@@ -34,7 +31,7 @@ def faults(facts: Facts) -> Iterator[str]:
 def _twice(table: str, names: Iterable[Hashable]) -> Iterator[str]:
     for name, count in Counter(names).items():
         if count > 1:
-            yield f"{table}: {name} is there {count} times"
+            yield f"{table}: {name} is listed {count} times"
 
 
 def _derived(facts: Facts) -> Iterator[str]:
@@ -42,7 +39,7 @@ def _derived(facts: Facts) -> Iterator[str]:
         for i, row in enumerate(getattr(facts, table)):
             for key in ("assumed", "driver_of_minor", "third_party_source"):
                 if getattr(row, key, None):
-                    yield f"{table}.{i}: {key} is filled in here, never given"
+                    yield f"{table}.{i}: {key} is computed, and cannot be set"
 
 
 def _torch(facts: Facts) -> Iterator[str]:

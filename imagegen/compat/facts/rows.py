@@ -35,7 +35,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Sourced(Strict):
+class Fact(Strict):
     """A fact: where it was read and when.
 
     ``assumed`` says what a version that nobody knows yet is taken to be like; empty for a fact.
@@ -65,7 +65,7 @@ class TorchBuild(Strict):
     driver_of_minor: Ver | None = None
 
 
-class TorchFact(Sourced):
+class TorchFact(Fact):
     """One PyTorch release on Linux.
 
     ``pypi_cuda`` is the CUDA of the plain PyPI wheel, on the hosts ``pypi_hosts``; ``cxx`` the C++
@@ -96,16 +96,15 @@ class TorchFact(Sourced):
         return self.pythons if other is None else other
 
 
-class Pinned(Sourced):
+class ImageFact(Fact):
     """An image, and its digest where at least two public files name it."""
 
     tag: str
     digest: str = Field("", pattern=r"^(sha256:[0-9a-f]{64})?$")
     witnesses: int = 0
-    platforms: str = ""
 
 
-class BaseFact(Pinned):
+class BaseFact(ImageFact):
     """An nvidia/cuda image: for which toolkit, distribution and kind of image."""
 
     cuda: Ver
@@ -113,7 +112,7 @@ class BaseFact(Pinned):
     kind: Kind
 
 
-class CudaFact(Sourced):
+class CudaFact(Fact):
     """A CUDA toolkit: the drivers it runs with, the limits of nvcc, and what ptxas makes.
 
     ``driver`` came with it (``driver_branch`` where only the branch is known), ``driver_floor`` is
@@ -138,7 +137,7 @@ class CudaFact(Sourced):
         return next((row for row in self.base if row.os == name and row.kind == kind), None)
 
 
-class OsFact(Pinned):
+class OsFact(ImageFact):
     """A distribution's release and what it ships.
 
     There are nvidia/cuda images for it from the toolkit ``images_from`` on and below
@@ -206,7 +205,7 @@ class ThirdPartyWheel(Strict):
     release: str
 
 
-class FlashAttnRelease(Sourced):
+class FlashAttnRelease(Fact):
     """A release of flash-attention, of whichever generation."""
 
     version: Ver
@@ -274,7 +273,7 @@ class FlashAttnFact(FlashAttnRelease):
         return tuple(sorted(arch for arch, oldest in self.archs.items() if cuda >= oldest))
 
 
-class GpuFact(Sourced):
+class GpuFact(Fact):
     """A graphics card: ``capability`` is the compute capability times ten, ``memory`` in GB, every
     variant; ``driver`` the first driver branch that knows the card, where CUDA's floor is lower.
 
@@ -286,7 +285,6 @@ class GpuFact(Sourced):
     capability: int
     memory: tuple[int, ...]
     brand: Literal["geforce", "quadro", "tesla"]
-    datacenter: bool
     host: Host = "x86_64"
     driver: Ver | None = None
     guess: bool = False

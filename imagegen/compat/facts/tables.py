@@ -1,4 +1,4 @@
-"""TODO."""
+"""All facts as one value: a table for each kind of row, and how a row is found."""
 
 from __future__ import annotations
 

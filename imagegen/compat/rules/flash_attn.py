@@ -10,9 +10,7 @@ from imagegen.compat.facts.rows import (
     CudaFact,
     FlashAttnFact,
     FlashAttnRelease,
-    GpuFact,
     OsFact,
-    ThirdPartyWheel,
     TorchBuild,
     TorchFact,
     Wheel,
@@ -20,13 +18,14 @@ from imagegen.compat.facts.rows import (
 from imagegen.compat.rules.reason import (
     CUDA_13,
     Reason,
-    capability,
+    Rule,
     impossible,
     missing,
     unverified,
     warn,
     words,
 )
+from imagegen.compat.rules.wheels import fits, glibc_of, third_parties, wheels_of
 from imagegen.model.target import Host, Origin, Python, minor
 
 Release = FlashAttnRelease | None
@@ -34,74 +33,6 @@ Release = FlashAttnRelease | None
 
 GIGABYTES_PER_NVCC = 5
 """3.2 to 5.0 GB were reported in flash-attention #2079, 3.9 measured for one architecture."""
-
-
-def wheels_of(
-    flash_attn: FlashAttnFact,
-    origin: Origin,
-    torch: TorchFact,
-    index: Version,
-    python: Python,
-    host: Host,
-) -> list[Wheel] | list[ThirdPartyWheel]:
-    """The published wheels that fit: same torch minor, CUDA major, Python, C++ ABI and machine."""
-    build = torch.build_for(index)
-    if build is None or origin == "source":
-        return []
-    if origin == "third-party":
-        others = _others(flash_attn, torch, index, python, host)
-        return [row for row in others if row.abi == build.abi]
-    rows = [row for row in flash_attn.wheel if _fits(row, torch, python, host)]
-    return [row for row in rows if row.cuda_major == index.major and build.abi in row.abi]
-
-
-def glibc_of(flash_attn: FlashAttnFact, wheel: Wheel | ThirdPartyWheel) -> Version:
-    """The C library that a wheel asks for."""
-    if isinstance(wheel, ThirdPartyWheel):
-        return wheel.glibc
-    assert flash_attn.glibc  # a release with wheels has one: see the cross-checks
-    return flash_attn.glibc
-
-
-def archs_in(flash_attn: FlashAttnFact, wheel: Wheel | ThirdPartyWheel) -> tuple[int, ...]:
-    """The architectures that a wheel holds."""
-    return wheel.archs if isinstance(wheel, ThirdPartyWheel) else flash_attn.wheel_archs
-
-
-def best_wheel(
-    flash_attn: FlashAttnFact,
-    wheels: Iterable[Wheel] | Iterable[ThirdPartyWheel],
-    index: Version,
-    os: OsFact,
-    gpu: GpuFact | None,
-) -> Wheel | ThirdPartyWheel | None:
-    """Of several that fit the one that loads there, runs there, and is closest to torch's CUDA."""
-
-    def against(wheel: Wheel | ThirdPartyWheel) -> tuple[object, ...]:
-        glibc, archs = glibc_of(flash_attn, wheel), archs_in(flash_attn, wheel)
-        first = (glibc > os.glibc, gpu is not None and not gpu.runs(archs))
-        if isinstance(wheel, Wheel):
-            return first
-        far = abs(wheel.nvcc.minor - index.minor)
-        return *first, wheel.torch_cuda != index, far, glibc, wheel.nvcc, wheel.release
-
-    return min(wheels, key=against, default=None)
-
-
-def _others(
-    flash_attn: FlashAttnFact, torch: TorchFact, index: Version, python: Python, host: Host
-) -> list[ThirdPartyWheel]:
-    """Third-party wheels that fit but perhaps for their ABI."""
-    rows = flash_attn.third_party_for.get((torch.version.major, torch.version.minor, host), [])
-    return [row for row in rows if python in row.pythons and row.torch_cuda.major == index.major]
-
-
-def _fits(row: Wheel, torch: TorchFact, python: Python, host: Host) -> bool:
-    return (
-        row.torch.release[:2] == torch.version.release[:2]
-        and row.host == host
-        and python in row.pythons
-    )
 
 
 def flash_attn_takes_the_python(flash_attn: Release, python: Python) -> Reason | None:
@@ -136,7 +67,7 @@ def flash_attn_has_the_wheel(
     if maybe and python in flash_attn.wheels_unknown_pythons:
         text = f"which wheels {name} has is not recorded"
         return unverified("flash-attn-wheel-unknown", "resolve", text, flash_attn)
-    near = [row for row in flash_attn.wheel if _fits(row, torch, python, host)]
+    near = [row for row in flash_attn.wheel if fits(row, torch, python, host)]
     if near:
         return _only_nearly(flash_attn, near, torch, build)
     return _no_wheel(flash_attn, torch, python, host)
@@ -203,7 +134,7 @@ def third_parties_have_the_wheel(
     if flash_attn.assumed:
         text = f"whether third parties have wheels of {name} is not recorded"
         return unverified("flash-attn-wheel-unknown", "resolve", text, flash_attn)
-    if _others(flash_attn, torch, index, python, host):
+    if third_parties(flash_attn, torch, index, python, host):
         text = f"the third-party wheels of {name} for torch {minor(torch.version)} and Python "
         text += f"{python} have another C++ ABI than torch for CUDA {index}: undefined symbol"
         return missing("flash-attn-abi", "import", text, flash_attn.third_party_source)
@@ -277,55 +208,6 @@ def nvcc_makes_the_architectures(
     return None
 
 
-def flash_attn_knows_the_gpu(flash_attn: Release, gpu: GpuFact | None) -> Reason | None:
-    """FlashAttention-2 has kernels for Ampere and newer only, however it is built."""
-    if not isinstance(flash_attn, FlashAttnFact):
-        return None
-    if gpu is None or gpu.runs(tuple(flash_attn.archs)):
-        return None
-    text = (
-        f"flash-attn {flash_attn.version} has no kernels for {gpu.name} (compute capability "
-        f"{capability(gpu.capability)}), however it is built: only for "
-        f"{words(map(capability, flash_attn.archs))}"
-    )
-    return impossible("flash-attn-gpu", "run", text, flash_attn)
-
-
-def flash_attn_has_code_for_the_gpu(
-    flash_attn: Release,
-    origin: Origin,
-    torch: TorchFact,
-    index: Version,
-    python: Python,
-    host: Host,
-    os: OsFact,
-    cuda: CudaFact,
-    archs: tuple[int, ...],
-    gpu: GpuFact | None,
-) -> Reason | None:
-    """The binary at hand may hold less than flash-attn could: older nvcc, a selection, a wheel."""
-    if not isinstance(flash_attn, FlashAttnFact):
-        return None
-    if gpu is None or not gpu.runs(tuple(flash_attn.archs)):
-        return None
-    wheels = wheels_of(flash_attn, origin, torch, index, python, host)
-    wheel = best_wheel(flash_attn, wheels, index, os, gpu)
-    if origin == "source":
-        held = archs or flash_attn.able(cuda.version)
-    elif wheel is None:
-        return None  # that there is none is told by another rule
-    else:
-        held = archs_in(flash_attn, wheel)
-    if gpu.runs(held):
-        return None
-    made = (
-        f"compiled by nvcc {minor(cuda.version)}" if origin == "source" else f"the {origin} wheel"
-    )
-    text = f"flash-attn {flash_attn.version}, {made}, has no code for {gpu.name} (compute "
-    text += f"capability {capability(gpu.capability)}): it has {words(map(capability, held))}"
-    return impossible("flash-attn-gpu", "run", text, flash_attn)
-
-
 def flash_attn_asks_for_the_standard(
     flash_attn: Release, origin: Origin, torch: TorchFact
 ) -> Reason | None:
@@ -367,7 +249,7 @@ def setup_py_guesses_right(
     word = flash_attn.cuda13_tag if index >= CUDA_13 else f"cu{index.major}"
     for row in flash_attn.wheel:
         named = build.abi in (*row.abi, *row.misnamed)
-        if not (_fits(row, torch, plain, host) and row.tag == word and named):
+        if not (fits(row, torch, plain, host) and row.tag == word and named):
             continue
         wrong = [
             f"for CUDA {row.cuda_major}" if row.cuda_major != index.major else "",
@@ -396,3 +278,17 @@ def the_compiler_has_memory(
     text = f"compiling flash-attn takes up to {GIGABYTES_PER_NVCC} GB of memory for each nvcc; "
     text += f"the machine has {memory}"
     return impossible("memory", "compile", text, "flash-attention #2079")
+
+
+RULES: tuple[Rule, ...] = (
+    flash_attn_takes_the_python,
+    flash_attn_has_the_wheel,
+    third_parties_have_the_wheel,
+    third_parties_are_trusted,
+    flash_attn_wheel_takes_the_libc,
+    nvcc_makes_the_architectures,
+    flash_attn_asks_for_the_standard,
+    flash_attn_was_compiled_with_the_torch,
+    setup_py_guesses_right,
+    the_compiler_has_memory,
+)

@@ -13,6 +13,7 @@ from imagegen.compat.facts.rows import (
 )
 from imagegen.compat.rules.reason import (
     Reason,
+    Rule,
     capability,
     impossible,
     missing,
@@ -118,14 +119,26 @@ def the_package_runs_on_the_gpu(
         return None
     card = f"{gpu.name} (compute capability {capability(gpu.capability)})"
     if major not in flash_attn.gpus:
-        held = words(f"{known}.x" for known in flash_attn.gpus)
-        text = f"{_named(flash_attn)} has no kernels for {card}: only for {held}"
+        gpus = words(f"{known}.x" for known in flash_attn.gpus)
+        text = f"{_named(flash_attn)} has no kernels for {card}: only for {gpus}"
         return impossible("flash-attn-gpu", "run", text, flash_attn)
-    held = words(f"{known}.x" for known in flash_attn.trains_on)
-    text = f"{_named(flash_attn)} has no backward pass for {card}, only for {held}: it infers "
+    gpus = words(f"{known}.x" for known in flash_attn.trains_on)
+    text = f"{_named(flash_attn)} has no backward pass for {card}, only for {gpus}: it infers "
     text += "there and does not train, and transformers does not take it there at all"
     return warn("flash-attn-backward", "run", text, flash_attn)
 
 
 def _named(release: FlashAttnPackageFact) -> str:
     return f"{release.name} {release.version}"
+
+
+RULES: tuple[Rule, ...] = (
+    the_package_comes_as_a_wheel,
+    the_package_takes_the_python,
+    the_package_takes_the_torch,
+    the_package_takes_the_cuda,
+    the_package_is_proven,
+    the_package_is_final,
+    the_package_stands_alone,
+    the_package_runs_on_the_gpu,
+)

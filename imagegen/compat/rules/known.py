@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from imagegen.compat.facts.rows import CudaFact, FlashAttnRelease, Sourced, TorchFact
-from imagegen.compat.rules.reason import Reason, unverified
+from imagegen.compat.facts.rows import CudaFact, Fact, FlashAttnRelease, TorchFact
+from imagegen.compat.rules.reason import Reason, Rule, unverified
 
 
 def torch_is_known(torch: TorchFact) -> Reason | None:
@@ -21,8 +21,15 @@ def flash_attn_is_known(flash_attn: FlashAttnRelease | None) -> Reason | None:
     return _assumed("flash-attn", str(flash_attn.version), flash_attn) if flash_attn else None
 
 
-def _assumed(what: str, version: str, fact: Sourced) -> Reason | None:
+def _assumed(what: str, version: str, fact: Fact) -> Reason | None:
     if not fact.assumed:
         return None
     text = f"{what} {version} is in no fact; it is taken to be like {fact.assumed}"
     return unverified("unknown-version", "resolve", text, "a guess")
+
+
+RULES: tuple[Rule, ...] = (
+    torch_is_known,
+    cuda_is_known,
+    flash_attn_is_known,
+)

@@ -8,6 +8,7 @@ from imagegen.compat.facts.rows import CudaFact, GpuFact, OsFact, TorchFact
 from imagegen.compat.rules.reason import (
     CUDA_13,
     Reason,
+    Rule,
     capability,
     from_wheels,
     impossible,
@@ -42,23 +43,6 @@ def nvcc_is_of_torchs_minor(cuda: CudaFact, index: Version) -> Reason | None:
     text = f"nvcc {minor(cuda.version)} and torch's CUDA {index} are of one major: extensions "
     text += "compile and load, and torch warns of the difference each time"
     return warn("nvcc-minor", "compile", text, "torch/utils/cpp_extension.py of torch 2.15")
-
-
-def nvcc_takes_the_compiler(cuda: CudaFact, os: OsFact) -> Reason | None:
-    """nvcc refuses a host compiler newer than those it was released with."""
-    if os.gcc <= cuda.gcc_max:
-        return None
-    text = f"nvcc {minor(cuda.version)} takes gcc up to {cuda.gcc_max}; {os.os.name} has {os.gcc}"
-    return impossible("nvcc-gcc", "compile", text, cuda)
-
-
-def nvcc_takes_the_libc(cuda: CudaFact, os: OsFact) -> Reason | None:
-    """nvcc's math headers declare functions that a newer glibc declares differently."""
-    if cuda.glibc_max is None or os.glibc <= cuda.glibc_max:
-        return None
-    text = f"nvcc {minor(cuda.version)} compiles with glibc up to {cuda.glibc_max}; {os.os.name} "
-    text += f"has {os.glibc}"
-    return impossible("nvcc-glibc", "compile", text, cuda)
 
 
 def the_base_image_exists(os: OsFact, cuda: CudaFact, kind: Kind) -> Reason | None:
@@ -117,6 +101,23 @@ def the_wheels_are_the_toolkit_of_torch(
     return impossible("toolkit-pin", "resolve", text, torch)
 
 
+def nvcc_takes_the_compiler(cuda: CudaFact, os: OsFact) -> Reason | None:
+    """nvcc refuses a host compiler newer than those it was released with."""
+    if os.gcc <= cuda.gcc_max:
+        return None
+    text = f"nvcc {minor(cuda.version)} takes gcc up to {cuda.gcc_max}; {os.os.name} has {os.gcc}"
+    return impossible("nvcc-gcc", "compile", text, cuda)
+
+
+def nvcc_takes_the_libc(cuda: CudaFact, os: OsFact) -> Reason | None:
+    """nvcc's math headers declare functions that a newer glibc declares differently."""
+    if cuda.glibc_max is None or os.glibc <= cuda.glibc_max:
+        return None
+    text = f"nvcc {minor(cuda.version)} compiles with glibc up to {cuda.glibc_max}; {os.os.name} "
+    text += f"has {os.glibc}"
+    return impossible("nvcc-glibc", "compile", text, cuda)
+
+
 def gcc_has_the_standard(torch: TorchFact, os: OsFact) -> Reason | None:
     """gcc takes ``-std=c++20`` from release 10 on; before, the word was c++2a."""
     if torch.cxx <= 17 or os.gcc >= 10:
@@ -139,3 +140,16 @@ def nvcc_makes_code_for_the_gpu(cuda: CudaFact, gpu: GpuFact | None) -> Reason |
         f"{capability(cuda.archs[-1])}"
     )
     return impossible("nvcc-gpu", "compile", text, cuda)
+
+
+RULES: tuple[Rule, ...] = (
+    nvcc_is_of_torchs_major,
+    nvcc_is_of_torchs_minor,
+    the_base_image_exists,
+    nvcc_is_in_the_wheels,
+    the_wheels_are_the_toolkit_of_torch,
+    nvcc_takes_the_compiler,
+    nvcc_takes_the_libc,
+    gcc_has_the_standard,
+    nvcc_makes_code_for_the_gpu,
+)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from packaging.version import Version
 
-from imagegen.compat.facts.rows import CudaFact, Sourced
+from imagegen.compat.facts.rows import CudaFact, Fact
 from imagegen.model.target import Kind
 
 Severity = Literal["impossible", "unverified", "warn"]
@@ -22,7 +22,7 @@ CUDA_13 = Version("13")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reason:
-    """Why a combination does not work, may not, or works with something to know."""
+    """Why a combination does not work, may not, or works with a warning."""
 
     code: str
     severity: Severity
@@ -41,30 +41,30 @@ def from_wheels(kind: Kind, cuda: CudaFact) -> bool:
     return kind == "slim" and cuda.version >= CUDA_13
 
 
-def impossible(code: str, stage: Stage, text: str, fact: Sourced | str) -> Reason:
+def impossible(code: str, stage: Stage, text: str, fact: Fact | str) -> Reason:
     """It cannot work. Of a version that nobody knows nothing is impossible."""
-    if isinstance(fact, Sourced) and fact.assumed:
+    if isinstance(fact, Fact) and fact.assumed:
         return unverified(code, stage, text, f"a guess: taken to be like {fact.assumed}")
     return Reason(code=code, severity="impossible", stage=stage, text=text, source=where(fact))
 
 
-def missing(code: str, stage: Stage, text: str, fact: Sourced | str) -> Reason:
+def missing(code: str, stage: Stage, text: str, fact: Fact | str) -> Reason:
     """It cannot work, because a piece of it does not exist."""
     found = impossible(code, stage, text, fact)
     return replace(found, missing=found.severity == "impossible")
 
 
-def unverified(code: str, stage: Stage, text: str, fact: Sourced | str) -> Reason:
+def unverified(code: str, stage: Stage, text: str, fact: Fact | str) -> Reason:
     """No fact says whether it works."""
     return Reason(code=code, severity="unverified", stage=stage, text=text, source=where(fact))
 
 
-def warn(code: str, stage: Stage, text: str, fact: Sourced | str) -> Reason:
-    """It works, with something to know."""
+def warn(code: str, stage: Stage, text: str, fact: Fact | str) -> Reason:
+    """It works, but something should be known."""
     return Reason(code=code, severity="warn", stage=stage, text=text, source=where(fact))
 
 
-def where(fact: Sourced | str) -> str:
+def where(fact: Fact | str) -> str:
     """A fact's source, with the day it was read."""
     if isinstance(fact, str):
         return fact

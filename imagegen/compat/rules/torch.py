@@ -1,11 +1,11 @@
-"""What a PyTorch release has: builds, Pythons, partners, machine code."""
+"""What a PyTorch release has: builds, Pythons, partners."""
 
 from __future__ import annotations
 
 from packaging.version import Version
 
-from imagegen.compat.facts.rows import GpuFact, TorchFact
-from imagegen.compat.rules.reason import Reason, capability, impossible, missing, unverified, words
+from imagegen.compat.facts.rows import TorchFact
+from imagegen.compat.rules.reason import Reason, Rule, impossible, missing, unverified, words
 from imagegen.model.target import Host, Python
 
 
@@ -50,25 +50,8 @@ def torchvision_has_the_python(torch: TorchFact, python: Python) -> Reason | Non
     return impossible("torchvision-python", "resolve", text, torch)
 
 
-def torch_has_code_for_the_gpu(
-    torch: TorchFact, index: Version, host: Host, gpu: GpuFact | None
-) -> Reason | None:
-    """Machine code runs on its own compute capability's major, from its minor on. PTX, which a
-    driver could compile for a newer card, is not counted on.
-    """
-    build = torch.build_for(index)
-    if gpu is None or build is None:
-        return None
-    archs = build.archs_aarch64 if host == "aarch64" else build.archs
-    if host == "aarch64" and not archs:
-        text = f"for which GPUs torch {torch.version} for CUDA {index} is built on aarch64 is not "
-        return unverified("torch-gpu-unknown", "run", text + "recorded", torch)
-    if gpu.runs(archs):
-        return None
-    text = (
-        f"torch {torch.version} for CUDA {index} has no code for {gpu.name} (compute capability "
-        f"{capability(gpu.capability)}): no kernel image is available. It has "
-        f"{words(map(capability, archs))}"
-    )
-    source = torch if build.read else f"PyTorch's build scripts ({torch.checked})"
-    return impossible("torch-gpu", "run", text, source)
+RULES: tuple[Rule, ...] = (
+    torch_is_built_for_the_cuda,
+    torch_has_the_python,
+    torchvision_has_the_python,
+)

@@ -132,12 +132,12 @@ def test_list_says_aliases_locks_and_reasons(imagegen: Shell) -> None:
 
 def test_the_columns_of_the_list(imagegen: Shell) -> None:
     head, *lines = imagegen("list").splitlines()
-    at, end = head.index("LOCKED"), head.index("TO KNOW")
+    at, end = head.index("UNLOCKED"), head.index("NOTES")
     said = dict(zip(IDS, (text[at:end].strip() for text in lines), strict=True))
     for it in RESOLUTION.combinations:
         missing = unlocked(it, PROJECT)
-        assert said[it.id] == (f"not {', '.join(missing)}" if missing else "all")
-    assert {"all", "not torch", "not base, torch"} <= set(said.values())
+        assert said[it.id] == (", ".join(missing) or "none")
+    assert {"none", "torch", "base, torch"} <= set(said.values())
 
 
 def test_a_lock_that_is_not_there_is_seen(imagegen: Shell, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_pick_takes_globs_a_python_and_a_torch(imagegen: Shell) -> None:
         ((), 2, "pick needs a machine"),
         (("--gpu", "V100"), 4, "no target works on V100. The closest, "),
         (("--gpu", "H100", "--from-nvidia-smi"), 2, "give it or them"),
-        (("--gpu", "H100", "--torch", "2.4"), 4, "no target with torch 2.4 in this workspace"),
+        (("--gpu", "H100", "--torch", "2.4"), 4, "no target with torch 2.4 in this project"),
         (("--gpu", "H100", "--python", "x"), 2, "--python: 'x' is not a Python"),
         (("--gpu", "4091"), 3, "no fact about a GPU '4091'"),
         (("nothing", "--gpu", "H100"), 4, "no target matches 'nothing'"),

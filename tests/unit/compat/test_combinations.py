@@ -13,7 +13,7 @@ import pytest
 
 from imagegen.compat import why
 from imagegen.compat.query import OPTIONS, Question
-from imagegen.compat.rules import judged
+from imagegen.compat.rules import table
 from imagegen.compat.solver import Verdict
 from tests.support.values import FACTS
 
@@ -44,7 +44,7 @@ def question(ask: list[str]) -> Question:
 
 def impossible_codes() -> set[str]:
     """Every code that a rule writes into an impossible reason."""
-    sources = {inspect.getsource(inspect.getmodule(rule) or judged) for rule in judged.RULES}
+    sources = {inspect.getsource(inspect.getmodule(rule) or table) for rule in table.RULES}
     found = re.findall(r"\b(?:impossible|missing)\(\s*\"([a-z0-9-]+)\"", "\n".join(sources))
     return set(found)
 
@@ -64,7 +64,7 @@ def test_the_answer(row: Row) -> None:
         assert row["verdict"] == "ok"
     for near in found.near:  # and what it names instead keeps the rest of what was asked for
         assert near.found.fine
-        kept = set(asked.asked) - set(near.changed)
+        kept = set(asked.axes) - set(near.changed)
         again = Question(**{axis: getattr(asked, axis) for axis in kept} | _new(near))
         assert why.answer(FACTS, again).found.fine
 

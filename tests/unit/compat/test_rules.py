@@ -23,15 +23,18 @@ from imagegen.compat.facts.rows import (
     OsFact,
     TorchFact,
 )
-from imagegen.compat.rules import flash_attn, flash_attn_package, known, machine, nvcc
-from imagegen.compat.rules.judged import RULES, axes_of
+from imagegen.compat.rules import driver as driver_rules
+from imagegen.compat.rules import flash_attn, known, machine, nvcc
+from imagegen.compat.rules import flash_attn_package as later
+from imagegen.compat.rules import gpu as gpu_rules
 from imagegen.compat.rules.reason import Reason, Rule, Severity, Stage, older
+from imagegen.compat.rules.table import RULES, axes_of
 from imagegen.compat.rules.torch import (
-    torch_has_code_for_the_gpu,
     torch_has_the_python,
     torch_is_built_for_the_cuda,
     torchvision_has_the_python,
 )
+from imagegen.compat.rules.wheels import archs_in, best_wheel, wheels_of
 from imagegen.compat.solver import AXES
 from imagegen.model.target import Origin, Python, driver_text
 
@@ -164,7 +167,6 @@ def gpu(capability: int = 89, **changes: Any) -> GpuFact:
         "capability": capability,
         "memory": [24],
         "brand": "geforce",
-        "datacenter": False,
     }
     return GpuFact.model_validate(values | SOURCED | changes)
 
@@ -278,7 +280,7 @@ silent(r, torch=fewer, python=py("3.11"))
 says(r, "impossible resolve torchvision-python", "torchvision 0.24.1", "torch 2.9.1",
      "Python 3.12", torch=fewer)  # fmt: skip
 
-r = torch_has_code_for_the_gpu
+r = gpu_rules.torch_has_code_for_the_gpu
 gone = "impossible run torch-gpu"
 silent(r, "no card")
 silent(r, "another rule tells", gpu=gpu(), index=v("12.9"))
@@ -543,7 +545,7 @@ silent(r, "all of the wheel", cuda=cuda("11.6.2"), **official)
 says(r, gone, "architecture 120", "(it has 80, 90)", archs=(80, 120), **official)
 silent(r, "theirs", archs=(120,), **theirs)
 
-r = flash_attn.flash_attn_knows_the_gpu
+r = gpu_rules.flash_attn_knows_the_gpu
 silent(r, "no card", flash_attn=flash())
 silent(r, "no flash-attn", gpu=gpu(75))
 silent(r, gpu=gpu(86), flash_attn=flash())
@@ -552,7 +554,7 @@ says(r, "impossible run flash-attn-gpu", "flash-attn 2.8.3", "RTX 4090", "7.5", 
      gpu=gpu(75), flash_attn=flash())  # fmt: skip
 says(r, "impossible run flash-attn-gpu", "10.0", gpu=gpu(100), flash_attn=flash())
 
-r = flash_attn.flash_attn_has_code_for_the_gpu
+r = gpu_rules.flash_attn_has_code_for_the_gpu
 gone = "impossible run flash-attn-gpu"
 silent(r, "no card", flash_attn=flash())
 silent(r, "no flash-attn", gpu=gpu(75))
@@ -622,7 +624,7 @@ says(r, "impossible compile memory", "5 GB", "has 4", flash_attn=flash(), memory
 
 # machine
 
-r = machine.the_driver_runs_the_cuda
+r = driver_rules.the_driver_runs_the_cuda
 silent(r, "no driver")
 new_cuda = cuda("13.0.0", driver_floor="580.65.06", driver="580.65.06")
 for driver in ("580.65.06", "580.65.07", "580.100", "580", "595", "1000.1"):
@@ -632,7 +634,7 @@ for driver in ("580.65.05", "580.9", "575", "575.99.99"):
          cuda=new_cuda, driver=v(driver))  # fmt: skip
 says(r, "impossible start driver", "not 525.60.02", driver=v("525.60.2"), note="as NVIDIA writes")
 
-r = machine.the_driver_knows_the_gpu
+r = driver_rules.the_driver_knows_the_gpu
 blackwell = gpu(120, name="RTX 5090", driver="570")
 silent(r, "no card", driver=v("1"))
 silent(r, "no driver", gpu=blackwell)
@@ -643,7 +645,7 @@ for driver in ("569.99", "560.35.05", "569"):
     says(r, "impossible run driver-gpu", "RTX 5090", "570 or newer", f"not {driver}", note=driver,
          gpu=blackwell, driver=v(driver))  # fmt: skip
 
-r = machine.the_driver_came_with_the_cuda
+r = driver_rules.the_driver_came_with_the_cuda
 silent(r, "no driver")
 for driver in ("570", "570.124.06", "570.124.07", "575"):
     silent(r, driver, driver=v(driver))
@@ -668,7 +670,7 @@ says(r, "unverified run driver-unknown", "CUDA 13.5 ", cuda=secret, driver=v("99
 says(r, "unverified run driver-unknown", "CUDA 12.8 ", driver=v("999"), note="torch's",
      torch=torch("2.9.1", build(driver_of_minor=None)))  # fmt: skip
 
-r = machine.the_base_image_starts
+r = driver_rules.the_base_image_starts
 gate = "warn start container-gate"
 mine: dict[str, Any] = {"gpu": gpu(), "driver": v("550.54.15")}
 silent(r, "no card", driver=v("550.54.15"))
@@ -725,65 +727,65 @@ says(known.flash_attn_is_known, guess, "flash-attn 2.9", "2.8.3",
 # FlashAttention-3 and -4
 
 for _rule in (
-    flash_attn_package.the_package_comes_as_a_wheel,
-    flash_attn_package.the_package_takes_the_python,
-    flash_attn_package.the_package_takes_the_torch,
-    flash_attn_package.the_package_takes_the_cuda,
-    flash_attn_package.the_package_is_proven,
-    flash_attn_package.the_package_is_final,
-    flash_attn_package.the_package_stands_alone,
-    flash_attn_package.the_package_runs_on_the_gpu,
+    later.the_package_comes_as_a_wheel,
+    later.the_package_takes_the_python,
+    later.the_package_takes_the_torch,
+    later.the_package_takes_the_cuda,
+    later.the_package_is_proven,
+    later.the_package_is_final,
+    later.the_package_stands_alone,
+    later.the_package_runs_on_the_gpu,
 ):
     silent(_rule, flash_attn=flash(), note="flash-attn 2 is another matter")
     silent(_rule, flash_attn=None, note="no flash-attn")
 
-silent(flash_attn_package.the_package_comes_as_a_wheel, flash_attn=package(3), origin="official")
+silent(later.the_package_comes_as_a_wheel, flash_attn=package(3), origin="official")
 for _origin in ("source", "third-party"):
-    says(flash_attn_package.the_package_comes_as_a_wheel, "impossible resolve flash-attn-origin",
+    says(later.the_package_comes_as_a_wheel, "impossible resolve flash-attn-origin",
          "flash-attn-3 3.0.0", "PyTorch's own index", flash_attn=package(3), origin=_origin,
          note=_origin)  # fmt: skip
-says(flash_attn_package.the_package_comes_as_a_wheel, "impossible resolve flash-attn-origin", "from PyPI",
+says(later.the_package_comes_as_a_wheel, "impossible resolve flash-attn-origin", "from PyPI",
      flash_attn=package(4), origin="source")  # fmt: skip
 
-silent(flash_attn_package.the_package_takes_the_python, flash_attn=package(), python=py("3.12"))
+silent(later.the_package_takes_the_python, flash_attn=package(), python=py("3.12"))
 for _python in ("3.13", "3.12t"):
-    says(flash_attn_package.the_package_takes_the_python, "impossible resolve flash-attn-python", _python,
+    says(later.the_package_takes_the_python, "impossible resolve flash-attn-python", _python,
          "3.11, 3.12", flash_attn=package(), python=py(_python), note=_python)  # fmt: skip
 
-silent(flash_attn_package.the_package_takes_the_torch, flash_attn=package(3), torch=torch("2.9.0"))
-says(flash_attn_package.the_package_takes_the_torch, "impossible import flash-attn-torch", "2.8.1", "2.9",
+silent(later.the_package_takes_the_torch, flash_attn=package(3), torch=torch("2.9.0"))
+says(later.the_package_takes_the_torch, "impossible import flash-attn-torch", "2.8.1", "2.9",
      flash_attn=package(3), torch=torch("2.8.1"))  # fmt: skip
-says(flash_attn_package.the_package_takes_the_torch, "unverified import flash-attn-torch", "2.8.1", "2.9",
+says(later.the_package_takes_the_torch, "unverified import flash-attn-torch", "2.8.1", "2.9",
      flash_attn=package(4), torch=torch("2.8.1"), note="Python, which may do")  # fmt: skip
 
 for _index in ("12.8", "13.0", "13.2"):
     silent(
-        flash_attn_package.the_package_takes_the_cuda,
+        later.the_package_takes_the_cuda,
         flash_attn=package(),
         index=v(_index),
         note=_index,
     )
-says(flash_attn_package.the_package_takes_the_cuda, "unverified import flash-attn-cuda", "12.6", "12.8, 13",
+says(later.the_package_takes_the_cuda, "unverified import flash-attn-cuda", "12.6", "12.8, 13",
      flash_attn=package(), index=v("12.6"), note="the same major")  # fmt: skip
-says(flash_attn_package.the_package_takes_the_cuda, "impossible import flash-attn-cuda", "11.8", "12.8, 13",
+says(later.the_package_takes_the_cuda, "impossible import flash-attn-cuda", "11.8", "12.8, 13",
      flash_attn=package(), index=v("11.8"))  # fmt: skip
 
-silent(flash_attn_package.the_package_is_proven, flash_attn=package(3))
-says(flash_attn_package.the_package_is_proven, "unverified resolve flash-attn-unproven", "nobody tried",
+silent(later.the_package_is_proven, flash_attn=package(3))
+says(later.the_package_is_proven, "unverified resolve flash-attn-unproven", "nobody tried",
      flash_attn=package(3, unproven="nobody tried"))  # fmt: skip
-silent(flash_attn_package.the_package_is_final, flash_attn=package())
-says(flash_attn_package.the_package_is_final, "warn run flash-attn-beta", "4.0.0b36",
+silent(later.the_package_is_final, flash_attn=package())
+says(later.the_package_is_final, "warn run flash-attn-beta", "4.0.0b36",
      flash_attn=package(version="4.0.0b36"))  # fmt: skip
-silent(flash_attn_package.the_package_stands_alone, flash_attn=package(3))
-says(flash_attn_package.the_package_stands_alone, "warn import flash-attn-cute", "flash_attn/cute",
+silent(later.the_package_stands_alone, flash_attn=package(3))
+says(later.the_package_stands_alone, "warn import flash-attn-cute", "flash_attn/cute",
      flash_attn=package(shares="flash_attn/cute"))  # fmt: skip
 
-silent(flash_attn_package.the_package_runs_on_the_gpu, flash_attn=package(), gpu=None)
-silent(flash_attn_package.the_package_runs_on_the_gpu, flash_attn=package(), gpu=gpu(90))
-says(flash_attn_package.the_package_runs_on_the_gpu, "warn run flash-attn-backward", "8.9", "only for 9.x",
+silent(later.the_package_runs_on_the_gpu, flash_attn=package(), gpu=None)
+silent(later.the_package_runs_on_the_gpu, flash_attn=package(), gpu=gpu(90))
+says(later.the_package_runs_on_the_gpu, "warn run flash-attn-backward", "8.9", "only for 9.x",
      flash_attn=package(), gpu=gpu(89))  # fmt: skip
 for _capability in (75, 100):
-    says(flash_attn_package.the_package_runs_on_the_gpu, "impossible run flash-attn-gpu", "RTX 4090", "8.x, 9.x",
+    says(later.the_package_runs_on_the_gpu, "impossible run flash-attn-gpu", "RTX 4090", "8.x, 9.x",
          flash_attn=package(), gpu=gpu(_capability), note=str(_capability))  # fmt: skip
 
 # and of those all rules about flash-attn 2 say nothing
@@ -798,8 +800,9 @@ says(torch_is_built_for_the_cuda, "unverified resolve torch-cuda", "CUDA 12.6",
      index=v("12.6"), torch=torch("2.16.0", assumed="2.15.0"), note="an assumed torch")  # fmt: skip
 says(nvcc.nvcc_takes_the_compiler, "unverified compile nvcc-gcc", os=os(gcc=15),
      cuda=cuda("14.0", assumed="13.5.0"), note="an assumed toolkit")  # fmt: skip
-says(flash_attn.flash_attn_takes_the_python, "unverified resolve flash-attn-python", python=py("3.8"),
-     flash_attn=flash("2.9", assumed="2.8.3"), note="an assumed flash-attn")  # fmt: skip
+says(flash_attn.flash_attn_takes_the_python, "unverified resolve flash-attn-python",
+     python=py("3.8"), flash_attn=flash("2.9", assumed="2.8.3"),
+     note="an assumed flash-attn")  # fmt: skip
 
 
 def ids() -> Iterator[str]:
@@ -938,7 +941,7 @@ def names(row: FlashAttnFact, origin: Origin = "third-party", index: str = "12.8
     """The releases of the wheels that fit."""
     builds = [build(one) for one in ("12.6", "12.8")]
     torch_ = torch("2.9.1", *builds)
-    found = flash_attn.wheels_of(row, origin, torch_, v(index), py("3.12"), "x86_64")
+    found = wheels_of(row, origin, torch_, v(index), py("3.12"), "x86_64")
     return {getattr(one, "release", "official") for one in found}
 
 
@@ -950,7 +953,7 @@ def chosen(
     for order in (rows, rows[::-1]):
         release = flash(third_party=order)
         wheels = release.third_party
-        one = flash_attn.best_wheel(release, wheels, v(index), os(glibc=glibc), card)
+        one = best_wheel(release, wheels, v(index), os(glibc=glibc), card)
         found.add(getattr(one, "release", "none"))
     (name,) = found
     return name
@@ -968,7 +971,7 @@ def test_the_wheels_that_fit_have_the_torch_cuda_python_abi_and_machine() -> Non
     ]
     assert names(flash(third_party=rows)) == {"fits", "minor"}
     both = flash("2.8.3", wheel(), wheel(tag="cu13"), wheel(abi=[False]), wheel(host="aarch64"))
-    found = flash_attn.wheels_of(both, "official", torch(), v("12.8"), py("3.12"), "x86_64")
+    found = wheels_of(both, "official", torch(), v("12.8"), py("3.12"), "x86_64")
     assert found == [both.wheel[0]]
 
 
@@ -997,5 +1000,5 @@ def test_source_has_no_wheel() -> None:
 
 def test_the_architectures_that_a_wheel_holds() -> None:
     row = flash("2.8.3", wheel(), third_party=[other(archs=[86])])
-    assert flash_attn.archs_in(row, row.wheel[0]) == (80, 90)
-    assert flash_attn.archs_in(row, row.third_party[0]) == (86,)
+    assert archs_in(row, row.wheel[0]) == (80, 90)
+    assert archs_in(row, row.third_party[0]) == (86,)

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from imagegen.cli import app
 from imagegen.compat import query, why
 from imagegen.compat.facts.rows import CudaFact, exact
+from imagegen.compat.pieces import Piece, pieces
 from imagegen.compat.query import CHANGES, OPTIONS, Question, assuming, everything, narrowed
 from imagegen.compat.solver import AXES, COST, Combination, best, first_fine, judged
-from imagegen.compat.sources import Piece, pieces
 from imagegen.compat.why import MACHINE, MOST, Answer, Near
 from imagegen.errors import FactsError, ImagegenError, UsageError
 from imagegen.model.target import minor
@@ -82,21 +82,21 @@ def codes(found: Answer) -> list[str]:
     return [reason.code for reason in found.found.reasons]
 
 
-def holds(axis: str, word: str, it: Combination) -> bool:
+def holds(axis: str, word: str, combination: Combination) -> bool:
     """Whether the combination has what was asked for on that axis."""
-    value = getattr(it, axis)
+    value = getattr(combination, axis)
     if axis == "gpu":
         return bool(value == FACTS.gpu_named(word))
     if axis == "driver":
         return bool(value == Version(word))
     if axis in ("torch", "cuda", "flash_attn") and word != "none" and value is not None:
         return exact(value.version, Version(word))
-    return it.spelled[axis] == word
+    return combination.spelled[axis] == word
 
 
-def fixed(it: Combination) -> Question:
+def fixed(combination: Combination) -> Question:
     """The question that leaves nothing open."""
-    words = {axis: word for axis, word in it.spelled.items() if axis in OPTIONS}
+    words = {axis: word for axis, word in combination.spelled.items() if axis in OPTIONS}
     return Question(**{a: w for a, w in words.items() if w != "none" or a == "flash_attn"})
 
 
@@ -108,7 +108,7 @@ def fixed(it: Combination) -> Question:
 def test_what_is_near_works_and_keeps_the_rest_of_the_question(question: Question) -> None:
     found = why.answer(FACTS, question)
     assert found.question == question
-    for axis in question.asked:
+    for axis in question.axes:
         assert holds(axis, getattr(question, axis), found.found.combination)
     if found.found.fine:
         assert found.near == ()
@@ -123,21 +123,23 @@ def test_what_is_near_works_and_keeps_the_rest_of_the_question(question: Questio
 
 
 def check(question: Question, near: Near) -> None:
-    it = near.found.combination
-    assert near.found == judged(it)
+    combination = near.found.combination
+    assert near.found == judged(combination)
     assert near.found.verdict in ("ok", "warn")
-    again = why.answer(FACTS, fixed(it))
+    again = why.answer(FACTS, fixed(combination))
     assert again.found.verdict in ("ok", "warn")
     assert again.near == ()
-    differ = {axis for axis in question.asked if not holds(axis, getattr(question, axis), it)}
+    differ = {
+        axis for axis in question.axes if not holds(axis, getattr(question, axis), combination)
+    }
     changed = dict(near.changed)
-    if "flash_attn" not in question.asked:  # a card without kernels still trains, without it
+    if "flash_attn" not in question.axes:  # a card without kernels still trains, without it
         assert changed.pop("flash_attn", ("any", "none")) == ("any", "none")
     assert set(changed) == differ
     assert near.changed
     for axis, (old, new) in changed.items():
         assert old == getattr(question, axis)
-        assert new == it.spelled[axis]
+        assert new == combination.spelled[axis]
 
 
 @settings(max_examples=20)
@@ -149,7 +151,7 @@ def test_one_change_is_named_wherever_one_is_enough(question: Question) -> None:
     domains = narrowed(FACTS, question)
     likely: set[str] = set()
     possible: set[str] = set()
-    for axis in question.asked:
+    for axis in question.axes:
         if axis in ("driver", "memory"):  # of which there is no end
             continue
         values = [value for value in every(axis) if value not in domains[axis]]
@@ -161,7 +163,7 @@ def test_one_change_is_named_wherever_one_is_enough(question: Question) -> None:
             if chosen and first_fine(dict(domains) | {axis: chosen}, [axis]):
                 fine.add(axis)
     named = {axis for near in found.near for axis in near.changed if len(near.changed) == 1}
-    named &= set(question.asked)
+    named &= set(question.axes)
     assert named - {"driver", "memory"} <= possible
     if len(found.near) < MOST:
         assert likely <= named
@@ -187,7 +189,7 @@ def test_the_command_of_what_is_near_asks_for_it(question: Question) -> None:
         for option, word in zip(words[::2], words[1::2], strict=True):
             axis = axis_of[option]
             values[axis] = option.removeprefix("--") + word if axis == "os" else word
-        assert set(values) == {*question.asked, *near.changed}
+        assert set(values) == {*question.axes, *near.changed}
         assert why.answer(FACTS, Question(**values)).found == near.found
 
 
@@ -701,8 +703,8 @@ def test_where_nvcc_python_and_the_base_come_from() -> None:
 def test_a_digest_is_given_where_it_is_known() -> None:
     known = next(row for row in FACTS.base if row.digest and row.kind == "devel")
     toolkit = facts_cuda(str(known.cuda))
-    it = ask(torch="2.8").found.combination
-    values = {axis: getattr(it, axis) for axis in AXES}
+    combination = ask(torch="2.8").found.combination
+    values = {axis: getattr(combination, axis) for axis in AXES}
     os = FACTS.os_named(known.os)
     assert os
     made = Combination(**(values | {"cuda": toolkit, "os": os, "kind": "devel"}))
@@ -785,7 +787,7 @@ def test_the_answer_as_text(words: tuple[str, ...], verdict: str, status: int) -
     text = done.stdout
     assert text.startswith(f"{verdict}: ")
     assert ("where the pieces come from:" in text) == (verdict != "impossible")
-    assert ("nearest that works:" in text) == (verdict == "impossible")
+    assert ("nearest combinations that work:" in text) == (verdict == "impossible")
     assert ("    source: " in text) == (verdict != "ok")
 
 
@@ -889,7 +891,7 @@ def test_nothing_that_can_work_is_4(line: Any) -> None:
 def test_a_users_own_facts_are_asked(tmp_path: Any) -> None:
     file = tmp_path / "mine.toml"
     row = 'name = "RTX 9090"\ncapability = 120\nmemory = [64]\nbrand = "geforce"\n'
-    row += 'datacenter = false\nsource = "a friend"\nchecked = 2026-11-21\n'
+    row += 'source = "a friend"\nchecked = 2026-11-21\n'
     file.write_text(f"[[gpu]]\n{row}")
     assert isinstance(invoke("--gpu", "9090").exception, FactsError)
     done = invoke("--gpu", "9090", "--facts", str(file), "--format", "json")

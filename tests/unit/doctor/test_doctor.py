@@ -1,4 +1,4 @@
-"""doctor decides from facts alone: every machine here is a value, and none is touched."""
+"""doctor decides from what it saw alone: every machine here is a value, and none is touched."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from packaging.version import Version
 
 from imagegen.doctor import findings, fix, model, plan, probe
-from imagegen.doctor.model import Daemon, Engine, Facts, Install, Step, Write
+from imagegen.doctor.model import Daemon, Engine, Install, Step, System, Write
 from imagegen.errors import EngineError
 
 MIRROR = "http://mirror.example/debian/"
@@ -25,13 +25,13 @@ CLIENTS: dict[str, Any] = {
     "mmdebstrap": True,
     "ssh": True,
 }
-DEBIAN_12 = Facts(
+DEBIAN_12 = System(
     os="debian", os_version="12", releases={"bookworm": MIRROR, "bookworm-updates": MIRROR}, **BARE
 )
-UBUNTU_22 = Facts(os="ubuntu", os_version="22.04", systemd=True, **BARE)
+UBUNTU_22 = System(os="ubuntu", os_version="22.04", systemd=True, **BARE)
 UBUNTU_24 = dataclasses.replace(UBUNTU_22, os_version="24.04")
-FEDORA = Facts(os="fedora", os_version="42", systemd=True, **BARE)
-WELL = Facts(os="debian", os_version="12", engine=GOOD, **CLIENTS, **BARE)
+FEDORA = System(os="fedora", os_version="42", systemd=True, **BARE)
+WELL = System(os="debian", os_version="12", engine=GOOD, **CLIENTS, **BARE)
 
 
 def packages(steps: tuple[Step, ...]) -> tuple[str, ...]:
@@ -43,9 +43,9 @@ def files(steps: tuple[Step, ...]) -> dict[Path, str]:
     return {step.path: step.text for step in steps if isinstance(step, Write)}
 
 
-def refused(facts: Facts) -> EngineError:
+def refused(system: System) -> EngineError:
     with pytest.raises(EngineError) as caught:
-        plan.plan(facts)
+        plan.plan(system)
     return caught.value
 
 
@@ -94,9 +94,9 @@ def test_a_bare_debian_12_takes_its_engine_from_trixie_pinned_below() -> None:
     assert steps[-1].argv == ("/usr/sbin/dockerd", f"--config-file={model.CONFIG}")
 
 
-@pytest.mark.parametrize("facts", [UBUNTU_22, UBUNTU_24])
-def test_ubuntu_takes_its_own_packages_and_its_service_reads_our_file(facts: Facts) -> None:
-    steps = plan.plan(facts)
+@pytest.mark.parametrize("system", [UBUNTU_22, UBUNTU_24])
+def test_ubuntu_takes_its_own_packages_and_its_service_reads_our_file(system: System) -> None:
+    steps = plan.plan(system)
     assert list(files(steps)) == [model.CONFIG, model.DROP_IN]
     assert "/usr/bin/dockerd -H fd:// --containerd=" in files(steps)[model.DROP_IN]
     assert f"--config-file={model.CONFIG}\n" in files(steps)[model.DROP_IN]
@@ -124,10 +124,10 @@ def test_a_machine_that_is_well_is_left_alone() -> None:
     assert all(finding.ok for finding in findings.findings(WELL))
 
 
-def fix_of(facts: Facts) -> str:
-    (found,) = (finding for finding in findings.findings(facts) if finding.name == "engine")
+def fix_of(system: System) -> str:
+    (found,) = (finding for finding in findings.findings(system) if finding.name == "engine")
     assert not found.ok
-    assert facts.silence in found.detail
+    assert system.silence in found.detail
     return found.fix
 
 
@@ -142,27 +142,27 @@ def test_an_engine_that_is_silent_is_mended_where_doctor_can() -> None:
 @pytest.mark.parametrize("endpoint", ["unix:///var/run/docker.sock", "ssh://builder.example"])
 def test_an_engine_that_refuses_this_user_is_not_installed_again(endpoint: str) -> None:
     silence = "Permission denied while trying to connect to the Docker daemon socket"
-    facts = dataclasses.replace(
+    system = dataclasses.replace(
         DEBIAN_12, daemon=Version("26.1.5"), silence=silence, endpoint=endpoint
     )
-    assert "group docker" in fix_of(facts)
-    assert "--fix" not in fix_of(facts)
-    assert "not running" not in findings.findings(facts)[0].detail
+    assert "group docker" in fix_of(system)
+    assert "--fix" not in fix_of(system)
+    assert "not running" not in findings.findings(system)[0].detail
 
 
 @pytest.mark.parametrize("daemon", [None, Version("26.1.5")])
 def test_an_engine_elsewhere_is_started_there(daemon: Version | None) -> None:
-    facts = dataclasses.replace(DEBIAN_12, daemon=daemon, endpoint="tcp://builder.example:2375")
-    assert fix_of(facts).startswith("DOCKER_HOST or the docker context points there")
-    detail = findings.findings(facts)[0].detail
+    system = dataclasses.replace(DEBIAN_12, daemon=daemon, endpoint="tcp://builder.example:2375")
+    assert fix_of(system).startswith("DOCKER_HOST or the docker context points there")
+    detail = findings.findings(system)[0].detail
     assert detail == "none answers at tcp://builder.example:2375", (
         "the one here says nothing of that one"
     )
 
 
 def test_an_engine_that_answers_is_used_and_only_the_client_side_is_installed() -> None:
-    facts = dataclasses.replace(DEBIAN_12, engine=GOOD, mmdebstrap=True, ssh=True)
-    steps = plan.plan(facts)
+    system = dataclasses.replace(DEBIAN_12, engine=GOOD, mmdebstrap=True, ssh=True)
+    steps = plan.plan(system)
     assert packages(steps) == ("docker-cli/trixie", "docker-buildx/trixie", "docker-compose/trixie")
     assert model.CONFIG not in files(steps)
     assert not any(isinstance(step, Daemon) for step in steps)
@@ -320,9 +320,9 @@ def test_compose_comes_along_where_that_is_no_trouble() -> None:
     assert packages(plan.plan(theirs)) == ("docker-compose/trixie",)
 
 
-@pytest.mark.parametrize("facts", [UBUNTU_24, FEDORA])
-def test_compose_alone_refuses_nothing(facts: Facts) -> None:
-    theirs = dataclasses.replace(facts, engine=GOOD, **CLIENTS | {"compose": None})
+@pytest.mark.parametrize("system", [UBUNTU_24, FEDORA])
+def test_compose_alone_refuses_nothing(system: System) -> None:
+    theirs = dataclasses.replace(system, engine=GOOD, **CLIENTS | {"compose": None})
     assert plan.plan(theirs) == ()
 
 

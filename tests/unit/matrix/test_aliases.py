@@ -176,7 +176,10 @@ def test_latest_is_the_newest_slim_target() -> None:
 
 
 def test_every_slim_target_has_an_alias_with_its_cuda() -> None:
-    for it in RESOLUTION.targets:
-        if it.profile == "slim":
-            assert PROJECT.aliases[f"torch{minor(it.torch)}-cuda-{minor(it.cuda)}"] == it.id
+    for target in RESOLUTION.targets:
+        if target.profile == "slim":
+            assert (
+                PROJECT.aliases[f"torch{minor(target.torch)}-cuda-{minor(target.cuda)}"]
+                == target.id
+            )
     assert PROJECT.aliases["torch2.10"] != PROJECT.aliases["torch2.9"]

@@ -30,8 +30,8 @@ def parsed(text: str) -> Machine:
     return nvidia_smi.parse(text, FACTS)
 
 
-def names(it: Machine) -> list[str]:
-    return [gpu.name for gpu in it.gpus]
+def names(machine: Machine) -> list[str]:
+    return [gpu.name for gpu in machine.gpus]
 
 
 def refused(text: str) -> str:
@@ -45,51 +45,53 @@ def refused(text: str) -> str:
 
 
 def test_one_card() -> None:
-    it = parsed(ONE)
-    assert names(it) == ["RTX 4090"]
-    assert it.gpus[0] in FACTS.gpu
-    assert it.driver == Version("570.124.06")
+    machine = parsed(ONE)
+    assert names(machine) == ["RTX 4090"]
+    assert machine.gpus[0] in FACTS.gpu
+    assert machine.driver == Version("570.124.06")
 
 
 def test_two_equal_cards_are_one_kind() -> None:
-    it = parsed(TWO)
-    assert names(it) == ["H100"]
-    assert it.driver == Version("580.65.06")
+    machine = parsed(TWO)
+    assert names(machine) == ["H100"]
+    assert machine.driver == Version("580.65.06")
 
 
 def test_two_names_of_one_card_are_one_kind() -> None:
-    it = parsed("NVIDIA A100-SXM4-80GB, 580, 8.0, 81920\nNVIDIA A100 80GB PCIe, 580, 8.0, 81920\n")
-    assert names(it) == ["A100"]
+    machine = parsed(
+        "NVIDIA A100-SXM4-80GB, 580, 8.0, 81920\nNVIDIA A100 80GB PCIe, 580, 8.0, 81920\n"
+    )
+    assert names(machine) == ["A100"]
 
 
 def test_on_two_different_cards_every_target_must_run_on_both() -> None:
-    it = parsed(MIXED)
-    assert names(it) == ["RTX 5090", "A100"]
-    fits = pick.fitting(RESOLUTION.combinations, it)
+    machine = parsed(MIXED)
+    assert names(machine) == ["RTX 5090", "A100"]
+    fits = pick.fitting(RESOLUTION.combinations, machine)
     assert fits
     for fit in fits:
         assert {80, 120} <= set(fit.candidate.kernels)
     for_the_a100 = pick.fitting(
-        RESOLUTION.combinations, Machine(gpus=it.gpus[1:], driver=it.driver)
+        RESOLUTION.combinations, Machine(gpus=machine.gpus[1:], driver=machine.driver)
     )
     fewer = {fit.candidate.id for fit in fits}
     assert fewer < {fit.candidate.id for fit in for_the_a100}, "the 5090 needs CUDA 12.8"
 
 
 def test_a_card_that_nothing_runs_on_spoils_the_machine() -> None:
-    it = parsed(ONE + "Tesla T4, 570.124.06, 7.5, 15360\n")
-    assert pick.fitting(RESOLUTION.combinations, it) == []
+    machine = parsed(ONE + "Tesla T4, 570.124.06, 7.5, 15360\n")
+    assert pick.fitting(RESOLUTION.combinations, machine) == []
 
 
 def test_an_unknown_card_is_taken_by_its_compute_capability() -> None:
-    it = parsed(UNKNOWN)
-    (card,) = it.gpus
+    machine = parsed(UNKNOWN)
+    (card,) = machine.gpus
     assert card not in FACTS.gpu
     assert (card.name, card.capability, card.memory) == ("NVIDIA GeForce RTX 6090", 120, (48,))
-    assert (card.brand, card.host, card.datacenter) == ("geforce", "x86_64", False)
+    assert (card.brand, card.host) == ("geforce", "x86_64")
     assert "nvidia-smi" in card.source
-    assert it.driver == Version("610.43.02")
-    best = pick.pick(RESOLUTION.combinations, it).best.candidate
+    assert machine.driver == Version("610.43.02")
+    best = pick.pick(RESOLUTION.combinations, machine).best.candidate
     assert 120 in best.kernels
 
 
@@ -99,8 +101,8 @@ def test_an_unknown_card_of_the_data_centre_is_no_geforce() -> None:
 
 
 def test_two_unknown_cards_are_two() -> None:
-    it = parsed(UNKNOWN + "NVIDIA X500, 610.43.02, 10.3, 294912\n" + UNKNOWN)
-    assert names(it) == ["NVIDIA GeForce RTX 6090", "NVIDIA X500"]
+    machine = parsed(UNKNOWN + "NVIDIA X500, 610.43.02, 10.3, 294912\n" + UNKNOWN)
+    assert names(machine) == ["NVIDIA GeForce RTX 6090", "NVIDIA X500"]
 
 
 def test_a_name_that_only_ends_like_a_known_one_is_unknown() -> None:

@@ -48,10 +48,10 @@ def refused(*names: str, driver: str = "", **wanted: Any) -> ImpossibleCombinati
     return caught.value
 
 
-def said(it: Candidate, where: Machine) -> tuple[Reason, ...]:
+def said(candidate: Candidate, where: Machine) -> tuple[Reason, ...]:
     """What is to know about a target there: of the card for which it is most."""
     found = [
-        for_machine(it, {"gpu": gpu, "driver": where.driver}).reasons
+        for_machine(candidate, {"gpu": gpu, "driver": where.driver}).reasons
         for gpu in where.gpus or (None,)
     ]
     return max(found, key=weight)
@@ -66,26 +66,33 @@ def there(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
     return tuple(reason for reason in reasons if reason.stage not in ("resolve", "compile"))
 
 
-def held(it: Candidate) -> int:
+def held(candidate: Candidate) -> int:
     """How many pairs of a head dimension and a type flash-attn has there."""
-    return len(it.selection.head_dims) * len(it.selection.dtypes) if it.selection else 0
+    return (
+        len(candidate.selection.head_dims) * len(candidate.selection.dtypes)
+        if candidate.selection
+        else 0
+    )
 
 
 BETTER: tuple[tuple[Callable[[Candidate, tuple[Reason, ...]], Any], str], ...] = (
-    (lambda _it, reasons: -weight(there(reasons)), "of that one is to be known: "),
-    (lambda it, _: held(it), "flash-attn's kernels"),
-    (lambda it, _: it.torch.version, "its torch is newer: "),
-    (lambda it, _: it.torch.pypi_cuda == it.index, "pinned by hash"),
-    (lambda it, _: (it.cuda.version.major, it.cuda.version.minor), "its CUDA is newer: "),
-    (lambda it, _: it.os.os, "its distribution is newer: "),
-    (lambda it, _: it.kind == "slim", "it is smaller"),
+    (lambda _candidate, reasons: -weight(there(reasons)), "of that one is to be known: "),
+    (lambda candidate, _: held(candidate), "flash-attn's kernels"),
+    (lambda candidate, _: candidate.torch.version, "its torch is newer: "),
+    (lambda candidate, _: candidate.torch.pypi_cuda == candidate.index, "pinned by hash"),
+    (
+        lambda candidate, _: (candidate.cuda.version.major, candidate.cuda.version.minor),
+        "its CUDA is newer: ",
+    ),
+    (lambda candidate, _: candidate.os.os, "its distribution is newer: "),
+    (lambda candidate, _: candidate.kind == "slim", "it is smaller"),
 )
 """The criteria in their order, written down a second time, and the words of each."""
 
 
-def rank(it: Candidate, where: Machine) -> tuple[Any, ...]:
-    reasons = said(it, where)
-    return tuple(key(it, reasons) for key, _ in BETTER)
+def rank(candidate: Candidate, where: Machine) -> tuple[Any, ...]:
+    reasons = said(candidate, where)
+    return tuple(key(candidate, reasons) for key, _ in BETTER)
 
 
 machines = st.builds(
@@ -102,7 +109,9 @@ machines = st.builds(
 def test_the_best_works_and_nothing_that_works_is_better(
     where: Machine, some: list[Candidate]
 ) -> None:
-    fine = [it for it in some if weight(said(it, where)) < WEIGHT["unverified"]]
+    fine = [
+        candidate for candidate in some if weight(said(candidate, where)) < WEIGHT["unverified"]
+    ]
     try:
         found = pick.pick(some, where)
     except ImpossibleCombination:
@@ -111,7 +120,7 @@ def test_the_best_works_and_nothing_that_works_is_better(
     assert found.best.candidate in fine
     assert found.best.found.verdict in ("ok", "warn")
     assert found.fitting == len(fine)
-    ranks = sorted((rank(it, where) for it in fine), reverse=True)
+    ranks = sorted((rank(candidate, where) for candidate in fine), reverse=True)
     assert rank(found.best.candidate, where) == ranks[0]
     if found.next is None:
         assert len(fine) == 1
@@ -174,7 +183,7 @@ def test_a_beta_comes_after_what_is_none() -> None:
         fits = pick.fitting(EVERY, machine(name, driver="610"))
         betas = [i for i, fit in enumerate(fits) if fit.candidate.profile == "fa4"]
         assert betas == [len(fits) - 1]
-        codes = {reason.code for reason in fits[-1].there}
+        codes = {reason.code for reason in fits[-1].notes}
         assert codes >= {"flash-attn-beta", "flash-attn-cute"}
         assert ("flash-attn-backward" in codes) == (name == "A100")
 
@@ -184,15 +193,15 @@ def test_a_v100_has_no_target_and_is_told_why() -> None:
     head, *reasons = str(error).splitlines()
     assert head.startswith("no target works on V100 with driver 580. The closest, ")
     closest = head.partition("The closest, ")[2].rstrip(":")
-    (it,) = RESOLUTION.select([closest])
-    wanted = said(it, machine("V100", driver="580"))
+    (candidate,) = RESOLUTION.select([closest])
+    wanted = said(candidate, machine("V100", driver="580"))
     assert reasons == [f"  {reason.code}: {reason.text}" for reason in wanted]
     assert any(line.startswith("  flash-attn-gpu: ") for line in reasons)
     where = machine("V100", driver="580")
-    assert weight(wanted) == min(weight(said(it, where)) for it in EVERY)
+    assert weight(wanted) == min(weight(said(candidate, where)) for candidate in EVERY)
     assert error.hint == "what would: imagegen why --gpu V100 --driver 580"
     least = [row for row in EVERY if weight(said(row, where)) == weight(wanted)]
-    assert it.cuda.driver_floor == min(row.cuda.driver_floor for row in least)
+    assert candidate.cuda.driver_floor == min(row.cuda.driver_floor for row in least)
 
 
 def test_the_hint_can_be_typed_as_it_is() -> None:
@@ -250,7 +259,7 @@ def test_a_python_and_a_torch_can_be_asked_for() -> None:
 
 def test_what_no_target_has_is_said() -> None:
     error = refused("RTX 4090", python=Python.parse("3.13"), torch=Version("2.9"))
-    assert str(error) == "no target with Python 3.13 with torch 2.9 in this workspace"
+    assert str(error) == "no target with Python 3.13 with torch 2.9 in this project"
     assert error.hint == "imagegen list"
     assert "no target with torch 2.9.0 in" in str(refused("RTX 4090", torch=Version("2.9.0")))
     assert "no target with Python 3.12 works on T4" in str(
@@ -259,7 +268,7 @@ def test_what_no_target_has_is_said() -> None:
 
 
 def test_no_target_at_all_is_said() -> None:
-    with pytest.raises(ImpossibleCombination, match=r"^no target in this workspace"):
+    with pytest.raises(ImpossibleCombination, match=r"^no target in this project"):
         pick.pick([], machine("H100"))
 
 
@@ -267,7 +276,7 @@ def test_no_target_at_all_is_said() -> None:
 
 
 def one_of(text: str) -> Candidate:
-    found = [it for it in EVERY if text in it.id]
+    found = [candidate for candidate in EVERY if text in candidate.id]
     assert found, text
     return found[0]
 
@@ -341,15 +350,15 @@ def test_what_is_over_once_it_is_built_makes_it_no_worse() -> None:
     assert pick.pick(rows, where).best.candidate is rows[1]
 
 
-def test_there_is_what_is_to_know_when_it_runs() -> None:
+def test_notes_are_about_its_use() -> None:
     (fit,) = pick.fitting([one_of("cuda13.0-torch2.14-py3.12-slim")], machine("H100", driver="610"))
     assert [reason.code for reason in fit.found.reasons] == ["flash-attn-cxx20"]
-    assert fit.there == ()
+    assert fit.notes == ()
     (fit,) = pick.fitting(
         [one_of("cuda13.2-torch2.15-py3.12-slim")], machine("H100", driver="580.65.06")
     )
-    assert {reason.stage for reason in fit.there} <= {"import", "start", "run"}
-    assert "driver-minor" in {reason.code for reason in fit.there}
+    assert {reason.stage for reason in fit.notes} <= {"import", "start", "run"}
+    assert "driver-minor" in {reason.code for reason in fit.notes}
 
 
 def test_torch_2_10_is_newer_than_2_9() -> None:
@@ -359,8 +368,8 @@ def test_torch_2_10_is_newer_than_2_9() -> None:
 
 
 def test_the_same_twice_is_told_honestly() -> None:
-    it = one_of("cuda12.8-torch2.10-py3.12-slim")
-    found = pick.pick([it, replace(it)], machine("H100", driver="580"))
+    candidate = one_of("cuda12.8-torch2.10-py3.12-slim")
+    found = pick.pick([candidate, replace(candidate)], machine("H100", driver="580"))
     assert found.because == "only its id comes first"
 
 

@@ -20,7 +20,7 @@ from imagegen.build import bake
 from imagegen.commands import files
 from imagegen.compat.facts.rows import CudaFact
 from imagegen.compat.facts.tables import Facts
-from imagegen.compat.rules.judged import RULES
+from imagegen.compat.rules.table import RULES
 from imagegen.compat.solver import Combination, judged
 from imagegen.errors import FactsError, NothingSelected, StaleFiles
 from imagegen.matrix import project, resolve
@@ -209,11 +209,13 @@ def test_blocks_can_be_split(part: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("resolution", [RESOLUTION, WHOLE], ids=["committed", "everything"])
 def test_every_target_passes_the_rules(resolution: Resolution) -> None:
-    for it in resolution.combinations:
-        found = judged(Combination(**{f.name: getattr(it, f.name) for f in fields(Combination)}))
-        assert found.verdict in ("ok", "warn"), it.id
-        assert found.reasons == it.reasons
-        assert it.target().unverified == ()
+    for candidate in resolution.combinations:
+        found = judged(
+            Combination(**{f.name: getattr(candidate, f.name) for f in fields(Combination)})
+        )
+        assert found.verdict in ("ok", "warn"), candidate.id
+        assert found.reasons == candidate.reasons
+        assert candidate.target().unverified == ()
 
 
 WIDE = crossed(
@@ -259,7 +261,7 @@ def test_without_rules_everything_is_a_target() -> None:
 
 
 def test_what_is_unverified_is_left_out_unless_it_is_allowed() -> None:
-    before, bold = set(ids(WHOLE)), {it.id: it for it in BOLD.combinations}
+    before, bold = set(ids(WHOLE)), {candidate.id: candidate for candidate in BOLD.combinations}
     doubtful = {row.id: row for row in WHOLE.left_out if row.reasons[0].severity == "unverified"}
     assert len(doubtful) > 20
     assert set(bold) == before | set(doubtful)
@@ -280,8 +282,8 @@ def test_what_is_unverified_is_left_out_unless_it_is_allowed() -> None:
 
 def test_what_is_not_confirmed_is_said_in_a_sentence() -> None:
     row = next(row for row in WHOLE.left_out if row.reasons[0].code == "base-image-unknown")
-    it = next(it for it in BOLD.combinations if it.id == row.id)
-    assert "no list has an nvidia/cuda image" in it.target().unverified[0]
+    candidate = next(candidate for candidate in BOLD.combinations if candidate.id == row.id)
+    assert "no list has an nvidia/cuda image" in candidate.target().unverified[0]
 
 
 @pytest.mark.parametrize(
@@ -317,9 +319,9 @@ def test_an_image_that_no_list_has_is_named_by_the_form_of_the_tags(
     os, cuda, profile = names
     matrix = crossed((os,), versions(cuda), versions("2.8"), (profile,))
     found = resolve.resolve(FACTS.assume("cuda", cuda), matrix, allow_unknown=True)
-    (it,) = [*found.combinations, *(row.candidate for row in found.left_out)]
-    assert (it.base.tag if it.base else None) == tag
-    assert not (it.base and it.base.digest)
+    (candidate,) = [*found.combinations, *(row.candidate for row in found.left_out)]
+    assert (candidate.base.tag if candidate.base else None) == tag
+    assert not (candidate.base and candidate.base.digest)
 
 
 def only(matrix: Matrix, *, bold: bool = False) -> LeftOut:
@@ -468,12 +470,14 @@ def unpinned(row: CudaFact) -> CudaFact:
 
 def test_a_base_that_is_known_by_digest_goes_before_a_newer_one_that_is_not() -> None:
     devel = crossed(("ubuntu24.04",), versions("13.0"), versions("2.11"), ("devel",))
-    (it,) = resolve.resolve(FACTS, devel).combinations
-    assert it.base
-    assert it.base.digest
-    cuda = tuple(unpinned(row) if row.version == it.cuda.version else row for row in FACTS.cuda)
+    (candidate,) = resolve.resolve(FACTS, devel).combinations
+    assert candidate.base
+    assert candidate.base.digest
+    cuda = tuple(
+        unpinned(row) if row.version == candidate.cuda.version else row for row in FACTS.cuda
+    )
     (other,) = resolve.resolve(FACTS.model_copy(update={"cuda": cuda}), devel).combinations
-    assert other.cuda.version < it.cuda.version
+    assert other.cuda.version < candidate.cuda.version
     assert other.base
     assert other.base.digest
 
@@ -481,37 +485,39 @@ def test_a_base_that_is_known_by_digest_goes_before_a_newer_one_that_is_not() ->
 def test_without_any_digest_the_newest_is_taken() -> None:
     facts = FACTS.model_copy(update={"cuda": tuple(map(unpinned, FACTS.cuda))})
     matrix = crossed(("ubuntu22.04",), versions("12.9"), versions("2.8"), ("devel",))
-    (it,) = resolve.resolve(facts, matrix).combinations
+    (candidate,) = resolve.resolve(facts, matrix).combinations
     listed = [
         row.version
         for row in FACTS.cuda_like(Version("12.9"))
         if any(b.os == "ubuntu22.04" and b.kind == "devel" for b in row.base)
     ]
-    assert it.cuda.version == max(listed)
+    assert candidate.cuda.version == max(listed)
 
 
 def test_slim_takes_cuda_13_from_wheels_and_cuda_12_from_an_image() -> None:
-    assert {it.from_wheels for it in WHOLE.combinations} == {True, False}
-    for it in WHOLE.combinations:
-        assert it.from_wheels == (it.kind == "slim" and it.cuda.version.major >= 13)
-        assert (it.base is None) == it.from_wheels
-        build = it.torch.build_for(it.index)
+    assert {candidate.from_wheels for candidate in WHOLE.combinations} == {True, False}
+    for candidate in WHOLE.combinations:
+        assert candidate.from_wheels == (
+            candidate.kind == "slim" and candidate.cuda.version.major >= 13
+        )
+        assert (candidate.base is None) == candidate.from_wheels
+        build = candidate.torch.build_for(candidate.index)
         assert build
-        if it.from_wheels:
-            assert it.target().cuda == build.toolkit
-        if it.base:
-            assert it.base.os == it.os.os.name
-            assert it.base.kind == it.kind
-            assert it.base.cuda == it.cuda.version
+        if candidate.from_wheels:
+            assert candidate.target().cuda == build.toolkit
+        if candidate.base:
+            assert candidate.base.os == candidate.os.os.name
+            assert candidate.base.kind == candidate.kind
+            assert candidate.base.cuda == candidate.cuda.version
 
 
 def test_the_matrix_takes_the_distributions_python_and_compiles_flash_attn_2() -> None:
-    for it in WHOLE.combinations:
-        assert it.python == it.os.python
-        whole = it.selection is not None and it.selection.generation > 2
-        assert it.origin == ("official" if whole else "source")
-        assert it.host == "x86_64"
-        assert it.index == Version(minor(it.cuda.version))
+    for candidate in WHOLE.combinations:
+        assert candidate.python == candidate.os.python
+        whole = candidate.selection is not None and candidate.selection.generation > 2
+        assert candidate.origin == ("official" if whole else "source")
+        assert candidate.host == "x86_64"
+        assert candidate.index == Version(minor(candidate.cuda.version))
 
 
 # --- the rules, seen from here --------------------------------------------------------------------
@@ -809,9 +815,9 @@ def generations(tmp_path: Path) -> project.Project:
     return project.load(file, allow_unknown=True)
 
 
-def one(it: project.Project, select: str) -> tuple[recipe_.Recipe, str]:
-    (candidate,) = it.resolution.select([select])
-    recipe = recipe_.recipe(candidate, it)
+def one(made: project.Project, select: str) -> tuple[recipe_.Recipe, str]:
+    (candidate,) = made.resolution.select([select])
+    recipe = recipe_.recipe(candidate, made)
     return recipe, dockerfile.files(recipe)[f"{recipe.target.id}/Dockerfile"]
 
 
@@ -819,9 +825,9 @@ def test_what_nobody_could_try_is_a_target_for_the_bold_only(generations: projec
     file = generations.folder / "matrix.toml"
     with pytest.raises(FactsError, match=r"build\.0\.profile: three gives no target that a fact"):
         project.load(file)
-    (it,) = generations.resolution.select(["debian12-*-three"])
-    assert [reason.code for reason in it.reasons] == ["flash-attn-unproven"]
-    assert any("nobody built or loaded it" in text for text in it.target().unverified)
+    (candidate,) = generations.resolution.select(["debian12-*-three"])
+    assert [reason.code for reason in candidate.reasons] == ["flash-attn-unproven"]
+    assert any("nobody built or loaded it" in text for text in candidate.target().unverified)
 
 
 def test_flash_attention_3_is_asked_of_torchs_index_by_version(
@@ -837,8 +843,8 @@ def test_flash_attention_3_is_asked_of_torchs_index_by_version(
     assert f"# ({recipe.unlocked['flash_attn']}.)" in text.splitlines()
     assert "#   Python packages by hash, flash-attn-3 by version" in text.splitlines()
     assert "build" not in recipe.locked
-    (it,) = generations.resolution.select(["debian12-*-three"])
-    assert pins.unlocked(it, generations) == ("base", "flash_attn")
+    (candidate,) = generations.resolution.select(["debian12-*-three"])
+    assert pins.unlocked(candidate, generations) == ("base", "flash_attn")
 
 
 def test_flash_attention_4_is_installed_by_hash_where_torch_is(
@@ -988,9 +994,10 @@ def test_nothing_given_selects_everything() -> None:
 def test_globs_are_joined_and_the_order_stays() -> None:
     found = RESOLUTION.select(["*-demo", "*torch2.13*-slim", "*-demo"])
     assert found == tuple(
-        it
-        for it in RESOLUTION.combinations
-        if it.profile == "demo" or (it.profile == "slim" and minor(it.torch.version) == "2.13")
+        candidate
+        for candidate in RESOLUTION.combinations
+        if candidate.profile == "demo"
+        or (candidate.profile == "slim" and minor(candidate.torch.version) == "2.13")
     )
     assert len(found) > 3
 
@@ -998,7 +1005,7 @@ def test_globs_are_joined_and_the_order_stays() -> None:
 @given(some(tuple(ids(RESOLUTION))))
 def test_ids_select_themselves(chosen: tuple[str, ...]) -> None:
     found: tuple[Candidate, ...] = RESOLUTION.select(chosen)
-    assert {it.id for it in found} == set(chosen)
+    assert {candidate.id for candidate in found} == set(chosen)
 
 
 def near(pattern: str) -> list[str]:

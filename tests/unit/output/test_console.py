@@ -114,14 +114,14 @@ def test_targets(printed: Printed) -> None:
     targets_.targets(rows, "json")
     found = json.loads(printed())
     assert [row["id"] for row in found] == [row.target.id for row in rows]
-    for row, it in zip(found, rows, strict=True):
-        assert {key: row[key] for key in it.target.promise} == it.target.promise
+    for row, wanted in zip(found, rows, strict=True):
+        assert {key: row[key] for key in wanted.target.promise} == wanted.target.promise
         assert row["packages"] == list(RESOLUTION.packages)
-        assert row["tag"] == it.target.tag
+        assert row["tag"] == wanted.target.tag
         assert row["aliases"] == [n for n, id_ in PROJECT.aliases.items() if id_ == row["id"]]
-        assert row["unlocked"] == list(it.unlocked)
-        assert [reason["code"] for reason in row["reasons"]] == [r.code for r in it.reasons]
-        assert set(row) - set(it.target.promise) == {"tag", "aliases", "unlocked", "reasons"}
+        assert row["unlocked"] == list(wanted.unlocked)
+        assert [reason["code"] for reason in row["reasons"]] == [r.code for r in wanted.reasons]
+        assert set(row) - set(wanted.target.promise) == {"tag", "aliases", "unlocked", "reasons"}
     assert any(row["aliases"] for row in found)
     assert any(row["reasons"] for row in found)
     targets_.targets(rows, "github")
@@ -139,15 +139,15 @@ def test_targets_as_a_table(printed: Printed) -> None:
     ]
     targets_.targets(rows, "text")
     head, one, two = printed().splitlines()
-    starts = {word: head.index(word) for word in ("LOCKED", "TO KNOW", "TAG", "ALIASES")}
+    starts = {word: head.index(word) for word in ("UNLOCKED", "NOTES", "TAG", "ALIASES")}
     assert head.split() == [
-        *("TARGET", "CUDA", "TORCH", "SM", "LOCKED", "TO", "KNOW", "TAG", "ALIASES"),
+        *("TARGET", "CUDA", "TORCH", "FLASH-ATTN", "UNLOCKED", "NOTES", "TAG", "ALIASES"),
     ]
     assert one.split()[0] == two.split()[0] == DEMO.id
-    assert one[starts["LOCKED"] :].startswith("not base, torch  some-rule  ")
+    assert one[starts["UNLOCKED"] :].startswith("base, torch  some-rule  ")
     assert one[starts["TAG"] :] == f"{DEMO.tag}  a, b"
-    assert two[starts["LOCKED"] :].startswith("all  ")
-    assert two[starts["TO KNOW"] : starts["TAG"]].strip() == ""
+    assert two[starts["UNLOCKED"] :].startswith("none  ")
+    assert two[starts["NOTES"] : starts["TAG"]].strip() == ""
     assert two.endswith(DEMO.tag)
 
 
@@ -156,8 +156,8 @@ def test_what_is_left_out_has_every_reason(printed: Printed) -> None:
         Reason(code=code, severity="impossible", stage="compile", text=text, source="a book")
         for code, text in (("one", "It cannot."), ("two", "It may not."))
     ]
-    (it,) = values.RESOLUTION.select([DEMO.id])
-    row = LeftOut(candidate=it, reasons=tuple(made), excluded=False)
+    (candidate,) = values.RESOLUTION.select([DEMO.id])
+    row = LeftOut(candidate=candidate, reasons=tuple(made), excluded=False)
     assert row.id == DEMO.id
     targets_.left_out([row], "text")
     assert [line.split() for line in printed().splitlines()] == [
@@ -206,10 +206,10 @@ def test_what_was_picked(printed: Printed) -> None:
     targets_.picked(found, "text")
     lines = printed().splitlines()
     assert lines[0] == found.best.candidate.id
-    assert lines[-1] == f"  {found.fitting} targets work there"
+    assert lines[-1] == f"  {found.fitting} targets work on this machine"
     assert "  needs driver 525.60.13 or newer" in lines
-    assert "flash-attn holds" not in " ".join(lines), "it holds everything"
-    assert f"before {found.next.candidate.id}, because" in " ".join(lines)
+    assert "flash-attn has only" not in " ".join(lines), "it holds everything"
+    assert f"chosen over {found.next.candidate.id}: it is smaller" in " ".join(lines)
 
 
 def test_one_that_is_alone_is_not_before_another(printed: Printed) -> None:
@@ -220,8 +220,8 @@ def test_one_that_is_alone_is_not_before_another(printed: Printed) -> None:
     assert row["because"] == "no other target works there"
     targets_.picked(found, "text")
     text = printed()
-    assert "before" not in text
-    assert text.splitlines()[-1] == "  1 target works there"
+    assert "chosen over" not in text
+    assert text.splitlines()[-1] == "  1 target works on this machine"
 
 
 def test_kernels_that_are_not_there_are_told(printed: Printed) -> None:
@@ -232,9 +232,22 @@ def test_kernels_that_are_not_there_are_told(printed: Printed) -> None:
     text = " ".join(printed().split())
     dims, types = ", ".join(map(str, kernels.head_dims)), ", ".join(kernels.dtypes)
     assert (
-        f"to know: flash-attn holds kernels for head dimensions {dims} in {types} only, "
-        "on architectures 80 needs driver 580.65.06 or newer"
+        f"note: flash-attn has only the kernels for head dimensions {dims} in {types}, "
+        "for architectures 80 needs driver 580.65.06 or newer"
     ) in text
+
+
+def test_a_warning_that_the_picked_one_avoids_is_told(printed: Printed) -> None:
+    """Only the image of NVIDIA's refuses to start on that card with that driver."""
+    found = picked("*cuda13.2-torch2.15-py3.12-*", driver="580.65.06")
+    assert found.because.startswith("of that one is to be known: ")
+    targets_.picked(found, "text")
+    text = " ".join(printed().split())
+    assert found.next
+    start = f"chosen over {found.next.candidate.id}: it avoids a warning: nvidia/cuda:13.2."
+    assert start in text
+    targets_.picked(picked(DEMO.id, gpu="RTX 3090", driver="580"), "text")
+    assert "avoids" not in printed()
 
 
 def test_what_is_to_know_of_the_picked_one(printed: Printed) -> None:
@@ -242,7 +255,7 @@ def test_what_is_to_know_of_the_picked_one(printed: Printed) -> None:
     assert found.best.found.verdict == "warn"
     targets_.picked(found, "text")
     text = printed()
-    assert "to know (driver-minor): " in text
+    assert "note (driver-minor): " in text
     assert all(len(line) <= 100 for line in text.splitlines())
 
 

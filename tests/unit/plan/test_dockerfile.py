@@ -59,12 +59,12 @@ class Rendered:
                 yield mounts, re.split(r" && (?=(?:[^']*'[^']*')*[^']*$)", rest)  # not in quotes
 
 
-def rendered(it: Candidate) -> Rendered:
-    recipe = plan.recipe(it, PROJECT)
+def rendered(candidate: Candidate) -> Rendered:
+    recipe = plan.recipe(candidate, PROJECT)
     return Rendered(recipe, dockerfile.files(recipe)[f"{recipe.target.id}/Dockerfile"])
 
 
-EVERY = [rendered(it) for it in RESOLUTION.combinations]
+EVERY = [rendered(candidate) for candidate in RESOLUTION.combinations]
 every = pytest.mark.parametrize("one", EVERY, ids=lambda one: one.target.id)
 
 

@@ -23,7 +23,7 @@ from imagegen.plan.pins import ASKED, PACKAGE, PARTS
 from imagegen.util import process
 from tests.support.values import DEMO, PROJECT, RESOLUTION
 
-LOCKED = [it for it in RESOLUTION.combinations if resolve.lockable(it)]
+LOCKED = [candidate for candidate in RESOLUTION.combinations if resolve.lockable(candidate)]
 PACKAGES_OF = pins.packages(RESOLUTION)
 HASH = "    --hash=sha256:" + "a" * 64
 FOLDERS = sorted(p for p in PROJECT.locks.iterdir() if p.is_dir())
@@ -274,10 +274,10 @@ def test_a_lock_without_the_part_or_with_anothers(folder: Path) -> None:
 
 def test_who_asks_for_which_package() -> None:
     assert {"torch2.11.0-cu130-py3.11": FOUR} == PACKAGES_OF
-    (it,) = RESOLUTION.select(["*-fa4"])
-    assert pins.package(it) == FOUR
-    release = it.flash_attn.model_copy(update={"version": Version("4.0.0b37")})
-    two = replace(RESOLUTION, combinations=(it, replace(it, flash_attn=release)))
+    (candidate,) = RESOLUTION.select(["*-fa4"])
+    assert pins.package(candidate) == FOUR
+    release = candidate.flash_attn.model_copy(update={"version": Version("4.0.0b37")})
+    two = replace(RESOLUTION, combinations=(candidate, replace(candidate, flash_attn=release)))
     with pytest.raises(FactsError, match=r"one lock holds .*b37 or .*b36"):
         pins.packages(two)
 
@@ -326,16 +326,19 @@ def test_a_lock_is_whole(folder: Path) -> None:
         assert parts["nvcc"] == set(lock.NVCC)
 
 
-@pytest.mark.parametrize("it", LOCKED, ids=lambda it: it.id)
-def test_a_lock_was_made_for_what_the_matrix_asks_for_now(it: Candidate) -> None:
-    target = it.target(RESOLUTION.packages)
+@pytest.mark.parametrize("candidate", LOCKED, ids=lambda candidate: candidate.id)
+def test_a_lock_was_made_for_what_the_matrix_asks_for_now(candidate: Candidate) -> None:
+    target = candidate.target(RESOLUTION.packages)
     folder = PROJECT.locks / pins.lock_name(target.torch, target.cuda, target.python)
     assert (folder / ASKED).read_text() == "".join(f"{row}\n" for row in pins.asked(target))
     assert set(target.packages) == set(PROJECT.matrix.packages)
 
 
 def test_each_lock_has_a_target_and_each_lockable_target_its_lock() -> None:
-    wanted = {pins.lock_name(it.torch.version, it.cuda.version, it.python.version) for it in LOCKED}
+    wanted = {
+        pins.lock_name(candidate.torch.version, candidate.cuda.version, candidate.python.version)
+        for candidate in LOCKED
+    }
     assert {folder.name for folder in FOLDERS} == wanted
 
 

@@ -24,7 +24,7 @@ from imagegen.plan import dockerfile, image, pins
 from imagegen.plan import recipe as recipe_
 from tests.support.values import DEMO, FACTS, PROJECT, RESOLUTION, ROOT
 
-IT = next(it for it in RESOLUTION.combinations if it.id == DEMO.id)
+CANDIDATE = next(candidate for candidate in RESOLUTION.combinations if candidate.id == DEMO.id)
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def project(tmp_path: Path) -> Project:
     return replace(PROJECT, folder=tmp_path / "dockerfiles")
 
 
-def made(it: Candidate = IT, project: Project = PROJECT, **settings: str) -> Image:
-    recipe = recipe_.recipe(it, project)
+def made(candidate: Candidate = CANDIDATE, project: Project = PROJECT, **settings: str) -> Image:
+    recipe = recipe_.recipe(candidate, project)
     return image.image(recipe, dockerfile.files(recipe), project, **settings)
 
 
@@ -85,7 +85,7 @@ def test_a_new_file_and_a_new_name_change_the_key_and_a_cache_does_not(copied: P
 
 
 def test_every_file_of_the_lock_decides_the_key(project: Project) -> None:
-    recipe = recipe_.recipe(IT, project)
+    recipe = recipe_.recipe(CANDIDATE, project)
     before = made(project=project).key
     keys = []
     for part in pins.PARTS:
@@ -98,7 +98,7 @@ def test_every_file_of_the_lock_decides_the_key(project: Project) -> None:
 
 
 def test_another_lock_does_not(project: Project) -> None:
-    recipe = recipe_.recipe(IT, project)
+    recipe = recipe_.recipe(CANDIDATE, project)
     before = made(project=project).key
     for folder in project.locks.iterdir():
         if folder.name not in (recipe.lock, recipe.tools_lock):
@@ -107,7 +107,7 @@ def test_another_lock_does_not(project: Project) -> None:
 
 
 def test_the_rendered_text_decides_the_key() -> None:
-    recipe = recipe_.recipe(IT, PROJECT)
+    recipe = recipe_.recipe(CANDIDATE, PROJECT)
     files = dockerfile.files(recipe)
     keys = {image.image(recipe, files, PROJECT).key}
     for name, text in files.items():
@@ -147,7 +147,7 @@ def test_network_settings_do_not(
 
 
 def test_no_two_targets_share_a_key() -> None:
-    keys = [made(it).key for it in RESOLUTION.combinations]
+    keys = [made(candidate).key for candidate in RESOLUTION.combinations]
     assert len(set(keys)) == len(keys)
 
 
@@ -172,12 +172,12 @@ def test_labels_say_what_the_image_is() -> None:
     assert "org.opencontainers.image.base.digest" not in made().labels  # debian has none yet
 
 
-@pytest.mark.parametrize("it", RESOLUTION.combinations, ids=lambda it: it.id)
-def test_a_recipe_says_where_each_piece_comes_from(it: Candidate) -> None:
-    recipe = recipe_.recipe(it, PROJECT)
+@pytest.mark.parametrize("candidate", RESOLUTION.combinations, ids=lambda candidate: candidate.id)
+def test_a_recipe_says_where_each_piece_comes_from(candidate: Candidate) -> None:
+    recipe = recipe_.recipe(candidate, PROJECT)
     target = recipe.target
     cuda13 = target.cuda.major >= 13
-    assert recipe.nvcc == ("base" if it.kind == "devel" else "wheels" if cuda13 else "apt")
+    assert recipe.nvcc == ("base" if candidate.kind == "devel" else "wheels" if cuda13 else "apt")
     assert recipe.require_cuda == f"cuda>={target.cuda.major}.0"
     assert recipe.torch_backend == f"cu{target.cuda.major}{target.cuda.minor}"
     assert (recipe.nvcc == "wheels") == (not recipe.from_tag.startswith("nvidia/cuda:"))
@@ -185,29 +185,28 @@ def test_a_recipe_says_where_each_piece_comes_from(it: Candidate) -> None:
     assert recipe.tools_lock.endswith(f"-py{minor(target.python)}")
     assert recipe.lock in (recipe.tools_lock, "")
     # Whatever PyPI alone can lock is locked.
-    assert bool(recipe.lock) == resolve.lockable(it)
+    assert bool(recipe.lock) == resolve.lockable(candidate)
 
 
-@pytest.mark.parametrize("it", RESOLUTION.combinations, ids=lambda it: it.id)
-def test_what_pypi_lacks_says_so(it: Candidate) -> None:
-    text = (
-        f"torch {it.torch.version} for CUDA {it.index} is on PyTorch's own index, and not on PyPI"
-    )
-    unlocked = recipe_.recipe(it, PROJECT).unlocked
-    assert unlocked.get("torch") == (None if resolve.lockable(it) else text)
+@pytest.mark.parametrize("candidate", RESOLUTION.combinations, ids=lambda candidate: candidate.id)
+def test_what_pypi_lacks_says_so(candidate: Candidate) -> None:
+    torch = f"torch {candidate.torch.version} for CUDA {candidate.index}"
+    text = f"{torch} is on PyTorch's own index, and not on PyPI"
+    unlocked = recipe_.recipe(candidate, PROJECT).unlocked
+    assert unlocked.get("torch") == (None if resolve.lockable(candidate) else text)
 
 
 def test_what_pypi_has_says_that_it_is_not_locked_yet(project: Project) -> None:
     """The tools come from the lock of another torch for the same Python."""
-    it = next(
-        it
-        for it in RESOLUTION.combinations
-        if resolve.lockable(it)
-        and minor(it.torch.version) == "2.10"
-        and str(it.os.python) == "3.12"
+    candidate = next(
+        candidate
+        for candidate in RESOLUTION.combinations
+        if resolve.lockable(candidate)
+        and minor(candidate.torch.version) == "2.10"
+        and str(candidate.os.python) == "3.12"
     )
     shutil.rmtree(project.locks / "torch2.10.0-cu128-py3.12")
-    assert recipe_.recipe(it, project).unlocked["torch"] == NO_LOCK
+    assert recipe_.recipe(candidate, project).unlocked["torch"] == NO_LOCK
 
 
 NO_LOCK = "there is no lock of it here; imagegen lock makes one of what is on PyPI"
@@ -218,13 +217,13 @@ def test_an_image_that_no_list_has_is_still_nvidias() -> None:
     cuda = tuple(row.model_copy(update={"base": ()}) for row in FACTS.cuda)
     facts = FACTS.model_copy(update={"cuda": cuda})
     bold = resolve.resolve(facts, PROJECT.matrix, allow_unknown=True)
-    found = [it for it in bold.combinations if not it.from_wheels]
-    assert {it.kind for it in found} == {"devel", "slim"}
-    for it in found:
-        assert it.target().unverified
-        recipe = recipe_.recipe(it, replace(PROJECT, resolution=bold))
-        assert recipe.from_tag.startswith(f"nvidia/cuda:{it.cuda.version}-"), it.id
-        assert recipe.from_tag.endswith(f"-{it.os.os.name}"), it.id
+    found = [candidate for candidate in bold.combinations if not candidate.from_wheels]
+    assert {candidate.kind for candidate in found} == {"devel", "slim"}
+    for candidate in found:
+        assert candidate.target().unverified
+        recipe = recipe_.recipe(candidate, replace(PROJECT, resolution=bold))
+        assert recipe.from_tag.startswith(f"nvidia/cuda:{candidate.cuda.version}-"), candidate.id
+        assert recipe.from_tag.endswith(f"-{candidate.os.os.name}"), candidate.id
         assert recipe.from_digest == ""
         assert "base" in recipe.unlocked
 
@@ -234,19 +233,19 @@ def test_the_tools_of_an_unlocked_torch_are_those_of_the_newest(project: Project
     for folder in project.locks.iterdir():
         if not folder.name.startswith(("torch2.9.", "torch2.10.")):
             shutil.rmtree(folder)
-    it = next(
-        it
-        for it in RESOLUTION.combinations
-        if minor(it.torch.version) == "2.6" and str(it.os.python) == "3.12"
+    candidate = next(
+        candidate
+        for candidate in RESOLUTION.combinations
+        if minor(candidate.torch.version) == "2.6" and str(candidate.os.python) == "3.12"
     )
-    assert recipe_.recipe(it, project).tools_lock == "torch2.10.0-cu128-py3.12"
+    assert recipe_.recipe(candidate, project).tools_lock == "torch2.10.0-cu128-py3.12"
 
 
 def test_a_python_without_any_lock_says_how_to_make_one(project: Project) -> None:
     for folder in project.locks.glob("*py3.11"):
         shutil.rmtree(folder)
     with pytest.raises(FactsError, match=r"no lock for Python 3\.11") as caught:
-        recipe_.recipe(IT, project)
+        recipe_.recipe(CANDIDATE, project)
     assert caught.value.hint == AGAIN.format(project.folder)
 
 
@@ -271,7 +270,7 @@ def test_a_lock_for_other_packages_is_stale(
     changed = replace(project, matrix=matrix)
     resolution = resolve.resolve(FACTS, matrix)
     with pytest.raises(StaleFiles) as caught:
-        recipe_.recipe(IT, replace(changed, resolution=resolution))
+        recipe_.recipe(CANDIDATE, replace(changed, resolution=resolution))
     file = project.locks / "torch2.11.0-cu130-py3.11/requirements.in"
     assert str(caught.value) == f"{file} and the matrix differ in {differ}"
     assert caught.value.hint == AGAIN.format(project.folder)
@@ -281,20 +280,20 @@ def test_the_order_of_the_packages_makes_no_lock_stale(project: Project) -> None
     packages = tuple(reversed(project.matrix.packages))
     matrix = project.matrix.model_copy(update={"packages": packages})
     resolution = resolve.resolve(FACTS, matrix)
-    assert recipe_.recipe(IT, replace(project, matrix=matrix, resolution=resolution)).lock
+    assert recipe_.recipe(CANDIDATE, replace(project, matrix=matrix, resolution=resolution)).lock
 
 
 def test_a_folder_without_what_was_asked_for_is_no_lock(project: Project) -> None:
     for file in project.locks.glob(f"*-py3.11/{pins.ASKED}"):
         file.unlink()
     with pytest.raises(FactsError, match="no lock for Python"):
-        recipe_.recipe(IT, project)
+        recipe_.recipe(CANDIDATE, project)
 
 
 def test_what_a_distribution_does_not_have_is_not_asked_for() -> None:
     """Debian 13 dropped a package that vast.ai's launch script wants where there is one."""
     every = RESOLUTION.combinations
-    found = {it.os.os.name: recipe_.recipe(it, PROJECT).apt for it in every}
+    found = {candidate.os.os.name: recipe_.recipe(candidate, PROJECT).apt for candidate in every}
     assert "software-properties-common" in found["debian12"]
     assert set(found["debian12"]) - set(found["debian13"]) == {"software-properties-common"}
 

@@ -1,4 +1,4 @@
-"""The compatibility facts: those that come with imagegen (data/*.toml) and a user's own."""
+"""The files of the facts: those in imagegen/data, and a user's own file that is put over them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,13 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from imagegen.compat.facts import crosscheck
-from imagegen.compat.facts.reading import checked, nearest, parse_toml
 from imagegen.compat.facts.rows import (
-    BaseFact,
     CudaFact,
     FlashAttnFact,
-    FlashAttnPackageFact,
-    FlashAttnRelease,
-    GpuFact,
-    OsFact,
-    Sourced,
-    Strict,
-    TorchFact,
-    Ver,
     gpu_key,
 )
 from imagegen.compat.facts.tables import Facts
+from imagegen.compat.facts.toml import checked, parse_toml
 from imagegen.errors import FactsError
 from imagegen.model.target import minor
 
@@ -164,25 +155,3 @@ def _with_third_party(row: FlashAttnFact, flat: Facts) -> FlashAttnFact:
             "torch_max": max([row.torch_max, *(wheel.torch for wheel in wheels)]),
         }
     )
-
-
-__all__ = [
-    "BaseFact",
-    "CudaFact",
-    "Facts",
-    "FlashAttnFact",
-    "FlashAttnPackageFact",
-    "FlashAttnRelease",
-    "GpuFact",
-    "OsFact",
-    "Sourced",
-    "Strict",
-    "TorchFact",
-    "Ver",
-    "checked",
-    "load",
-    "merged",
-    "minor",
-    "nearest",
-    "parse_toml",
-]
