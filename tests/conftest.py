@@ -17,6 +17,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterator
+from itertools import chain
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,6 +37,23 @@ NETWORK = frozenset(
         *("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"),
     }
 )
+
+ENGINE_FILES = (
+    # One process builds the demo, and goes on with what is made of it.
+    ("test_demo", "test_wheels"),
+    # Beside it, what waits for registries and package hosts more than for a core.
+    ("test_doctor_in_a_container",),
+    ("test_push_faults",),
+    ("test_push", "test_push_checker", "test_faulty"),
+    ("test_registries", "test_wheel_store"),
+    ("test_witness",),
+    ("test_contract_vast",),
+    ("test_pod",),
+    ("test_contract_runpod", "test_rival"),
+    ("test_browser", "test_size"),  # the browser's image goes with the last of them
+    ("test_network",),
+)
+"""Files of tests/engine in the order in which they begin; those of a row share a process."""
 
 # The cores are shared with compilers: a law that holds slowly still holds.
 settings.register_profile(
@@ -71,19 +89,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if ENGINE_FIXTURES & asked:
             item.add_marker("engine")
     several = "PYTEST_XDIST_WORKER" in os.environ
-    items.sort(key=lambda item: (item.get_closest_marker("engine") is not None) != several)
+    place = {name: number for number, name in enumerate(chain(*ENGINE_FILES))}
+
+    def order(item: pytest.Item) -> tuple[bool, int]:
+        late = (item.get_closest_marker("engine") is not None) != several
+        return late, place.get(item.path.stem, len(place)) if several else 0
+
+    items.sort(key=order)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """There is one engine: with ``-n 2`` one process has all of its tests."""
+    """With ``-n 2`` a process has whole rows of ``ENGINE_FILES``; of other tests, one at a time."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class OneEngine(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return "engine" if nodeid.startswith("tests/engine/") else nodeid
+    row = {name: files[0] for files in ENGINE_FILES for name in files}
 
-    return OneEngine(config, log)
+    class Rows(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path, _, _ = nodeid.partition("::")
+            folder, _, file = path.rpartition("/")
+            name = file.removesuffix(".py")
+            return row.get(name, name) if folder == "tests/engine" else nodeid
+
+    config.option.loadscopereorder = False
+    return Rows(config, log)
 
 
 # --- the guard ------------------------------------------------------------------------------------

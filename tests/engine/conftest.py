@@ -148,12 +148,15 @@ def chromium(engine: Docker, local_base: Base) -> Iterator[str]:
 
 
 @pytest.fixture
-def broken_image(engine: Docker, small_image: str) -> Iterator[Callable[[str, str], str]]:
+def broken_image(
+    request: pytest.FixtureRequest, engine: Docker, small_image: str
+) -> Iterator[Callable[[str, str], str]]:
     """A copy of the small image with one thing broken: ``broken_image("what", "RUN ...")``."""
     made: list[str] = []
+    whose = request.path.stem.rpartition("_")[2]  # another process breaks its own
 
     def make(what: str, lines: str) -> str:
-        made.append(small.broken(engine, small_image, what, lines, NETWORK))
+        made.append(small.broken(engine, small_image, f"{whose}-{what}", lines, NETWORK))
         return made[-1]
 
     yield make
@@ -177,7 +180,7 @@ def tiny(
         labels: dict[str, str] | None = None,
         compression: Compression = "zstd",
     ) -> Tested:
-        target = target or setup.resolution.targets[0]
+        target = target or setup.resolution.targets[-1]  # not the demo's
         key = secrets.token_hex(32)
         image = Image(
             target=target,

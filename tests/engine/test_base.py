@@ -15,12 +15,10 @@ def test_the_same_packages_give_the_same_digest(
 ) -> None:
     os_ = next(row.os for row in setup.facts.os if base.reference(row.os) == local_base.reference)  # type: ignore[attr-defined]
     assert isinstance(os_, Os)
-    first = base.bootstrap(os_, tmp_path / "a")
-    second = base.bootstrap(os_, tmp_path / "b")
-    assert first.digest == second.digest
-    engine.load(second.archive, second.reference, second.digest)
-    # what later tests stand on
-    engine.load(local_base.archive, local_base.reference, local_base.digest)
+    made = base.bootstrap(os_, tmp_path / "a")
+    assert made.archive != local_base.archive
+    if made.digest != local_base.digest:  # an older one, kept since before a package was updated
+        assert made.digest == base.bootstrap(os_, tmp_path / "b").digest
 
 
 def test_a_base_is_the_distribution_that_it_says(engine: Docker, local_base: Base) -> None:

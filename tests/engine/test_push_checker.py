@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import pytest
 import requests
@@ -57,6 +56,7 @@ def row_of(place: Place, ref: str) -> dict[str, object]:
 
 
 def test_a_whole_and_tested_image_is_as_it_must_be(place: Place, target: Target) -> None:
+    assert place[1].look().count == 0
     digest = put(place[0], image(target), ["latest"])
     look = place[1].look()
     assert not look.violations
@@ -65,12 +65,10 @@ def test_a_whole_and_tested_image_is_as_it_must_be(place: Place, target: Target)
     assert not place[1].look(look.tags).violations
 
 
-def test_nothing_was_pushed_yet(place: Place) -> None:
-    assert place[1].look().count == 0
-
-
-@pytest.mark.parametrize("what", ["manifest", "config", "layer"])
-@pytest.mark.parametrize("how", ["gone", "other bytes", "fewer bytes"])
+@pytest.mark.parametrize(
+    ("what", "how"),
+    [("manifest", "gone"), ("config", "other bytes"), ("layer", "fewer bytes")],
+)
 def test_what_an_image_consists_of(
     place: Place, target: Target, real: Registry, what: str, how: str
 ) -> None:
@@ -100,42 +98,33 @@ def test_an_image_that_nobody_tested(place: Place, target: Target) -> None:
     assert set(look.early) == {target.tag, f"{target.tag}-{digest[7:19]}"}
 
 
-@dataclass
-class Wrong:
-    """A report that lets nothing be published, and what is said of it."""
-
-    says: str
-    checks: list[dict[str, str]] = field(default_factory=lambda: PASSED)
-    about: str = ""
+SKIPPED = {"level": "vast", "status": "skip"}
 
 
-WRONG = {
-    "failed": Wrong("did not pass", [*PASSED, {"level": "smoke", "status": "fail"}]),
-    "a level is missing": Wrong("did not pass", PASSED[:2]),
-    "a level was skipped": Wrong(
-        "did not pass", [*PASSED[:2], {"level": "vast", "status": "skip"}]
-    ),
-    "nothing ran": Wrong("did not pass", []),
-    "an unknown word": Wrong("did not pass", [*PASSED, {"level": "gpu", "status": "maybe"}]),
-    "of another image": Wrong("is about sha256:0000", about=f"sha256:{'0' * 64}"),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_a_report_that_lets_nothing_be_published(place: Place, target: Target, name: str) -> None:
-    wrong = WRONG[name]
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"checks": [*PASSED, {"level": "smoke", "status": "fail"}]}, "did not pass"),
+        ({"checks": [*PASSED[:2], SKIPPED]}, "did not pass"),
+        ({"checks": [*PASSED, {"level": "gpu", "status": "maybe"}]}, "did not pass"),
+        ({"digest": f"sha256:{'0' * 64}"}, "is about sha256:0000"),
+        ({"checks": None}, "cannot be read"),
+    ],
+    ids=["failed", "a level was skipped", "an unknown word", "of another image", "no report"],
+)
+def test_a_report_that_lets_nothing_be_published(
+    place: Place, target: Target, changed: dict[str, object], says: str
+) -> None:
     digest = put(place[0], image(target), ["latest"], tested=False)
     held = place[0].manifest(digest)
     assert held
     subject = Descriptor(digest=digest, size=len(held.body), media_type=held.media_type)
-    report = {"digest": wrong.about or digest, "checks": wrong.checks}
-    place[0].attach(subject, REPORT, json.dumps(report).encode(), {})
+    passed = {"digest": digest, "checks": PASSED}
+    place[0].attach(subject, REPORT, json.dumps(passed | changed).encode(), {})
     look = place[1].look()
     assert len(look.violations) == 3  # own tag, the target's and the alias
-    assert all(wrong.says in line for line in look.violations)
-    place[0].attach(subject, REPORT, b"[not, a, report", {})
-    assert len(place[1].look().violations) == 3
-    place[0].attach(subject, REPORT, json.dumps({"digest": digest, "checks": PASSED}).encode(), {})
+    assert all(says in line for line in look.violations)
+    place[0].attach(subject, REPORT, json.dumps(passed).encode(), {})
     assert not place[1].look().violations
 
 
@@ -150,34 +139,24 @@ def test_what_is_attached_and_gone(place: Place, target: Target, real: Registry,
 
 
 def test_a_tag_that_went_back(place: Place, setup: project.Project) -> None:
+    """To an older version, or to an earlier build of the same; or that is gone."""
     repository, checker = place
     ages = sorted(setup.resolution.targets, key=lambda one: one.torch)
-    put(repository, image(ages[-1]), ["latest"])
-    before = checker.look().tags
-    put(repository, image(ages[0]), ["latest"])
-    (line,) = checker.look(before).violations
-    assert line.startswith("latest: it was ")
-    assert line.endswith("which is older")
-
-
-def test_a_tag_that_went_back_to_an_earlier_build(place: Place, target: Target) -> None:
-    repository, checker = place
-    first, second = put(repository, image(target)), put(repository, image(target), ["latest"])
+    earlier, build, older = (image(ages[number]) for number in (-1, -1, 0))
+    first = put(repository, earlier)
+    second = put(repository, build, ["latest"])
     checker.made.update({first: 1, second: 2})
     before = {"latest": checker.look().tags["latest"]}
-    held = repository.manifest(first)
-    assert held
-    repository.put("latest", held.body, held.media_type)
-    (line,) = checker.look(before).violations
-    assert "which is older" in line
-
-
-def test_a_tag_that_is_gone(place: Place, target: Target, real: Registry) -> None:
-    digest = put(place[0], image(target), ["latest"])
-    before = place[1].look().tags
-    requests.delete(f"http://{real.host}/v2/{place[1].name}/manifests/{digest}", timeout=9)
-    look = place[1].look(before)
-    assert "latest: it is gone" in look.violations
+    for digest in (first, put(repository, older)):
+        held = repository.manifest(digest)
+        assert held
+        repository.put("latest", held.body, held.media_type)
+        (line,) = checker.look(before).violations
+        assert line.startswith("latest: it was ")
+        assert line.endswith("which is older")
+    url = f"http://{checker.host}/v2/{checker.name}/manifests"
+    requests.delete(f"{url}/{digest}", timeout=9).raise_for_status()
+    assert "latest: it is gone" in checker.look(before).violations
 
 
 def test_what_the_registry_itself_lost_is_no_fault_of_a_push_until_the_next(

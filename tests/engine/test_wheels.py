@@ -36,7 +36,7 @@ from imagegen.wheels.entry import StoreEntry
 from imagegen.wheels.store import open_store
 from tests.engine.conftest import MATRIX, NETWORK, ROOT
 from tests.engine.stand_ins.servers import Answer, served
-from tests.engine.test_faults import tags
+from tests.engine.test_faults import names
 
 OPTIONS = Options(network=NETWORK, base="bootstrap")
 
@@ -265,13 +265,13 @@ def test_a_build_refuses_what_a_store_has_wrongly(
     """Its name, its hashes and its metadata agree: only loading it shows the fault."""
     wrong = altered(wheel, tmp_path / "made", change={".so": another_abi})
     open_store(str(tmp_path / "store")).put(wrong)
-    before = tags()
+    before = names(demo_id)
     done = imagegen("build", demo_id, "--base", "bootstrap", "--wheels", tmp_path / "store")
     assert done.returncode == 6
     assert "it does not load beside torch 2." in done.stderr
     assert "undefined symbol: _ZN3c105Error" in done.stderr
     assert "flash-attn" in steps(done)
-    assert tags() == before
+    assert names(demo_id) == before
 
 
 # --- 3. shards ------------------------------------------------------------------------------------
@@ -473,7 +473,7 @@ def test_a_published_wheel_is_taken_by_the_hash_of_its_first_fetch(
         assert f'--wheel "{pinned["url"]}" {pinned["sha256"]}' in dockerfile.read_text()
 
         server.asked.clear()
-        before = tags()
+        before = names(demo_id)
         with pytest.raises(BuildError, match=r"for sm_80 it lacks \w+, .* and \d+ more"):
             unexported(it, engine, demo_id)
         assert any(f"flash-attn: fetching {official.name}" in line for line in logged)
@@ -483,7 +483,7 @@ def test_a_published_wheel_is_taken_by_the_hash_of_its_first_fetch(
         body = altered(official, tmp_path / "other", add={"x.txt": b"other"}).read_bytes()
         with pytest.raises(BuildError, match="is another file than the one recorded"):
             unexported(it, engine, demo_id)
-        assert tags() == before
+        assert names(demo_id) == before
         done = imagegen(*fetch)
         assert done.returncode == 11
         assert "another file than before" in done.stderr

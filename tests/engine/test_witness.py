@@ -71,7 +71,8 @@ def pushed(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Pushed]:
     """The small image, baked and pushed as imagegen does, with its SBOM; its checks are not run."""
-    target = next(one for one in setup.resolution.targets if one.os.name == "debian12")
+    wanted = ("debian12", "plain")
+    target = next(t for t in setup.resolution.targets if (t.os.name, t.profile) == wanted)
     key = secrets.token_hex(32)
     folder = tmp_path_factory.mktemp("witness")
     labels = {"imagegen.key": key}

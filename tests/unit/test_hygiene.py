@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ENGINE_FILES
 from tests.support.values import ROOT
 
 pytestmark = pytest.mark.process
@@ -105,6 +107,7 @@ def test_every_test_is_in_a_part_of_the_gate() -> None:
     files = [*(ROOT / "tests").rglob("test_*.py")]
     assert len(files) > 50
     assert [file for file in files if not parts & {*file.parents}] == []
+    assert {*chain(*ENGINE_FILES)} <= {file.stem for file in (ROOT / "tests/engine").iterdir()}
 
 
 # --- what no file may say -------------------------------------------------------------------------

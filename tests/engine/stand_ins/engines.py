@@ -7,6 +7,7 @@ the engine that everything else runs on does not notice it. Its containers reach
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -137,6 +138,8 @@ class Engine:
 def second_engine() -> Iterator[Engine]:
     """An engine that has never seen an image, running; nothing of it is left after the block.
 
+    There is one at a time on a machine, as its bridge has a fixed address: another waits.
+
     Skips where this machine has no dockerd that this user may start; where CI is set, that is an
     error.
     """
@@ -147,17 +150,19 @@ def second_engine() -> Iterator[Engine]:
             pytest.fail(f"no second engine: {why}", pytrace=False)
         pytest.skip(f"no second engine: {why}")
     # Not below pytest's own folder: a socket's path may have 107 characters.
-    folder = Path(tempfile.mkdtemp(prefix="imagegen-engine-"))
-    engine = Engine(folder)
-    subprocess.run(["ip", "link", "add", engine.bridge, "type", "bridge"], check=True)
-    try:
-        subprocess.run(["ip", "address", "add", ADDRESS, "dev", engine.bridge], check=True)
-        engine.start()
-        yield engine
-    finally:
-        engine.stop()
-        subprocess.run(["ip", "link", "delete", engine.bridge], check=True)
-        _remove(folder)
+    with Path(tempfile.gettempdir(), "imagegen-engine.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = Path(tempfile.mkdtemp(prefix="imagegen-engine-"))
+        engine = Engine(folder)
+        subprocess.run(["ip", "link", "add", engine.bridge, "type", "bridge"], check=True)
+        try:
+            subprocess.run(["ip", "address", "add", ADDRESS, "dev", engine.bridge], check=True)
+            engine.start()
+            yield engine
+        finally:
+            engine.stop()
+            subprocess.run(["ip", "link", "delete", engine.bridge], check=True)
+            _remove(folder)
 
 
 def _remove(folder: Path) -> None:
