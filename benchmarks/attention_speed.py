@@ -63,7 +63,7 @@ def attend(contender: str, case: Case) -> Any:
         RuntimeError: it has no kernel for that.
     """
     import torch
-    import torch.nn.functional as F
+    import torch.nn.functional as F  # noqa: N812
 
     q, k, v, _ = inputs(case.dim, case.dtype, case.kv_heads)
     if contender == "flash-attn":

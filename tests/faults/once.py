@@ -53,7 +53,7 @@ def main() -> None:
     """Push, say what is done, and exit with 1 where something failed."""
     patience = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
     for module in (push, http):
-        setattr(module, "PAUSES", tuple(pause * patience for pause in module.PAUSES))
+        setattr(module, "PAUSES", tuple(pause * patience for pause in module.PAUSES))  # noqa: B010
     targets = {target.id: target for target in project.load(MATRIX).resolution.targets}
     rows = json.loads(Path(sys.argv[1]).read_text())
     uploads = [upload(row, targets[row["target"]]) for row in rows]

@@ -36,7 +36,7 @@ STATE = (
 (internal/api/template_port_labels.go, 2026-08). Port labels are none of them: nobody reads those.
 """
 
-READ = "query { myself { podTemplates { %s env { key value } } } }" % " ".join(STATE)
+READ = "query { myself { podTemplates { %s env { key value } } } }" % " ".join(STATE)  # noqa: UP031
 SAVE = "mutation ($input: SaveTemplateInput) { saveTemplate(input: $input) { id } }"
 
 

@@ -14,7 +14,7 @@ OTHER, BOTH = "# --- in the other mode ---\n", "# --- in both modes ---\n"
 PORT = 8080
 """Where Jupyter mode has its Jupyter."""
 
-RAN = "/tmp/imagegen-ran"
+RAN = "/tmp/imagegen-ran"  # noqa: S108 - where a value that is run as a command leaves its mark
 VALUES = {**NASTY, "A": 'x y"z$', "HF_TOKEN": f"hf_$(touch {RAN})"}
 ONSTART = "/root/onstart.sh"
 INSTALLED, DONE = "launch: apt-get ended with status ", "launch: onstart done with status "
