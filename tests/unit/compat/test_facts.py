@@ -21,6 +21,7 @@ from imagegen.compat.facts.toml import checked, nearest, parse_toml
 from imagegen.compat.rules.reason import where
 from imagegen.errors import FactsError
 from imagegen.model.target import Os, Python, minor
+from tests.support.laws import for_all
 from tests.support.values import FACTS
 
 TABLES = ("torch", "cuda", "base", "os", "flash_attn", "gpu")
@@ -153,9 +154,10 @@ def test_a_card_that_is_none_or_could_be_two_is_not_guessed(word: str) -> None:
     assert FACTS.gpu_named(word) is None
 
 
-@pytest.mark.parametrize(("place", "fact"), ROWS, ids=[place for place, _ in ROWS])
-def test_every_row_says_where_it_was_read_and_when(place: str, fact: Fact) -> None:
-    assert fact.source.strip(), place
+@for_all(ROWS, lambda row: row[0])
+def test_every_row_says_where_it_was_read_and_when(row: tuple[str, Fact]) -> None:
+    _, fact = row
+    assert fact.source.strip()
     assert date(2026, 1, 1) < fact.checked <= date.today()
     assert fact.assumed == "", "what comes with imagegen is known"
 
@@ -180,7 +182,7 @@ def test_each_image_is_beside_its_toolkit() -> None:
 # --- known truths ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", TORCHES)
+@for_all(TORCHES, str)
 def test_the_abi_changed_in_2_7_and_for_cuda_12_6_in_2_6(version: str) -> None:
     found = {str(build.cuda): build.abi for build in torch(version).build}
     if version == "2.6.0":
@@ -374,7 +376,7 @@ def test_a_release_is_spelled_as_people_spell_it(
     assert Os(distribution=distribution, version=Version(version)).name == name
 
 
-@pytest.mark.parametrize("fact", FACTS.gpu, ids=lambda fact: fact.name)
+@for_all(FACTS.gpu, lambda fact: fact.name)
 def test_a_card_is_known_from_the_driver_of_its_first_toolkit(fact: GpuFact) -> None:
     first = {86: "455", 89: "520", 90: "520", 100: "570", 120: "570", 103: "575", 121: "575"}
     if fact.capability in first:

@@ -37,6 +37,7 @@ from imagegen.compat.rules.torch import (
 from imagegen.compat.rules.wheels import archs_in, best_wheel, wheels_of
 from imagegen.compat.solver import AXES
 from imagegen.model.target import Origin, Python, driver_text
+from tests.support.laws import for_all, hold
 
 SOURCED: dict[str, Any] = {"source": "a list", "checked": "2026-11-21"}
 
@@ -805,13 +806,13 @@ says(flash_attn.flash_attn_takes_the_python, "unverified resolve flash-attn-pyth
      note="an assumed flash-attn")  # fmt: skip
 
 
-def ids() -> Iterator[str]:
-    for case in CASES:
-        yield f"{case.rule.__name__}: {case.says or 'silent'}, {case.note}"
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_what_a_rule_says(rule: Rule) -> None:
+    cases = [case for case in CASES if case.rule is rule]
+    hold(is_told, cases, lambda case: f"{case.says or 'silent'}, {case.note}")
 
 
-@pytest.mark.parametrize("case", CASES, ids=ids())
-def test_what_a_rule_says(case: Case) -> None:
+def is_told(case: Case) -> None:
     found = case.ask()
     if not case.says:
         assert found is None
@@ -853,14 +854,14 @@ def test_the_rules_are_all_public_functions_that_give_a_reason_or_none() -> None
     assert len(set(RULES)) == len(RULES)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@for_all(RULES, lambda rule: rule.__name__)
 def test_a_rule_names_its_axes_and_says_what_it_is_about(rule: Rule) -> None:
     assert axes_of(rule)
     assert set(axes_of(rule)) <= set(AXES)
     assert rule.__doc__
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@for_all(RULES, lambda rule: rule.__name__)
 def test_nothing_is_wrong_with_the_plain_values(rule: Rule) -> None:
     """So that a case shows what its own change does; only the image is in no list."""
     found = rule(**{axis: PLAIN[axis] for axis in axes_of(rule)})

@@ -29,6 +29,7 @@ from imagegen.matrix.resolve import Candidate, LeftOut, Resolution
 from imagegen.model.target import Python, Target, minor
 from imagegen.plan import dockerfile, image, pins
 from imagegen.plan import recipe as recipe_
+from tests.support.laws import for_all
 from tests.support.values import FACTS, MATRIX, PROJECT, RESOLUTION
 
 
@@ -380,7 +381,7 @@ def test_ids_tags_and_bake_names_are_unique() -> None:
             assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("target", every_target(), ids=lambda t: t.id)
+@for_all(every_target(), lambda target: target.id)
 def test_a_tag_is_valid_and_says_its_cuda_twice(target: Target) -> None:
     for tag in (target.tag, f"{target.tag}-{'0' * 12}"):
         assert TAG.fullmatch(tag)
@@ -962,8 +963,9 @@ def expected() -> list[tuple[str, str, str]]:
     return rows
 
 
-@pytest.mark.parametrize(("os", "cuda", "torch"), expected())
-def test_the_matrix_covers_what_people_need(os: str, cuda: str, torch: str) -> None:
+@for_all(expected(), " ".join)
+def test_the_matrix_covers_what_people_need(row: tuple[str, str, str]) -> None:
+    os, cuda, torch = row
     start = f"{os}-cuda{cuda}-torch{torch}-"
     assert any(target.id.startswith(start) for target in RESOLUTION.targets)
 

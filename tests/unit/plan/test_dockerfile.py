@@ -19,6 +19,7 @@ from imagegen.plan import recipe as plan
 from imagegen.plan.pins import PACKAGE, PARTS
 from imagegen.plan.recipe import Recipe
 from imagegen.util.files import context_image
+from tests.support.laws import for_all
 from tests.support.values import PROJECT, RESOLUTION
 
 SECRETS = ("ca,mode=0444", "pypi_index", "torch_index", "apt_mirror")
@@ -65,7 +66,7 @@ def rendered(candidate: Candidate) -> Rendered:
 
 
 EVERY = [rendered(candidate) for candidate in RESOLUTION.combinations]
-every = pytest.mark.parametrize("one", EVERY, ids=lambda one: one.target.id)
+every = for_all(EVERY, lambda one: one.target.id)
 
 
 @every

@@ -21,6 +21,7 @@ from imagegen.net.settings import Network
 from imagegen.plan import lock, pins
 from imagegen.plan.pins import ASKED, PACKAGE, PARTS
 from imagegen.util import process
+from tests.support.laws import for_all
 from tests.support.values import DEMO, PROJECT, RESOLUTION
 
 LOCKED = [candidate for candidate in RESOLUTION.combinations if resolve.lockable(candidate)]
@@ -81,7 +82,7 @@ def test_a_package_is_installed_in_the_steps_that_need_it(name: str, parts: set[
     assert parts <= set(PARTS)
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@for_all(FOLDERS, lambda folder: folder.name)
 def test_the_image_has_everything_that_was_resolved(folder: Path) -> None:
     """What only a stage that is thrown away installs would be missing: packages need it."""
     names = {part: set(lock._entries((folder / f"{part}.txt").read_text())) for part in PARTS}
@@ -289,7 +290,7 @@ def names(file: Path) -> set[str]:
     return set(lock._entries(file.read_text()))
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: f"{f.parent.name}/{f.stem}")
+@for_all(FILES, lambda file: f"{file.parent.name}/{file.stem}")
 def test_every_requirement_has_a_hash_and_no_file_names_a_host(file: Path) -> None:
     text = file.read_text()
     head, _, rest = text.partition("\n")
@@ -306,7 +307,7 @@ def test_every_requirement_has_a_hash_and_no_file_names_a_host(file: Path) -> No
     assert list(lock._entries(text)) == sorted(lock._entries(text))
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+@for_all(FOLDERS, lambda folder: folder.name)
 def test_a_lock_is_whole(folder: Path) -> None:
     steps = (*PARTS, PACKAGE) if folder.name in PACKAGES_OF else PARTS
     files = {ASKED, *(f"{part}.txt" for part in steps)}
@@ -326,7 +327,7 @@ def test_a_lock_is_whole(folder: Path) -> None:
         assert parts["nvcc"] == set(lock.NVCC)
 
 
-@pytest.mark.parametrize("candidate", LOCKED, ids=lambda candidate: candidate.id)
+@for_all(LOCKED, lambda candidate: candidate.id)
 def test_a_lock_was_made_for_what_the_matrix_asks_for_now(candidate: Candidate) -> None:
     target = candidate.target(RESOLUTION.packages)
     folder = PROJECT.locks / pins.lock_name(target.torch, target.cuda, target.python)

@@ -22,6 +22,7 @@ from imagegen.model.target import minor
 from imagegen.net.settings import Network
 from imagegen.plan import dockerfile, image, pins
 from imagegen.plan import recipe as recipe_
+from tests.support.laws import for_all
 from tests.support.values import DEMO, FACTS, PROJECT, RESOLUTION, ROOT
 
 CANDIDATE = next(candidate for candidate in RESOLUTION.combinations if candidate.id == DEMO.id)
@@ -172,7 +173,7 @@ def test_labels_say_what_the_image_is() -> None:
     assert "org.opencontainers.image.base.digest" not in made().labels  # debian has none yet
 
 
-@pytest.mark.parametrize("candidate", RESOLUTION.combinations, ids=lambda candidate: candidate.id)
+@for_all(RESOLUTION.combinations, lambda candidate: candidate.id)
 def test_a_recipe_says_where_each_piece_comes_from(candidate: Candidate) -> None:
     recipe = recipe_.recipe(candidate, PROJECT)
     target = recipe.target
@@ -188,7 +189,7 @@ def test_a_recipe_says_where_each_piece_comes_from(candidate: Candidate) -> None
     assert bool(recipe.lock) == resolve.lockable(candidate)
 
 
-@pytest.mark.parametrize("candidate", RESOLUTION.combinations, ids=lambda candidate: candidate.id)
+@for_all(RESOLUTION.combinations, lambda candidate: candidate.id)
 def test_what_pypi_lacks_says_so(candidate: Candidate) -> None:
     torch = f"torch {candidate.torch.version} for CUDA {candidate.index}"
     text = f"{torch} is on PyTorch's own index, and not on PyPI"
