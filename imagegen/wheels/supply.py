@@ -36,7 +36,7 @@ class Supply:
         if where and where.taken is None:
             tried = "\n".join(f"  {step}" for step in where.steps)
             raise WheelError(
-                f"{candidate.id}: flash-attn comes from nowhere\n{tried}", hint=_hint(candidate)
+                f"{candidate.id}: flash-attn is not available\n{tried}", hint=_hint(candidate)
             )
         return held, where
 

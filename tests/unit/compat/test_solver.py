@@ -347,7 +347,7 @@ def test_what_is_spelled_finds_the_same_values(values: Domains) -> None:
     assert kind == combination.kind
     axes = ["gpu", "driver", "memory", "index", "python", "host"]
     if combination.flash_attn is None:
-        words |= {"flash_attn": "none", "origin": ""}  # which comes from nowhere
+        words |= {"flash_attn": "none", "origin": ""}  # which has no origin
     else:
         axes.append("origin")
     again = narrowed(FACTS, Question(**words))

@@ -49,7 +49,7 @@ def refused(*names: str, driver: str = "", **wanted: Any) -> ImpossibleCombinati
 
 
 def said(candidate: Candidate, where: Machine) -> tuple[Reason, ...]:
-    """What is to know about a target there: of the card for which it is most."""
+    """What the rules say of a target there: of the card that they say most of."""
     found = [
         for_machine(candidate, {"gpu": gpu, "driver": where.driver}).reasons
         for gpu in where.gpus or (None,)
@@ -61,8 +61,8 @@ def weight(reasons: tuple[Reason, ...]) -> int:
     return sum(WEIGHT[reason.severity] for reason in reasons)
 
 
-def there(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
-    """What is to know when it runs: building it is over by then."""
+def notes(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    """What the rules say of its use: building it is over by then."""
     return tuple(reason for reason in reasons if reason.stage not in ("resolve", "compile"))
 
 
@@ -76,7 +76,7 @@ def held(candidate: Candidate) -> int:
 
 
 BETTER: tuple[tuple[Callable[[Candidate, tuple[Reason, ...]], Any], str], ...] = (
-    (lambda _candidate, reasons: -weight(there(reasons)), "of that one is to be known: "),
+    (lambda _candidate, reasons: -weight(notes(reasons)), "of that one is to be known: "),
     (lambda candidate, _: held(candidate), "flash-attn's kernels"),
     (lambda candidate, _: candidate.torch.version, "its torch is newer: "),
     (lambda candidate, _: candidate.torch.pypi_cuda == candidate.index, "pinned by hash"),
@@ -131,8 +131,8 @@ def test_the_best_works_and_nothing_that_works_is_better(
     words = BETTER[differs.index(True)][1] if any(differs) else "only its id comes first"
     assert words in found.because
     if differs[0]:
-        known = {reason.code for reason in there(said(found.best.candidate, where))}
-        more = [r for r in there(said(found.next.candidate, where)) if r.code not in known]
+        known = {reason.code for reason in notes(said(found.best.candidate, where))}
+        more = [r for r in notes(said(found.next.candidate, where)) if r.code not in known]
         assert any(reason.text in found.because for reason in more), "the best one has that, too"
 
 
@@ -335,7 +335,7 @@ def test_what_is_named_is_what_the_best_one_does_not_have() -> None:
     """Both have CUDA 13.2's newer driver; only the image of NVIDIA's has a gate as well."""
     where = machine("RTX 4090", driver="580.65.06")
     rows = [one_of("cuda13.2-torch2.15-py3.12-devel"), one_of("cuda13.2-torch2.15-py3.12-slim")]
-    codes = [[reason.code for reason in there(said(row, where))] for row in rows]
+    codes = [[reason.code for reason in notes(said(row, where))] for row in rows]
     assert codes == [["driver-minor", "container-gate"], ["driver-minor"]]
     found = pick.pick(rows, where)
     assert found.best.candidate is rows[1]
