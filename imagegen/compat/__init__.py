@@ -1,1 +1,1 @@
-"""What works with what: facts, rules, and the search for what is near. Needs no workspace."""
+"""What works with what: facts, rules, and the search for what is near. Needs no project."""

@@ -38,17 +38,15 @@ NAMES: Mapping[Place, str] = {
     "source": "source",
 }
 
-
 PUBLISHED: tuple[Literal["official", "third-party"], ...] = ("official", "third-party")
 """Wheels that others made, in the order in which they are taken."""
-
 
 COMPILED = 'the matrix wants it compiled (source = "required")'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """What a workspace allows. ``source``: ``required`` takes no wheel of others."""
+    """What a project allows. ``source``: ``required`` takes no wheel of others."""
 
     source: Literal["allowed", "forbidden", "required"] = "allowed"
     third_party: bool = False

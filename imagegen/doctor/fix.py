@@ -16,7 +16,6 @@ from imagegen.util.process import run, start, stream
 
 log = logging.getLogger(__name__)
 
-
 ANSWER = 60.0
 """Seconds that a started engine gets to answer; it needs about 2, more on a first start."""
 

@@ -1,1 +1,1 @@
-"""What a workspace builds: its matrix, the targets that it resolves to, their aliases."""
+"""What a project builds: its matrix, the targets that it resolves to, their aliases."""

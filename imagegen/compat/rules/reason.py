@@ -13,7 +13,6 @@ from imagegen.model.target import Kind
 
 Severity = Literal["impossible", "unverified", "warn"]
 
-
 Stage = Literal["resolve", "compile", "import", "start", "run"]
 
 

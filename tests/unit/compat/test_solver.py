@@ -331,7 +331,7 @@ def test_the_gravest_come_first_and_the_rest_keeps_its_order(severities: list[st
 )
 def test_the_verdict_is_the_gravest_reason(severities: tuple[str, ...], verdict: Verdict) -> None:
     combination = answered(QUESTIONS[0]).combination
-    found = Found(changed=combination, reasons=graded(map(reason, severities)))
+    found = Found(combination=combination, reasons=graded(map(reason, severities)))
     assert found.verdict == verdict
     assert found.fine == (verdict in ("ok", "warn"))
 
