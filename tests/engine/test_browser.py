@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import trustme
 
+from imagegen.model.image import Built
 from imagegen.util.process import run
 from tests.engine.stand_ins import browser
 from tests.engine.stand_ins.browser import ENTER, SHIFT, Browser, container, eventually
@@ -130,12 +131,10 @@ def keep(png: bytes, name: str, tmp_path: Path) -> None:
     assert browser.variety(png) > 100
 
 
-@pytest.mark.parametrize("image", ["small_image", "demo"])
 def test_a_notebook_and_a_terminal(
-    desk: Callable[[str], Desk], image: str, request: pytest.FixtureRequest, tmp_path: Path
+    desk: Callable[[str], Desk], demo: Built, tmp_path: Path
 ) -> None:
-    built = request.getfixturevalue(image)
-    at = desk(built if isinstance(built, str) else built.image.ref)
+    at = desk(demo.image.ref)
     promise = json.loads(at.in_pod("cat", "/etc/imagegen/target.json"))
     release = f"release {promise['cuda'].rpartition('.')[0]}"
     window = at.browser
@@ -152,29 +151,28 @@ def test_a_notebook_and_a_terminal(
     window.click(".jp-LauncherCard[data-category='Notebook']")
     window.reads("#jp-main-statusbar", "| Idle")  # the kernel: before that a cell is not run at all
     window.click(".jp-Notebook .jp-Cell .cm-content")
-    for code, wanted in cells(promise, release, transformers=image == "demo"):
+    for code, wanted in cells(promise, release):
         window.type(code)
         window.press(SHIFT, ENTER)
         window.reads(OUTPUT, wanted)
-    keep(window.screenshot(), f"notebook-{image}", tmp_path)
+    keep(window.screenshot(), "notebook", tmp_path)
     window.click("#jp-main-dock-panel .lm-TabBar-addButton")
     window.click(".jp-LauncherCard[title='Start a new terminal session']")
     window.reads(TERMINAL, "#")
     window.type("printenv PROBE; nvcc --version")
     window.press(ENTER)
     assert PROBE in window.reads(TERMINAL, release)
-    keep(window.screenshot(), f"terminal-{image}", tmp_path)
+    keep(window.screenshot(), "terminal", tmp_path)
 
 
-def cells(promise: Any, release: str, *, transformers: bool) -> Iterator[tuple[str, str]]:
+def cells(promise: Any, release: str) -> Iterator[tuple[str, str]]:
     """What to type into a notebook, and what has to come of it."""
     yield "!nvcc --version", release
     show = "import flash_attn; print('flash-attn is', flash_attn.__version__)"
     yield show, f"flash-attn is {promise['flash_attn']['version']}"
-    if transformers:
-        look = "from transformers.utils import is_flash_attn_2_available"
-        # transformers asks for a GPU first, and here is none.
-        yield f"{look}; print('available is', is_flash_attn_2_available())", "available is False"
+    look = "from transformers.utils import is_flash_attn_2_available"
+    # transformers asks for a GPU first, and here is none.
+    yield f"{look}; print('available is', is_flash_attn_2_available())", "available is False"
 
 
 def test_no_other_site_reaches_the_pod(desk: Callable[[str], Desk], small_image: str) -> None:
