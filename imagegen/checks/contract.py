@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagegen.checks.pod import JUPYTER, OPTIONS, SSH, Failed, Pod, Skip, need, same
+from imagegen.checks.pod import Failed, Pod, Skip, need
 from imagegen.errors import EngineError, UsageError
 from imagegen.model.report import Check, Level, Status
 from imagegen.util import process
@@ -34,23 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
-__all__ = [
-    "JUPYTER",
-    "NASTY",
-    "OPTIONS",
-    "SSH",
-    "Clause",
-    "Failed",
-    "Pod",
-    "Settings",
-    "Skip",
-    "Suite",
-    "Trial",
-    "need",
-    "run",
-    "same",
-]
 
 LABEL = "imagegen.target"
 """The label in which an image of ours says what is in it."""
@@ -111,15 +94,13 @@ class Settings:
 
     ``patience``: what a pod may take until it answers. ``settle``: how long a pod must stay up
     before it counts as one that does. ``claims``: what the image's maker says is in it, a target's
-    promise. ``onstart``: the text of a vast.ai template that goes with the image. ``digest``: which
-    bytes are tried under the image's name.
+    promise. ``digest``: which bytes are tried under the image's name.
     """
 
     patience: float = 30
     settle: float = 30
     gpus: bool = False
     claims: Mapping[str, Any] = field(default_factory=dict)
-    onstart: str = ""
     digest: str = ""
 
 

@@ -21,6 +21,7 @@ from imagegen.cli.options import (
     build_options,
     grouped,
 )
+from imagegen.platforms import PLATFORMS
 
 
 @grouped
@@ -62,8 +63,8 @@ class TestOptions(CheckOptions):
         typer.Option(
             "--image",
             metavar="REF",
-            help="Check this image, whoever built it, instead of targets; --level runpod and vast "
-            "unless told otherwise. Repeatable.",
+            help="Check this image, whoever built it, instead of targets; --level "
+            f"{' and '.join(PLATFORMS)} unless told otherwise. Repeatable.",
         ),
     ] = None
     level: Annotated[
@@ -71,8 +72,8 @@ class TestOptions(CheckOptions):
         typer.Option(
             "--level",
             help="smoke: nvcc, torch, flash-attn, packages. gpu: their kernels, on all GPUs of "
-            "this machine. runpod, vast: the platforms' contracts, from outside. Repeatable; "
-            "without it all that need no GPU.",
+            f"this machine. {', '.join(PLATFORMS)}: the platforms' contracts, from outside. "
+            "Repeatable; without it all that need no GPU.",
         ),
     ] = None
     report: Annotated[
@@ -88,7 +89,7 @@ class TestOptions(CheckOptions):
     @property
     def levels(self) -> Sequence[Level]:
         """The levels that were named; none for all that need no GPU."""
-        return self.level or ((Level.runpod, Level.vast) if self.image else ())
+        return self.level or (tuple(map(Level, PLATFORMS)) if self.image else ())
 
 
 @grouped

@@ -56,14 +56,16 @@ def demo(
     it to a registry on this machine, and prints its RunPod and vast.ai templates. A second run
     finds everything done.
     """
-    from imagegen import platforms
     from imagegen.commands import demo as whole_way
     from imagegen.output import machine
+    from imagegen.platforms import PLATFORMS
+    from imagegen.platforms.spec import Wish
 
     options = build_options(network=network, base="bootstrap", fresh_base=fresh_base)
     loaded = project.load()
     made = whole_way.demo(loaded, options)
     templates = {
-        name: platforms.template(name, made.pushed, loaded.facts) for name in platforms.PLATFORMS
+        name: platform.template(made.pushed, loaded.facts, Wish())
+        for name, platform in PLATFORMS.items()
     }
     machine.demo(made, templates, fmt)

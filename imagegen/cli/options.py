@@ -20,9 +20,10 @@ import typer
 
 from imagegen.build.options import BaseFrom, Options
 from imagegen.model.image import Compression
-from imagegen.model.report import CPU, Asked
+from imagegen.model.report import Asked
 from imagegen.net.settings import Network
 from imagegen.output.console import Format
+from imagegen.platforms import PLATFORMS
 
 if TYPE_CHECKING:
     from imagegen.matrix.project import Project
@@ -63,10 +64,11 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 class Level(StrEnum):
     """What is checked. Typer takes no list of a Literal."""
 
+    _ignore_ = "name"
     smoke = "smoke"
     gpu = "gpu"
-    runpod = "runpod"
-    vast = "vast"
+    for name in PLATFORMS:
+        vars()[name] = name
 
 
 class Needed(StrEnum):
@@ -356,9 +358,9 @@ class CheckOptions:
     ] = False
 
     def asked(self, levels: Sequence[Level] = ()) -> Asked:
-        """The levels to run; without any, all that need no GPU."""
+        """The levels to run."""
         return Asked(
-            levels=tuple(level.value for level in dict.fromkeys(levels)) or CPU,
+            levels=tuple(level.value for level in dict.fromkeys(levels)),
             required=frozenset(need.value for need in self.require or ()),
         )
 

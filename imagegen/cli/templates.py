@@ -1,9 +1,9 @@
-"""Commands about templates: RunPod's, vast.ai's, and the table of what is published."""
+"""Commands about templates: those of each platform, and the table of what is published."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +20,7 @@ from imagegen.cli.options import (
     build_options,
     grouped,
 )
+from imagegen.platforms import PLATFORMS, Platform
 
 if TYPE_CHECKING:
     from imagegen.output.console import Format
@@ -53,72 +54,62 @@ class TemplateOptions:
     ] = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunPodOptions(TemplateOptions):
-    """The same, for RunPod."""
+OWN = {
+    "registry": (
+        Annotated[
+            str,
+            typer.Option(
+                "--registry-auth",
+                metavar="NAME",
+                help="Name or id of the registry login, in your account there, that pulls the "
+                "image.",
+            ),
+        ],
+        "",
+    ),
+    "prune": (
+        Annotated[
+            bool,
+            typer.Option(
+                "--prune-old",
+                help="Also delete the templates that an earlier run superseded, which ends their "
+                "links.",
+            ),
+        ],
+        False,
+    ),
+}
+"""Options that not every platform has: type and default."""
 
-    registry: Annotated[
-        str,
-        typer.Option(
-            "--registry-auth",
-            metavar="NAME",
-            help="Name or id of the registry login, in your account there, that pulls the image.",
-        ),
-    ] = ""
 
+def command(platform: Platform) -> Callable[..., None]:
+    """The command about a platform's templates, with the options that it has."""
+    own = [(name, OWN[name][0], field(default=OWN[name][1])) for name in platform.options]
+    group = make_dataclass("Own", own, bases=(TemplateOptions,), frozen=True, kw_only=True)
 
-@dataclass(frozen=True, kw_only=True)
-class VastOptions(TemplateOptions):
-    """The same, for vast.ai."""
+    def templates(
+        *,
+        select: Select = None,
+        how: TemplateOptions,
+        ledger: LedgerFile = None,
+        which: PublishedOptions,
+        network: CaOptions,
+        project: ProjectOptions,
+        fmt: Fmt = "text",
+    ) -> None:
+        _templates(platform.name, select or (), how, ledger, which, network, project, fmt)
 
-    prune: Annotated[
-        bool,
-        typer.Option(
-            "--prune-old",
-            help="Also delete the templates that an earlier run superseded, which ends their "
-            "links.",
-        ),
-    ] = False
+    templates.__annotations__["how"] = group
+    templates.__doc__ = f"""{platform.title}'s templates of the selected targets.
 
-
-@template.command("runpod")
-@grouped
-def runpod(
-    *,
-    select: Select = None,
-    how: RunPodOptions,
-    ledger: LedgerFile = None,
-    which: PublishedOptions,
-    network: CaOptions,
-    project: ProjectOptions,
-    fmt: Fmt = "text",
-) -> None:
-    """RunPod's templates of the selected targets.
-
-    Prints what would be sent, as JSON. --plan and --apply need RUNPOD_API_KEY in the environment.
+    Prints what would be sent, as JSON. --plan and --apply need {platform.key_variable} in the
+    environment. {platform.about}
     """
-    _templates("runpod", select or (), how, ledger, which, network, project, fmt)
+    return grouped(templates)
 
 
-@template.command("vast")
-@grouped
-def vast(
-    *,
-    select: Select = None,
-    how: VastOptions,
-    ledger: LedgerFile = None,
-    which: PublishedOptions,
-    network: CaOptions,
-    project: ProjectOptions,
-    fmt: Fmt = "text",
-) -> None:
-    """vast.ai's templates of the selected targets.
-
-    Prints what would be sent, as JSON. --plan and --apply need VAST_API_KEY in the environment. A
-    template is never edited there, which would end its link: new content is a new template. It
-    holds no registry login: the image must be public, or the login be given on the instance.
-    """
-    _templates("vast", select or (), how, ledger, which, network, project, fmt)
+for one in PLATFORMS.values():
+    template.command(one.name)(command(one))
 
 
 @template.command("table")
@@ -181,4 +172,4 @@ def _templates(
         templates.complete(found)
     else:
         rows = templates.specs(platform, pushed, loaded.facts, options)
-        console.show([row.shown for row in rows])
+        console.show([row.requests for row in rows])

@@ -18,6 +18,7 @@ from imagegen.matrix.resolve import Candidate
 from imagegen.model.image import Image
 from imagegen.model.pushed import Pushed
 from imagegen.model.report import Tested
+from imagegen.platforms import needed
 from imagegen.util import files
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def demo(project: Project, options: Options) -> Demo:
             why.append(built.cached)
         with step("test") as why:
             result = tried(engine, built, options)
-            tested = Tested(built=built, report=result.report)
+            tested = Tested(built=built, report=result.report, needed=needed())
             why.append(result.cached)
         with step("push") as why:
             host = server.start(engine, made, options.network)

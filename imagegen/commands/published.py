@@ -13,6 +13,7 @@ from imagegen.errors import ImagegenError, RegistryError
 from imagegen.matrix.project import Project
 from imagegen.model.image import Image
 from imagegen.model.pushed import Pushed
+from imagegen.net.address import registry_host
 from imagegen.net.registry import Refused, Repository
 from imagegen.publish import push
 from imagegen.publish.push import Published
@@ -63,7 +64,7 @@ def reusable(
     named; nothing where none names a registry, or one does not answer: then it is made here.
     """
     names = repositories(project, options)
-    if options.force or options.fresh_base or not all(map(push.names_registry, names)):
+    if options.force or options.fresh_base or not all(map(registry_host, names)):
         return {}
     try:
         found = find(project, chosen, names, options)

@@ -15,11 +15,12 @@ from imagegen.build import images
 from imagegen.build.options import Options
 from imagegen.commands import published
 from imagegen.commands.published import Connect, Found
-from imagegen.commands.test import tried
+from imagegen.commands.test import levels_of, tried
 from imagegen.errors import ImagegenError
 from imagegen.matrix.project import Project
 from imagegen.model.image import Image
 from imagegen.model.report import Tested
+from imagegen.platforms import needed
 from imagegen.publish import attestations
 from imagegen.publish import push as publish
 from imagegen.publish.push import PushResult, Upload
@@ -81,8 +82,8 @@ def _reusable(
     """What the repositories have that need not be made: with a report of all that is asked for."""
     if options.force or options.again or options.fresh_base:
         return {}
-    found = published.find(project, chosen, names, options)
-    return {at: one for at, one in found.items() if one.pushed.report.covers(options.asked)}
+    found, asked = published.find(project, chosen, names, options), levels_of(options.asked)
+    return {at: one for at, one in found.items() if one.pushed.report.covers(asked)}
 
 
 def delivered(done: PushResult) -> None:
@@ -109,7 +110,8 @@ def _tested(
     tested = []
     for built in made:
         try:
-            tested.append(Tested(built=built, report=tried(engine, built, options).report))
+            report = tried(engine, built, options).report
+            tested.append(Tested(built=built, report=report, needed=needed()))
         except ImagegenError as error:
             failed[built.image.target.id] = error
             log.info(str(error))

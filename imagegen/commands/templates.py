@@ -9,18 +9,14 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from imagegen import platforms
 from imagegen.compat.facts.tables import Facts
 from imagegen.errors import PlatformError
 from imagegen.model.pushed import Pushed
+from imagegen.platforms import PLATFORMS, apply
 from imagegen.platforms.api import Api
 from imagegen.platforms.apply import Options, Outcome
 from imagegen.platforms.ledger import Ledger, locked
-from imagegen.platforms.runpod.apply import _applied_runpod, _planned_runpod
-from imagegen.platforms.runpod.client import RUNPOD, RunPod
 from imagegen.platforms.spec import Spec, Wish
-from imagegen.platforms.vast.apply import _applied_vast, _planned_vast
-from imagegen.platforms.vast.client import VAST, Vast
 
 
 def specs(
@@ -28,7 +24,7 @@ def specs(
 ) -> tuple[Spec, ...]:
     """The templates as they would be sent. No platform is asked: a login is taken to be an id."""
     wish = Wish(prefix=options.prefix, public=options.public, registry=options.registry)
-    return tuple(platforms.spec(platform, one, facts, wish) for one in pushed)
+    return tuple(PLATFORMS[platform].spec(one, facts, wish) for one in pushed)
 
 
 def run(
@@ -39,7 +35,7 @@ def run(
     file: Path,
     api: Api | None = None,
 ) -> Outcome:
-    """Compare with what is live, and unless it is only planned make it so.
+    """Compare with what is live, and with ``apply`` make it so.
 
     Each template on its own: one that fails keeps no other from it, and is in ``failed``. ``file``
     is the ledger. ``api`` is the platform with the environment's key, if not given.
@@ -48,21 +44,15 @@ def run(
         PlatformError: the platform does not say what is live.
         UsageError: there is no key, or the ledger cannot be used.
     """
-    with closing(api or Api.of(RUNPOD if platform == "runpod" else VAST, options.ca)) as asked:
-        if platform == "runpod":
-            runpod = RunPod(asked)
-            if options.registry:
-                options = replace(options, registry=runpod.registry(options.registry))
-            wanted = specs(platform, pushed, facts, options)
-            if options.plan:
-                return _planned_runpod(runpod, wanted, Ledger(file))
-            with locked(file) as ledger:
-                return _applied_runpod(runpod, wanted, ledger)
+    one = PLATFORMS[platform]
+    with closing(api or Api.of(one, options.ca)) as opened:
+        account = one.account(opened)
+        options = replace(options, registry=account.login(options.registry))
         wanted = specs(platform, pushed, facts, options)
-        if options.plan:
-            return _planned_vast(Vast(asked), wanted, Ledger(file), options)
+        if not options.apply:
+            return apply.run(platform, account, wanted, Ledger(file), options)
         with locked(file) as ledger:
-            return _applied_vast(Vast(asked), wanted, ledger, options)
+            return apply.run(platform, account, wanted, ledger, options)
 
 
 def complete(found: Outcome) -> None:
@@ -80,12 +70,3 @@ def complete(found: Outcome) -> None:
     )
     words = "\n".join(f"{name}: {error}" for name, error in found.failed.items())
     raise PlatformError(f"{count}{words}", hint=next(iter(found.failed.values())).hint)
-
-
-# --- RunPod ---------------------------------------------------------------------------------------
-
-
-# --- vast.ai --------------------------------------------------------------------------------------
-
-
-# --- the ledger, the links, the table -------------------------------------------------------------

@@ -26,8 +26,8 @@ from imagegen.commands.published import Connect
 from imagegen.errors import ChecksFailed, UsageError
 from imagegen.matrix.project import Project
 from imagegen.model.image import Built
-from imagegen.model.report import LEVELS, Asked, Check, Level, Report, Result
-from imagegen.platforms.vast.template import ONSTART
+from imagegen.model.report import INSIDE, Asked, Check, Level, Report, Result
+from imagegen.platforms import PLATFORMS, needed
 from imagegen.util.files import cache, replaced
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def test(
     images.make_bases(project, select, options)
     chosen = images.plan(project, select, options)
     plain = options.asked == Asked() and not options.again
-    pushed = published.reusable(project, chosen, options, version(ONSTART)) if plain else {}
+    pushed = published.reusable(project, chosen, options, version()) if plain else {}
     results = [
         Result(name=name, report=one.report, cached=one.cached) for name, one in pushed.items()
     ]
@@ -77,6 +77,11 @@ def test(
         build.complete(failed, len(missing))
         results += [tried(engine, built, options) for built in made]
     return tuple(results)
+
+
+def levels_of(asked: Asked) -> Asked:
+    """What is asked for, with all levels that need no GPU where none is named."""
+    return replace(asked, levels=asked.levels or needed())
 
 
 def passed(results: Sequence[Result]) -> None:
@@ -98,27 +103,26 @@ def tried(engine: Docker, built: Built, options: Options) -> Result:
     one, which is kept if it passed.
     """
     name, folder, start = built.image.target.id, cache() / "reports", time.monotonic()
-    again = options.again or options.force
-    if not again and (old := kept(folder, built, options.asked)):
+    again, asked = options.again or options.force, levels_of(options.asked)
+    if not again and (old := kept(folder, built, asked)):
         log.info(f"{name}: {old.cached}")
         return old
     log.info(f"{name}: checking {built.digest[:19]}")
     checks = examine(
         engine,
         built.image.ref,
-        options.asked,
+        asked,
         digest=built.digest,  # what is pushed later, whatever has that name by then
         promise=built.image.target.promise,
-        onstart=ONSTART,
     )
     report = Report.of(
         built,
         checks,
         time.monotonic() - start,
-        asked=options.asked,
+        asked=asked,
         at=time.time(),
         engine=engine.version,
-        suite=version(ONSTART),
+        suite=version(),
     )
     if report.passed:
         keep(folder, built, report)
@@ -132,7 +136,7 @@ def by_reference(engine: Docker, refs: Sequence[str], asked: Asked) -> tuple[Res
     Raises:
         RegistryError: one cannot be pulled.
     """
-    results = []
+    results, asked = [], levels_of(asked)
     for ref, digest in [(ref, engine.pulled(ref)) for ref in refs]:
         start = time.monotonic()
         log.info(f"{ref}: checking {digest[:19]}")
@@ -176,7 +180,7 @@ def kept(folder: Path, built: Built, asked: Asked) -> Result | None:
 
 def _name(built: Built) -> str:
     """By the image's bytes and the part of the checks that is not in the image."""
-    return f"{built.digest.removeprefix('sha256:')}-{version(ONSTART)}"
+    return f"{built.digest.removeprefix('sha256:')}-{version()}"
 
 
 # --- the checks of all levels ---------------------------------------------------------------------
@@ -189,12 +193,10 @@ def examine(
     *,
     digest: str = "",
     promise: Mapping[str, object] | None = None,
-    onstart: str = "",
 ) -> tuple[Check, ...]:
     """All checks of the levels on the local image ``ref``, or on its bytes ``digest``.
 
-    ``promise`` is what it is held to; without it, what it says of itself. ``onstart`` is the text
-    of the vast.ai template that goes with it, if one does.
+    ``promise`` is what it is held to; without it, what it says of itself.
     """
     gpus = "gpu" in asked.levels
     found: list[Check] = []
@@ -203,9 +205,10 @@ def examine(
     if own and (gpus or "smoke" in asked.levels):
         found += inside(engine, digest or ref, promise=promise, asked=asked)
     elif "smoke" in asked.levels or asked.levels == ("gpu",):
-        detail = "imagegen has not made it: it holds no checks. runpod and vast try any image"
+        others = " and ".join(PLATFORMS)
+        detail = f"imagegen has not made it: it holds no checks. {others} try any image"
         found.append(Check(name="smoke", status="fail", detail=detail, seconds=0.0))
-    settings = contract.Settings(gpus=gpus, claims=promise or {}, onstart=onstart, digest=digest)
+    settings = contract.Settings(gpus=gpus, claims=promise or {}, digest=digest)
     suites = contracts()
     for level in asked.levels:
         if suite := suites.get(level):
@@ -215,10 +218,7 @@ def examine(
 
 def contracts() -> Mapping[Level, contract.Suite]:
     """The platforms' suites by level."""
-    from imagegen.platforms.runpod import contract as runpod
-    from imagegen.platforms.vast import contract as vast
-
-    return {"runpod": runpod.SUITE, "vast": vast.SUITE}
+    return {name: platform.contract() for name, platform in PLATFORMS.items()}
 
 
 def _required(check: Check, required: frozenset[str]) -> Check:
@@ -235,16 +235,16 @@ def listed() -> tuple[Listed, ...]:
         for suite in contracts().values()
         for clause in suite.values()
     ]
-    return (*sorted(_inside(MODULES), key=lambda row: LEVELS.index(row.level)), *rows)
+    return (*sorted(_inside(MODULES), key=lambda row: INSIDE.index(row.level)), *rows)
 
 
-def version(onstart: str) -> str:
+def version() -> str:
     """Changes with what is asked from outside, by which pods; what is inside is in the image."""
-    package = resources.files("imagegen")
-    digest = hashlib.sha256(onstart.encode())
-    for name in ("checks", "engine", "platforms/runpod", "platforms/vast"):
+    package, digest = resources.files("imagegen"), hashlib.sha256()
+    for name in ("checks", "engine", *(f"platforms/{name}" for name in PLATFORMS)):
         for file in sorted((package / name).iterdir(), key=lambda file: file.name):
-            if name == "checks" or file.name.startswith(("contract", "container", "launch")):
+            script = "." not in file.name  # what a pod runs, such as vast.ai's onstart
+            if name == "checks" or script or file.name.startswith(("contract", "container")):
                 digest.update(_code(file))
     return digest.hexdigest()[:8]
 

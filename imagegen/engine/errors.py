@@ -12,6 +12,7 @@ import requests.exceptions
 import urllib3.exceptions
 
 from imagegen.errors import BuildError, EngineError, RegistryError
+from imagegen.net.address import registry_host
 
 FOREIGN = (
     docker.errors.DockerException,
@@ -82,8 +83,7 @@ def translated(doing: str) -> Iterator[None]:
 @contextmanager
 def registry_errors(ref: str) -> Iterator[None]:
     """The same, while a registry is spoken to through the engine."""
-    first, slash, _ = ref.partition("/")
-    host = first if slash and ({".", ":"} & {*first} or first == "localhost") else "docker.io"
+    host = registry_host(ref) or "docker.io"
     try:
         yield
     except FOREIGN as error:

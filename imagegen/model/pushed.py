@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from imagegen.errors import ChecksFailed
 from imagegen.model.image import Layer
-from imagegen.model.report import Report
+from imagegen.model.report import Level, Report
 from imagegen.model.target import Target
 
 
@@ -15,9 +15,10 @@ class Pushed:
     """A tested image in a registry, as that registry tells of it.
 
     ``refs`` are the names it can be pulled by: the one that never means anything else, then the
-    target's own; ``aliases`` other names that point to it. ``moved`` are the tags that pointed
-    elsewhere before, ``kept`` why a tag was left where it is. ``sent`` is false when the registry
-    already had all of it; ``cached`` then says why nothing was done.
+    target's own; ``aliases`` other names that point to it. ``needed`` are the levels that a push
+    asks for. ``moved`` are the tags that pointed elsewhere before, ``kept`` why a tag was left
+    where it is. ``sent`` is false when the registry already had all of it; ``cached`` then says why
+    nothing was done.
     """
 
     target: Target
@@ -27,6 +28,7 @@ class Pushed:
     refs: tuple[str, ...]
     layers: tuple[Layer, ...]
     report: Report
+    needed: tuple[Level, ...]
     revision: str = ""
     aliases: tuple[str, ...] = ()
     moved: tuple[str, ...] = ()
@@ -41,7 +43,7 @@ class Pushed:
         Raises:
             ChecksFailed: the report is not of these bytes, or did not pass.
         """
-        if not self.report.allows(self.digest):
+        if not self.report.allows(self.digest, self.needed):
             raise ChecksFailed(
                 f"{self.refs[0]} has no report that passed", hint=f"imagegen push {self.target.id}"
             )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from imagegen import __version__
 from imagegen.errors import ChecksFailed
@@ -19,27 +19,29 @@ from imagegen.model.image import Built
 Status = Literal["pass", "fail", "skip"]
 
 
-Level = Literal["smoke", "gpu", "runpod", "vast"]
-"""smoke: nvcc, torch, flash-attn, packages, in the image and without a GPU; gpu: the kernels of it
-all on a card; runpod and vast: the platforms' contracts, from outside."""
+Level = str
+"""One of ``INSIDE``, or a platform's name: its contract, tried from outside."""
 
-LEVELS: tuple[Level, ...] = get_args(Level)
+INSIDE: tuple[Level, ...] = ("smoke", "gpu")
+"""smoke: nvcc, torch, flash-attn, packages, in the image and without a GPU; gpu: the kernels of it
+all on a card."""
+
 UNREPORTABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold, and of it what is no UTF-8 either."""
-CPU: tuple[Level, ...] = ("smoke", "runpod", "vast")
-"""What needs no GPU, and what an image must pass to be pushed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """Which levels to run; ``required`` is what no check may be skipped for want of: gpu."""
+    """Which levels to run, all that need no GPU if none is named; ``required`` is what no check may
+    be skipped for want of: gpu.
+    """
 
-    levels: tuple[Level, ...] = CPU
+    levels: tuple[Level, ...] = ()
     required: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         """What is required is run."""
-        if "gpu" in self.required and "gpu" not in self.levels:
+        if self.levels and "gpu" in self.required and "gpu" not in self.levels:
             object.__setattr__(self, "levels", (*self.levels, "gpu"))
 
 
@@ -111,9 +113,9 @@ class Report:
         failed = [check for check in self.checks if check.status == "fail"]
         return "\n".join(f"  {c.name}: {c.detail}" for c in failed) or "  no check ran"
 
-    def allows(self, digest: str) -> bool:
+    def allows(self, digest: str, needed: tuple[Level, ...]) -> bool:
         """Whether these bytes may have a public name: they passed all that a push asks for."""
-        return digest == self.digest and self.passed and {*CPU} <= self.levels
+        return digest == self.digest and self.passed and {*needed} <= self.levels
 
     def covers(self, asked: Asked) -> bool:
         """Whether it is of all that is asked for now."""
@@ -177,10 +179,13 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tested:
-    """An image that passed its checks: the only thing that can be pushed."""
+    """An image that passed its checks: the only thing that can be pushed. ``needed`` are the levels
+    that a push asks for.
+    """
 
     built: Built
     report: Report
+    needed: tuple[Level, ...]
 
     def __post_init__(self) -> None:
         """Refuse a report that did not pass, or that is not of all that a push asks for.
@@ -196,7 +201,7 @@ class Tested:
                 hint="the image is kept for a look: docker run --rm -it "
                 f"{self.built.image.ref} bash",
             )
-        if lack := [level for level in CPU if level not in self.report.levels]:
+        if lack := [level for level in self.needed if level not in self.report.levels]:
             raise ChecksFailed(
                 f"{self.name} was not tried for {' and '.join(lack)}",
                 hint=f"imagegen test {self.name}",

@@ -5,24 +5,24 @@ and no word of a login.
 from __future__ import annotations
 
 import io
-import ipaddress
-import json
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedRandom
 from pathlib import Path
-from urllib.parse import urlsplit
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import requests
 import urllib3.exceptions
 from requests.auth import AuthBase
 
-from imagegen.errors import ImagegenError, UsageError
-from imagegen.net.http_errors import reason, retry_after, status
+from imagegen.errors import ImagegenError
+from imagegen.net.http_errors import Kind, reason, refused, registry_words, retry_after, status
+from imagegen.net.settings import bundle
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +42,6 @@ LONGEST_PAUSE = 60.0
 """The most seconds that a server's Retry-After is waited for."""
 
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504, *range(520, 528)})  # 52x: Cloudflare's
-TOLD = 200
-"""Characters of a server's own words that are repeated."""
-
 SLOW = (60_000, 60.0)
 """A download that brings fewer bytes than this in as many seconds is given up."""
 
@@ -69,27 +66,52 @@ Body = Callable[[], bytes | io.FileIO]
 """Makes what is sent, anew for each try."""
 
 
+OK = frozenset({200})
+TOO_MANY = 429
+
+
 class Broken(Exception):
     """An answer broke off; why, in words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kind:
-    """What sort of server it is: what messages call it, what its failures are, what to do then.
+class Patience:
+    """How long a server is waited for, in seconds. What is not given is as the constants say then.
 
-    ``bad_request`` is for status 400, where that can pass, and ``refused`` for 401 and 403.
+    ``sending`` takes the place of ``connect`` and ``silence`` where a body is sent; ``answer`` is
+    for a whole small answer, None where only its speed counts; ``pauses`` come before each further
+    try, and ``longest`` is the most that the server's Retry-After is waited for.
     """
 
-    name: str
-    error: type[ImagegenError]
-    login: str
-    read_only: str
-    bad_request: type[ImagegenError] | None = None
-    refused: type[ImagegenError] | None = None
+    connect: float = CONNECT
+    silence: float = field(default_factory=lambda: SILENCE)
+    sending: tuple[float, float] = field(default_factory=lambda: (SILENCE, ANSWER))
+    answer: float | None = None
+    pauses: tuple[float, ...] = field(default_factory=lambda: PAUSES)
+    longest: float = LONGEST_PAUSE
+
+
+class Request(NamedTuple):
+    """What is asked; ``replay`` says that it may be sent again though it may have been done."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = MappingProxyType({})
+    body: Body | None = None
+    replay: bool = True
 
 
 class Web:
-    """One server; ``location`` is how messages call it."""
+    """One server; ``location`` is how messages call it. Subclasses may word failures otherwise."""
+
+    transient = TRANSIENT
+    """The statuses that may pass."""
+
+    largest = SMALL
+    """Bytes that a small answer may have."""
+
+    redirects = True
+    """Whether an answer that names another address is followed, where nothing is sent."""
 
     def __init__(
         self,
@@ -99,9 +121,9 @@ class Web:
         ca: str = "",
         auth: Auth = None,
         renew: Callable[[requests.Response], bool] = lambda _: False,
+        patience: Patience | None = None,
     ) -> None:
-        """``renew`` gets a 401 and says whether ``auth`` knows better now; ``say`` hears what is
-        waited for, and when a limit of requests is near.
+        """``renew`` gets a 401 and says whether ``auth`` knows better now.
 
         Raises:
             UsageError: the CA bundle is not there.
@@ -113,6 +135,16 @@ class Web:
         self._session = requests.Session()
         self._session.headers["Accept-Encoding"] = "identity"  # bytes are counted as they come
         self._verify = bundle(ca)
+        self._patience = patience
+
+    @property
+    def patience(self) -> Patience:
+        """How long this server is waited for."""
+        return self._patience or Patience()
+
+    def close(self) -> None:
+        """Leave the connections."""
+        self._session.close()
 
     def ask(
         self,
@@ -121,21 +153,26 @@ class Web:
         *,
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
-        ok: frozenset[int] = frozenset({200}),
+        ok: frozenset[int] = OK,
+        replay: bool = True,
     ) -> requests.Response:
         """An answer with a status in ``ok``, its body not yet read: to be used with ``with``.
 
+        ``replay`` says that the request may be sent again though it may have been carried out. One
+        that was answered with 429 was not, and is always sent again.
+
         Raises:
-            ImagegenError: of the server's kind: three tries brought none, or another status.
+            ImagegenError: of the server's kind: several tries brought none, or another status.
         """
-        response = self._tried(method, url, headers or {}, body)
+        request = Request(method, url, headers or {}, body, replay)
+        response = self._tried(request)
         if response.status_code == 401 and self._renew(response):
             response.close()
-            response = self._tried(method, url, headers or {}, body)
+            response = self._tried(request)
         if response.status_code in ok:
             return response
         with response:
-            raise self._refused(response, method)
+            raise self._refused(response, request)
 
     def text(self, url: str, headers: Mapping[str, str] | None = None) -> bytes | None:
         """A small document, or None where the server says that it is not there.
@@ -149,23 +186,28 @@ class Web:
     def read(
         self,
         url: str,
+        method: str = "GET",
         *,
         headers: Mapping[str, str] | None = None,
-        ok: frozenset[int] = frozenset({200}),
+        body: Body | None = None,
+        ok: frozenset[int] = OK,
+        replay: bool = True,
     ) -> tuple[requests.Response, bytes]:
         """An answer and its body, which must not be long; asked for again if it breaks off.
 
         Raises:
             ImagegenError: of the server's kind: it does not answer properly, or with more.
         """
+        how: Any = {"headers": headers, "body": body, "ok": ok, "replay": replay}
+        request = Request(method, url, replay=replay)
         tries = 0
         while True:
             tries += 1
             try:
-                with self.ask("GET", url, headers=headers, ok=ok) as response:
+                with self.ask(method, url, **how) as response:
                     return response, self._small(response)
             except Broken as error:
-                self._pause_or_give_up(tries, str(error))
+                self._pause_or_give_up(request, tries, str(error))
 
     def download(self, url: str, part: BufferedRandom, size: int) -> bool:
         """Bring ``part`` to ``size`` bytes; False where the server says that nothing is there.
@@ -195,7 +237,8 @@ class Web:
             tries = 1 if reached >= best + PROGRESS else tries + 1
             best = max(best, reached)
             if reached < size:
-                self._pause_or_give_up(tries, f"{broke} after {reached:,} of {size:,} bytes")
+                why = f"{broke} after {reached:,} of {size:,} bytes"
+                self._pause_or_give_up(Request("GET", url), tries, why)
         return True
 
     def _pour(self, response: requests.Response, part: BufferedRandom, size: int) -> str:
@@ -215,58 +258,87 @@ class Web:
             return str(error)
         return "the connection was cut"
 
-    def _tried(
-        self, method: str, url: str, headers: Mapping[str, str], body: Body | None
-    ) -> requests.Response:
+    def _tried(self, request: Request) -> requests.Response:
         tries = 0
         while True:
             tries += 1
             wanted = 0.0
             try:
-                response = self._once(method, url, headers, body)
+                response = self._once(request)
             except requests.exceptions.RequestException as error:
                 why = reason(error)
                 if isinstance(error, requests.exceptions.SSLError):
-                    tries = len(PAUSES) + 1  # it will not be another certificate
+                    # It will not be another certificate, and nothing was sent.
+                    raise self._unusable(request._replace(replay=True), why) from None
             else:
                 self._tell_limit(response)
-                if response.status_code not in TRANSIENT:
+                if response.status_code not in self.transient:
                     return response
-                response.close()
-                why, wanted = status(response), retry_after(response)
-            self._pause_or_give_up(tries, why, wanted)
+                with response:
+                    why, wanted = self._words(response), retry_after(response)
+                if response.status_code == TOO_MANY:
+                    request = request._replace(replay=True)
+            self._pause_or_give_up(request, tries, why, wanted)
 
-    def _once(
-        self, method: str, url: str, headers: Mapping[str, str], body: Body | None
-    ) -> requests.Response:
+    def _once(self, request: Request) -> requests.Response:
+        body, patience = request.body, self.patience
         data = body() if body else None
         try:
             return self._session.request(
-                method,
-                url,
-                headers=dict(headers),
+                request.method,
+                request.url,
+                headers=dict(request.headers),
                 data=data,
                 auth=self._auth,
                 verify=self._verify,
                 stream=True,
-                timeout=(SILENCE, ANSWER) if body else (CONNECT, SILENCE),
+                timeout=patience.sending if body else (patience.connect, patience.silence),
                 # requests makes a GET of a PUT that is redirected, and takes its answer for success
-                allow_redirects=body is None,
+                allow_redirects=self.redirects and body is None,
             )
         finally:
             if isinstance(data, io.IOBase):
                 data.close()
 
-    def _pause_or_give_up(self, tries: int, why: str, wanted: float = 0.0) -> None:
-        if tries > len(PAUSES) or wanted > LONGEST_PAUSE:
+    def _pause_or_give_up(
+        self, request: Request, tries: int, why: str, wanted: float = 0.0
+    ) -> None:
+        patience = self.patience
+        if not request.replay:
+            raise self._unusable(request, why)
+        if tries > len(patience.pauses) or wanted > patience.longest:
             asks = f"; it asks to come back in {wanted:.0f} s" if wanted else ""
-            raise self.kind.error(
-                f"{self._name} cannot be used: {why}{asks}",
-                hint="is it up, and is the address right?",
-            )
-        pause = max(wanted, PAUSES[tries - 1])
-        log.info(f"{self.location}: {why}; again in {pause:.0f} s")
+            raise self._unusable(request, f"{why}{asks}")
+        pause = max(wanted, patience.pauses[tries - 1])
+        log.info(f"{self._called(request)}: {why}; again in {pause:.0f} s")
         time.sleep(pause)
+
+    # --- what a subclass may word otherwise -------------------------------------------------------
+
+    def _called(self, _request: Request) -> str:
+        """How a request is called while it is waited for."""
+        return self.location
+
+    def _words(self, response: requests.Response) -> str:
+        """What an answer says that may pass."""
+        return status(response)
+
+    def _unusable(self, _request: Request, why: str) -> ImagegenError:
+        """There is no answer. Where it may not be repeated, nobody knows whether it was done."""
+        return self.kind.error(
+            f"{self._name} cannot be used: {why}", hint="is it up, and is the address right?"
+        )
+
+    def _refused(self, response: requests.Response, request: Request) -> ImagegenError:
+        """The answer is a no."""
+        words = ""
+        with suppress(Broken, ImagegenError):
+            words = registry_words(self._small(response))
+        return refused(self.kind, self._name, response, request.method, words)
+
+    def _too_long(self) -> Exception:
+        """A small answer is not small."""
+        return self.kind.error(f"{self.location} sends more than {SMALL:,} bytes as a description")
 
     def _tell_limit(self, response: requests.Response) -> None:
         """Say that few requests are left: Docker Hub's ``ratelimit-remaining: 7;w=21600``."""
@@ -274,34 +346,6 @@ class Web:
         if left.isdecimal() and int(left) <= FEW and int(left) != self._left:
             self._left = int(left)
             log.info(f"{self.location}: {left} requests are left before it refuses more")
-
-    def _refused(self, response: requests.Response, method: str) -> ImagegenError:
-        code = response.status_code
-        why = status(response) + self._told(response)
-        if method == "PUT" and code in (403, 405, 501):
-            return self.kind.error(f"{self._name} is read-only: {why}", hint=self.kind.read_only)
-        if code in (401, 403):
-            return (self.kind.refused or self.kind.error)(
-                f"{self._name} refused the login: {why}", hint=self.kind.login
-            )
-        if code in range(300, 400):
-            there = urlsplit(response.headers.get("Location", ""))
-            return self.kind.error(
-                f"{self._name} sends uploads on to "
-                f"{there.hostname or ''}{there.path}: {status(response)}",
-                hint="name it by the address that takes them",
-            )
-        kind = self.kind.bad_request if response.status_code == 400 else None
-        return (kind or self.kind.error)(f"{self._name} answers {why}")
-
-    def _told(self, response: requests.Response) -> str:
-        """What a registry says of its refusal, in the form that the specification gives errors."""
-        faults = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-        with suppress(Broken, ImagegenError, *faults):
-            row = json.loads(self._small(response))["errors"][0]
-            words = " ".join(str(row.get("message") or row["code"]).split())
-            return f" ({''.join(c if c.isprintable() else '?' for c in words[:TOLD])})"
-        return ""
 
     def small(self, response: requests.Response) -> bytes:
         """The body of an answer that must not be long.
@@ -316,12 +360,10 @@ class Web:
 
     def _small(self, response: requests.Response) -> bytes:
         body = b""
-        for data in self._arriving(response):
+        for data in self._arriving(response, self.patience.answer):
             body += data
-            if len(body) > SMALL:
-                raise self.kind.error(
-                    f"{self.location} sends more than {SMALL:,} bytes as a description"
-                )
+            if len(body) > self.largest:
+                raise self._too_long()
         length = response.headers.get("Content-Length", "")
         if length.isdecimal() and "Transfer-Encoding" not in response.headers:
             whole = int(length)
@@ -329,14 +371,15 @@ class Web:
                 raise Broken(f"it broke off after {len(body):,} of {whole:,} bytes")
         return body
 
-    def _arriving(self, response: requests.Response) -> Iterator[bytes]:
-        """The body of an answer, piece by piece as it comes.
+    def _arriving(self, response: requests.Response, most: float | None = None) -> Iterator[bytes]:
+        """The body of an answer, piece by piece as it comes, within ``most`` seconds.
 
         Raises:
-            Broken: it broke off. (Not for a body that ends early without an error.)
-            ImagegenError: of the server's kind: it comes too slowly.
+            Broken: it broke off, or took longer. (Not for a body that ends early without an error.)
+            ImagegenError: of the server's kind: it comes too slowly, where there is no ``most``.
         """
-        since, got = time.monotonic(), 0
+        begun = since = time.monotonic()
+        got = 0
         while True:
             try:
                 # One read of the socket at most, so that a slow server is seen to be slow.
@@ -347,12 +390,16 @@ class Web:
                 return
             yield data
             got += len(data)
-            if (seconds := time.monotonic() - since) > SLOW[1]:
+            now = time.monotonic()
+            if most is not None:
+                if now - begun > most:
+                    raise Broken(f"the answer took more than {most:.0f} s")
+            elif (seconds := now - since) > SLOW[1]:
                 if got < SLOW[0]:
                     raise self.kind.error(
                         f"{self.location} is too slow: {got:,} bytes in {seconds:.0f} s"
                     )
-                since, got = time.monotonic(), 0
+                since, got = now, 0
 
 
 class Upload(io.FileIO):
@@ -369,28 +416,7 @@ class Upload(io.FileIO):
         return super().read(-1 if size is None else size) or b""
 
 
-def bundle(ca: str) -> str | bool:
-    """The CA bundle to trust: the one given, or that of the environment, or the built-in one.
-
-    Raises:
-        UsageError: it is not there.
-    """
-    # requests itself knows all of these but SSL_CERT_FILE, which Python and pip know.
-    names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-    found = ca or next((value for name in names if (value := os.environ.get(name))), "")
-    if found and not Path(found).exists():
-        raise UsageError(f"the CA bundle {found} is not there")
-    return found or True
-
-
 def restart(file: BufferedRandom) -> None:
     """Empty a file that is open for appending."""
     file.seek(0)  # or tell() goes on from where it was
     file.truncate()
-
-
-def is_here(host: str) -> bool:
-    """Whether a server is on this machine: those have no TLS."""
-    with suppress(ValueError):
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    return host == "localhost"

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import email.utils
+import json
 import ssl
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
+
+from imagegen.errors import ImagegenError
+
+TOLD = 200
+"""Characters of a server's own words that are repeated."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """What sort of server it is: what messages call it, what its failures are, what to do then.
+
+    ``bad_request`` is for status 400, where that can pass, and ``refused`` for 401 and 403.
+    """
+
+    name: str
+    error: type[ImagegenError]
+    login: str
+    read_only: str
+    bad_request: type[ImagegenError] | None = None
+    refused: type[ImagegenError] | None = None
 
 
 def status(response: requests.Response) -> str:
@@ -33,6 +56,37 @@ def _seconds(date: str) -> float | None:
     with suppress(ValueError):
         return email.utils.parsedate_to_datetime(date).timestamp()
     return None
+
+
+def refused(
+    kind: Kind, name: str, response: requests.Response, method: str, words: str
+) -> ImagegenError:
+    """What a refusal means; ``words`` are the server's own."""
+    code, why = response.status_code, status(response) + words
+    if method == "PUT" and code in (403, 405, 501):
+        return kind.error(f"{name} is read-only: {why}", hint=kind.read_only)
+    if code in (401, 403):
+        return (kind.refused or kind.error)(f"{name} refused the login: {why}", hint=kind.login)
+    if code in range(300, 400):
+        there = urlsplit(response.headers.get("Location", ""))
+        return kind.error(
+            f"{name} sends uploads on to {there.hostname or ''}{there.path}: {status(response)}",
+            hint="name it by the address that takes them",
+        )
+    return (kind.bad_request if code == 400 and kind.bad_request else kind.error)(
+        f"{name} answers {why}"
+    )
+
+
+def registry_words(body: bytes) -> str:
+    """What a registry says of its refusal, in the form that the specification gives errors; empty
+    for what has another.
+    """
+    with suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        row = json.loads(body)["errors"][0]
+        words = " ".join(str(row.get("message") or row["code"]).split())
+        return f" ({''.join(c if c.isprintable() else '?' for c in words[:TOLD])})"
+    return ""
 
 
 def reason(error: BaseException) -> str:

@@ -18,7 +18,9 @@ from urllib.parse import urlencode, urljoin, urlsplit
 import requests
 
 from imagegen.errors import Lost, RegistryError
-from imagegen.net.http import Body, Kind, Web, is_here
+from imagegen.net.address import is_here
+from imagegen.net.http import Body, Web
+from imagegen.net.http_errors import Kind
 from imagegen.net.registry_login import Login
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -120,8 +122,7 @@ class Repository:
     ) -> None:
         """``name`` is ``HOST[:PORT]/PATH``; plain HTTP is spoken to this machine only.
 
-        ``location`` is how messages call it, where that is not its name; ``say`` hears what is
-        waited for.
+        ``location`` is how messages call it, where that is not its name.
         """
         host, _, path = name.partition("/")
         self.name, self.location = name, location or name

@@ -10,7 +10,8 @@ import requests
 from requests.auth import AuthBase
 from requests.utils import parse_dict_header
 
-from imagegen.net.http import Kind, Web
+from imagegen.net.http import Web
+from imagegen.net.http_errors import Kind
 
 
 class Login(AuthBase):

@@ -1,7 +1,8 @@
-"""TODO."""
+"""How a network is reached: whom to trust, and which mirrors take the place of public servers."""
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -57,3 +58,17 @@ class Network:
         """BuildKit secrets by id; the values of all but ``ca`` are texts, not files."""
         names = ("pypi_index", "torch_index", "apt_mirror")
         return {name: value for name in names if (value := getattr(self, name))}
+
+
+def bundle(ca: str) -> str | bool:
+    """The CA bundle to trust: the one given, or that of the environment, or the built-in one.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    # requests itself knows all of these but SSL_CERT_FILE, which Python and pip know.
+    names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+    found = ca or next((value for name in names if (value := os.environ.get(name))), "")
+    if found and not Path(found).exists():
+        raise UsageError(f"the CA bundle {found} is not there")
+    return found or True

@@ -67,7 +67,7 @@ def pushed_row(one: Pushed) -> dict[str, object]:
         "key": one.key,
         "repository": one.repository,
         "digest": one.digest,
-        "passed": one.report.allows(one.digest),
+        "passed": one.report.allows(one.digest, one.needed),
         "refs": list(one.refs),
         "aliases": list(one.aliases),
         "pinned": one.pinned,

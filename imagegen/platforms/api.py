@@ -1,8 +1,5 @@
-"""HTTP with a platform: its key in one place and in no message, patience where it is safe, and
-every refusal in words.
-
-The stores' HTTP repeats whatever it asks, since the same bytes may be put twice. A template may
-not: who asks says whether a request may be repeated, and what a refusal says is read.
+"""HTTP with a platform: its key in one place and in no message, no request sent twice that may not
+be, and every refusal in words.
 """
 
 from __future__ import annotations
@@ -11,19 +8,23 @@ import json
 import logging
 import os
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urlsplit
 
 import requests
-import urllib3.exceptions
 from requests.auth import AuthBase
 
 from imagegen import __version__
-from imagegen.errors import PlatformError, UsageError
-from imagegen.net.http import bundle, is_here
-from imagegen.net.http_errors import reason, retry_after, status
+from imagegen.errors import ImagegenError, PlatformError, UsageError
+from imagegen.net import http
+from imagegen.net.address import is_here
+from imagegen.net.http import Broken, Request, Web
+from imagegen.net.http_errors import Kind, status
+
+if TYPE_CHECKING:
+    from imagegen.platforms import Platform
 
 log = logging.getLogger(__name__)
 
@@ -33,31 +34,21 @@ LARGEST = 32 << 20
 SHOWN = 600
 """Characters of a server's own words that a message quotes."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Platform:
-    """Where a platform is and what it means by refusing; ``variable`` holds the address's own."""
-
-    name: str
-    address: str
-    variable: str
-    key_variable: str
-    hints: Mapping[int, str]
+DONE = frozenset(range(200, 300))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Patience:
-    """Seconds: to connect, without a byte, for a whole answer, and before each further try.
+class Patience(http.Patience):
+    """Of a platform, in seconds.
 
     ``stale`` are the pauses between two looks at something that was just written: RunPod's readers
     may be behind its writers, for which runpodctl looks ten times within 2.5 s.
     """
 
-    connect: float = 10.0
     silence: float = 30.0
-    answer: float = 90.0
+    sending: tuple[float, float] = (10.0, 30.0)
+    answer: float | None = 90.0
     pauses: tuple[float, ...] = (1.0, 3.0, 6.0)
-    longest: float = 60.0
     stale: tuple[float, ...] = (0.25, 0.25, 0.5, 1.0, 2.0)
 
 
@@ -112,8 +103,12 @@ class Refused(PlatformError):
         self.status = status
 
 
-class Api:
+class Api(Web):
     """One platform for one key."""
+
+    transient = frozenset({http.TOO_MANY, *range(500, 600)})
+    largest = LARGEST
+    redirects = False  # the key is for this address alone
 
     def __init__(
         self,
@@ -123,31 +118,28 @@ class Api:
         patience: Patience | None = None,
         ca: str = "",
     ) -> None:
-        """``address`` is the platform's own, or that of a stand-in; ``say`` hears of waiting.
+        """``address`` is the platform's own, or that of a stand-in.
 
         Raises:
             UsageError: the address would send the key over an open line, or is none; or the CA
                 bundle is not there.
         """
-        self.platform, self.patience = platform, patience or Patience()
-        self._address, self._key = _address(platform, address), key
-        self._session = requests.Session()
+        kind = Kind(name=platform.title, error=PlatformError, login="", read_only="")
+        waits = patience or Patience()
+        super().__init__(platform.title, kind, ca=ca, auth=key, patience=waits)
+        self.stale = waits.stale
+        self._platform, self._key = platform, key
+        self._address = _address(platform, address)
         # Cloudflare in front of RunPod refuses the agents of common libraries with error 1010.
         self._session.headers["User-Agent"] = f"imagegen/{__version__}"
-        self._session.headers["Accept-Encoding"] = "identity"
         self._session.trust_env = not is_here(urlsplit(self._address).hostname or "")
-        self._verify = bundle(ca)
 
     @classmethod
     def of(cls, platform: Platform, ca: str = "") -> Api:
         """With the key, and maybe the address, that the environment holds."""
         key = Key(os.environ.get(platform.key_variable, ""), platform.key_variable)
-        address = os.environ.get(platform.variable) or platform.address
+        address = os.environ.get(platform.address_variable) or platform.address
         return cls(platform, address, key, ca=ca)
-
-    def close(self) -> None:
-        """Leave the connections."""
-        self._session.close()
 
     def call(
         self,
@@ -156,76 +148,30 @@ class Api:
         *,
         body: Mapping[str, object] | None = None,
         query: Mapping[str, str] | None = None,
-        again: bool,
+        replay: bool,
     ) -> object:
         """The JSON of the answer, None where it has no body.
 
-        ``again`` says that the request may be repeated though it may have been carried out. A 429
-        was not, and is always waited for.
+        ``replay`` says that the request may be repeated though it may have been carried out. One
+        that was answered with 429 was not, and is always repeated.
 
         Raises:
             Unanswered: no whole answer, for a request that is not to be repeated.
             Refused: the platform says no. PlatformError: it cannot be used.
         """
-        tries = 0
-        while True:
-            tries += 1
-            what = f"{method} {path}"
-            try:
-                response, data = self._once(method, path, body, query)
-            except (requests.exceptions.RequestException, _Broken) as error:
-                why = str(error) if isinstance(error, _Broken) else reason(error)
-                wanted, harmless = 0.0, again
-                if isinstance(error, requests.exceptions.SSLError):
-                    raise self._error(what, why) from None  # it will not be another certificate
-            else:
-                code = response.status_code
-                log.info("%s %s: %s", self.platform.name, what, status(response))
-                if code < 300:
-                    return self._json(what, data, again=again)
-                why = f"{status(response)}{self._quoted(data)}"
-                wanted, harmless = retry_after(response), again or code == 429
-                if code != 429 and code < 500:
-                    raise self._refused(what, code, why)
-            self._pause(what, why, tries, wanted, harmless=harmless)
-
-    def _once(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, object] | None,
-        query: Mapping[str, str] | None,
-    ) -> tuple[requests.Response, str]:
-        patience = self.patience
-        until = time.monotonic() + patience.answer
-        with self._session.request(
+        url = f"{self._address}{path}{f'?{urlencode(query)}' if query else ''}"
+        sent = b"" if body is None else json.dumps(body).encode()
+        response, data = self.read(
+            url,
             method,
-            f"{self._address}{path}",
-            json=body,
-            params=query,
-            auth=self._key,
-            verify=self._verify,
-            stream=True,
-            timeout=(patience.connect, patience.silence),
-            allow_redirects=False,  # requests would make a GET of a redirected POST
-        ) as response:
-            return response, self._read(response, until).decode("utf-8", errors="replace")
-
-    def _read(self, response: requests.Response, until: float) -> bytes:
-        parts = bytearray()
-        try:
-            while piece := response.raw.read1(1 << 16):
-                parts += piece
-                if time.monotonic() > until:
-                    raise _Broken(f"the answer took more than {self.patience.answer:.0f} s")
-                if len(parts) > LARGEST:
-                    raise _Broken(f"the answer has more than {LARGEST:,} bytes")
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _Broken(reason(error)) from None
-        promised = response.headers.get("Content-Length", "")
-        if promised.isdecimal() and len(parts) < int(promised):
-            raise _Broken(f"the answer was cut off after {len(parts)} of {promised} bytes")
-        return bytes(parts)
+            headers={"Content-Type": "application/json"} if sent else {},
+            body=(lambda: sent) if sent else None,
+            ok=DONE,
+            replay=replay,
+        )
+        what = f"{self.location}: {method} {path}"
+        log.debug("%s: %s", what, status(response))
+        return self._json(what, data.decode("utf-8", errors="replace"), replay=replay)
 
     def told(self, data: object) -> str:
         """What an answer says in words, without the key."""
@@ -237,43 +183,50 @@ class Api:
         text = self._key.hidden(_told(self._key.hidden(data)))
         return f": {text[:SHOWN]}" if text else ""
 
-    def _json(self, what: str, data: str, *, again: bool) -> object:
+    def _json(self, what: str, data: str, *, replay: bool) -> object:
         if not data.strip():
             return None
         try:
             value: object = json.loads(data)
         except ValueError:
-            kind = PlatformError if again else Unanswered
+            kind = PlatformError if replay else Unanswered
             raise kind(
-                f"{self.platform.name}: {what}: the answer is no JSON{self._quoted(data)}",
+                f"{what}: the answer is no JSON{self._quoted(data)}",
                 hint="is there a proxy in between that answers by itself?",
             ) from None
         return value
 
-    def _pause(self, what: str, why: str, tries: int, wanted: float, *, harmless: bool) -> None:
-        """Wait for the next try, or say that there is none."""
-        if not harmless:
-            raise Unanswered(f"{self.platform.name}: {what}: {why}")
-        if tries > len(self.patience.pauses) or wanted > self.patience.longest:
-            asks = f"; it asks to come back in {wanted:.0f} s" if wanted else ""
-            raise self._error(what, f"{why}{asks}")
-        pause = max(wanted, self.patience.pauses[tries - 1])
-        log.info(f"{self.platform.name}: {what}: {why}; again in {pause:.0f} s")
-        time.sleep(pause)
+    # --- the words of a platform's failures -------------------------------------------------------
 
-    def _error(self, what: str, why: str) -> PlatformError:
+    def _called(self, request: Request) -> str:
+        path = request.url.removeprefix(self._address).partition("?")[0]
+        return f"{self.location}: {request.method} {path}"
+
+    def _words(self, response: requests.Response) -> str:
+        try:
+            data = self._small(response).decode("utf-8", errors="replace")
+        except Broken:
+            data = ""
+        return f"{status(response)}{self._quoted(data)}"
+
+    def _unusable(self, request: Request, why: str) -> ImagegenError:
+        if not request.replay:
+            return Unanswered(f"{self._called(request)}: {why}")
         return PlatformError(
-            f"{self.platform.name}: {what}: {why}",
+            f"{self._called(request)}: {why}",
             hint="nothing is lost: run the command again when it answers",
         )
 
-    def _refused(self, what: str, code: int, why: str) -> Refused:
-        hint = self.platform.hints.get(code, "")
-        return Refused(f"{self.platform.name}: {what}: {why}", hint=hint, status=code)
+    def _refused(self, response: requests.Response, request: Request) -> ImagegenError:
+        code = response.status_code
+        return Refused(
+            f"{self._called(request)}: {self._words(response)}",
+            hint=self._platform.hints.get(code, ""),
+            status=code,
+        )
 
-
-class _Broken(Exception):
-    """An answer that did not come whole; why, in words."""
+    def _too_long(self) -> Exception:
+        return Broken(f"the answer has more than {self.largest:,} bytes")
 
 
 def _told(data: str) -> str:
@@ -312,9 +265,9 @@ def _address(platform: Platform, address: str) -> str:
         fit = False
     if not fit:
         raise UsageError(
-            f"{platform.variable} is not the address of an API",
+            f"{platform.address_variable} is not the address of an API",
             hint=f"such as {platform.address}, without a login, ? and #",
         )
     if parts.scheme == "http" and not is_here(parts.hostname or ""):
-        raise UsageError(f"{platform.variable} needs https: it gets the key")
+        raise UsageError(f"{platform.address_variable} needs https: it gets the key")
     return address.strip().rstrip("/")

@@ -1,30 +1,25 @@
-"""TODO."""
+"""Templates as they are on a platform, compared with what they should be, and made so: the one way
+for all platforms, each template by itself.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Protocol
 
 from imagegen.errors import PlatformError, UsageError
 from imagegen.platforms.diff import Change
-from imagegen.platforms.ledger import Entry
+from imagegen.platforms.ledger import Entry, Ledger
 from imagegen.platforms.spec import Spec
 
 log = logging.getLogger(__name__)
 
-
 Row = Mapping[str, object]
-
-
-LINKS = {
-    "runpod": "https://console.runpod.io/deploy?template={}",
-    "vast": "https://cloud.vast.ai/?template_id={}",
-}
-"""Where a template is deployed from. A guess, since neither platform documents it: many public
-READMEs of templates link so, with RunPod's id and vast.ai's hash (seen in 2026-11)."""
+"""A template, in the platform's words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +86,65 @@ class Options:
         return self.apply or self.plan
 
 
+class Account(Protocol):
+    """The templates of an account on a platform. Every method may raise a PlatformError."""
+
+    def login(self, wanted: str, /) -> str:
+        """The id of a registry's login, of which ``wanted`` is name or id."""
+
+    def look(self, wanted: Sequence[Spec], ledger: Ledger, /) -> None:
+        """Read what is live, for the calls that follow."""
+
+    def seen(self, spec: Spec, ledger: Ledger, /) -> Done:
+        """What is to be done with one template."""
+
+    def made(self, seen: Done, ledger: Ledger, /) -> Done:
+        """Do it; the ledger knows of each step."""
+
+    def delete(self, superseded: Entry, /) -> str:
+        """Delete a superseded template; returns why it is still there, or nothing."""
+
+
+def run(
+    platform: str, account: Account, wanted: Sequence[Spec], ledger: Ledger, options: Options
+) -> Outcome:
+    """Compare the templates with what is live, and with ``apply`` make them so.
+
+    One that fails keeps no other from it, and is in ``failed``.
+
+    Raises:
+        PlatformError: the platform does not say what is live.
+    """
+    account.look(wanted, ledger)
+    done: list[Done] = []
+    pruned: list[Pruned] = []
+    failed: dict[str, PlatformError] = {}
+    for spec in wanted:
+        # Not the one that is superseded now: people had no day yet to leave its link.
+        old = _superseded(platform, spec, ledger) if options.prune else ()
+        with _alone(spec.name, failed):
+            seen = account.seen(spec, ledger)
+            done.append(account.made(seen, ledger) if options.apply else seen)
+            for entry in old:
+                if entry.id == done[-1].id:  # it is used again
+                    continue
+                kept = account.delete(entry) if options.apply else ""
+                pruned.append(Pruned(entry=entry, kept=kept))
+                if options.apply and not kept:
+                    ledger.drop(platform, entry.id)
+    return Outcome(
+        platform=platform,
+        planned=not options.apply,
+        done=tuple(done),
+        pruned=tuple(pruned),
+        failed=failed,
+    )
+
+
+def _superseded(platform: str, spec: Spec, ledger: Ledger) -> tuple[Entry, ...]:
+    return tuple(entry for entry in ledger.of(platform, spec.name) if entry.superseded)
+
+
 @contextmanager
 def _alone(name: str, failed: dict[str, PlatformError]) -> Iterator[None]:
     """One template's work: what fails is noted; who interrupts it is told what that leaves."""
@@ -104,7 +158,8 @@ def _alone(name: str, failed: dict[str, PlatformError]) -> Iterator[None]:
         raise
 
 
-def _entry(spec: Spec, id_: str, hash_id: str = "", content: str | None = None) -> Entry:
+def noted(spec: Spec, id_: str, link: str, hash_id: str = "", content: str | None = None) -> Entry:
+    """What the ledger is to know of a template, as of today; ``content`` if not the spec's."""
     return Entry(
         platform=spec.platform,
         target=spec.target,
@@ -115,14 +170,11 @@ def _entry(spec: Spec, id_: str, hash_id: str = "", content: str | None = None) 
         image=spec.image,
         compressed=spec.compressed,
         unpacked=spec.unpacked,
-        link=_link(spec.platform, hash_id or id_),
-        date=_today(),
+        link=link,
+        date=today(),
     )
 
 
-def _link(platform: str, word: str) -> str:
-    return LINKS[platform].format(word) if word else ""
-
-
-def _today() -> str:
+def today() -> str:
+    """The day, in UTC, as the ledger has it."""
     return datetime.now(UTC).date().isoformat()

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 @cache
-def _template() -> jinja2.Template:
-    return environment("imagegen.platforms", html=False).get_template("readme.md.j2")
+def _template(platform: str) -> jinja2.Template:
+    """The platform's own page, which fills the blocks of the common one."""
+    return environment("imagegen.platforms", html=False).get_template(f"{platform}/readme.md.j2")
 
 
 def text(platform: str, pushed: Pushed, facts: Facts) -> str:
-    """The README for one of the platforms.
+    """The README for a platform, by its name.
 
     What stays and what costs when a pod stops: RunPod's docs, pods/manage-pods and storage types,
     as of 2026-08-20; vast.ai's, storage types and manage-instances, as of 2026-08-07.
     """
     target = pushed.target
-    made = _template().render(
-        platform=platform,
+    made = _template(platform).render(
         target=target,
         minor=minor,
         driver=driver_text(target.driver),

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from imagegen.model.pushed import Pushed
 
@@ -27,9 +28,10 @@ class Wish:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """A template as it should be: ``body`` is what is POSTed, the rest what the ledger remembers.
+    """A template as it should be.
 
-    ``readme`` and ``labels`` are what RunPod takes by GraphQL alone; vast.ai's are in the body.
+    ``requests`` is all that would be sent, by request. ``body`` is the POST that makes it;
+    ``readme`` and ``labels``, by port, are what the platform takes by another request.
     """
 
     platform: str
@@ -39,31 +41,32 @@ class Spec:
     compressed: int
     unpacked: int
     body: Mapping[str, object]
+    requests: Mapping[str, object]
     readme: str = ""
     labels: tuple[tuple[int, str], ...] = ()
+
+    @classmethod
+    def of(cls, platform: str, pushed: Pushed, body: Mapping[str, object], **more: Any) -> Spec:
+        """Of a pushed image; ``more`` are further fields."""
+        return cls(
+            platform=platform,
+            target=pushed.target.id,
+            name=str(body["name"]),
+            image=pushed.pinned,
+            compressed=pushed.compressed,
+            unpacked=pushed.unpacked,
+            body=body,
+            **more,
+        )
 
     @cached_property
     def content(self) -> str:
         """A sha256 over all that is sent."""
-        return _hash([self.body, self.readme, self.labels])
-
-    @property
-    def second(self) -> dict[str, object]:
-        """What only GraphQL takes, in SaveTemplateInput's words; empty for vast.ai."""
-        if self.platform != "runpod":
-            return {}
-        ports = [{"port": str(port), "name": name} for port, name in self.labels]
-        return {"readme": self.readme, "portsConfig": ports}
-
-    @property
-    def shown(self) -> dict[str, object]:
-        """What would be sent, request by request."""
-        if self.platform == "runpod":
-            return {"POST /v2/templates": self.body, "saveTemplate": self.second}
-        return {"POST /api/v0/template/": self.body}
+        return hashed([self.body, self.readme, self.labels])
 
 
-def _hash(value: object) -> str:
+def hashed(value: object) -> str:
+    """A sha256 over a value of JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

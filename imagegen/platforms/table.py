@@ -26,7 +26,9 @@ def table(file: Path) -> str:
             rows.setdefault((entry.target, entry.name, entry.image), {})[entry.platform] = entry
     if not rows:
         return NONE
-    lines = ["| target | image | to pull | unpacked | RunPod | vast.ai |", f"|{'---|' * 6}"]
+    titles = [platform.title for platform in PLATFORMS.values()]
+    head = ["target", "image", "to pull", "unpacked", *titles]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for (target, _, image), found in sorted(rows.items()):
         one = next(iter(found.values()))
         links = [f"[deploy]({found[p].link})" if p in found else "" for p in PLATFORMS]

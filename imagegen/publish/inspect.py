@@ -10,7 +10,9 @@ from typing import Any
 from imagegen.errors import RegistryError, UsageError
 from imagegen.model.report import Report
 from imagegen.model.target import REPOSITORY
+from imagegen.net.address import registry_host
 from imagegen.net.registry import Descriptor, Repository
+from imagegen.platforms import needed
 from imagegen.publish.remote import PROVENANCE, REPORT, SBOM, RemoteImage, see, worth
 
 KINDS = {"report": REPORT, "sbom": SBOM, "provenance": PROVENANCE}
@@ -70,15 +72,14 @@ def inspect(ref: str, *, ca: str = "") -> Inspected:
                 found = Report.parse(one.body)
             except ValueError:  # of another version of imagegen
                 continue
-            passed += [found] * found.allows(digest)
+            passed += [found] * found.allows(digest, needed())
     newest = max(passed, key=worth, default=None)
     return Inspected(ref=ref, seen=seen, attached=attached, report=newest)
 
 
 def _parsed(ref: str, ca: str) -> tuple[Repository, str]:
     parts = REF.fullmatch(ref)
-    host, slash, _ = ref.partition("/")
-    if not parts or not slash or not (set(".:") & set(host) or host == "localhost"):
+    if not parts or not registry_host(ref):
         raise UsageError(
             f"{ref} is not an image of a registry",
             hint="host/name:tag or host/name@sha256:…, e.g. ghcr.io/me/finetune:latest",

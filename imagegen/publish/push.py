@@ -13,6 +13,7 @@ from imagegen.errors import ImagegenError, Lost, RegistryError, UsageError
 from imagegen.model.image import Image
 from imagegen.model.pushed import Pushed
 from imagegen.model.report import Report, Tested, moment
+from imagegen.net.address import registry_host
 from imagegen.net.registry import Descriptor, Refused, Repository
 from imagegen.publish import remote
 from imagegen.publish.remote import PROVENANCE, REPORT, SBOM, RemoteImage
@@ -166,17 +167,11 @@ def named(repository: str) -> None:
     Raises:
         UsageError: with the forms that do.
     """
-    if not names_registry(repository):
+    if not registry_host(repository):
         raise UsageError(
             f"{repository} names no registry",
             hint="--repository ghcr.io/me/finetune, or docker.io/me/finetune for Docker Hub",
         )
-
-
-def names_registry(repository: str) -> bool:
-    """Whether a repository's name begins with a host."""
-    host, slash, _ = repository.partition("/")
-    return bool(slash) and (bool(set(".:") & set(host)) or host == "localhost")
 
 
 def deliver(engine: Docker, upload: Upload, *, ca: str = "") -> Published:

@@ -13,6 +13,7 @@ from imagegen.model.pushed import Pushed
 from imagegen.model.report import Report
 from imagegen.model.target import Target
 from imagegen.net.registry import DOCKER_LIST, INDEX, Descriptor, Manifest, Repository
+from imagegen.platforms import needed
 
 REPORT = "application/vnd.imagegen.report.v1+json"
 """A report's media type; imagegen's own, as there is none for the outcome of tests."""
@@ -116,7 +117,7 @@ def reports(repository: Repository, digest: str) -> list[Report]:
             one = Report.parse(repository.attached(referrer))
         except (ValueError, Lost):  # of another version of imagegen, or gone
             continue
-        if one.allows(digest):
+        if one.allows(digest, needed()):
             found.append(one)
     return found
 
@@ -137,5 +138,6 @@ def of(repository: Repository, target: Target, seen: RemoteImage, report: Report
         refs=tuple(f"{repository.name}:{tag}" for tag in tags(target, digest)),
         layers=seen.layers,
         report=report,
+        needed=needed(),
         revision=seen.labels.get("org.opencontainers.image.revision", ""),
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from imagegen.errors import UsageError, WheelError
-from imagegen.net.http import Upload, Web, is_here
+from imagegen.net.address import is_here
+from imagegen.net.http import Upload, Web
 from imagegen.wheels.download import STORE, fetched
 from imagegen.wheels.entry import StoreEntry, checked, is_stored, read, read_back, side
 

@@ -18,9 +18,10 @@ from imagegen.commands.demo import demo_target
 from imagegen.engine.docker import Docker
 from imagegen.matrix import project
 from imagegen.model.image import Built, Compression, Image
-from imagegen.model.report import CPU, Check, Report, Tested
+from imagegen.model.report import Check, Report, Tested
 from imagegen.model.target import Target
 from imagegen.net import settings
+from imagegen.platforms import needed
 from imagegen.publish.local_registry import server
 from imagegen.util import files
 from tests.engine.stand_ins import browser
@@ -201,8 +202,8 @@ def tiny(
         local = engine.local(image.ref)
         assert local is not None
         built = Built(image=image, digest=local.digest, unpacked=0, seconds=0.0, cached="")
-        checks = [Check(name="x", status="pass", detail="", seconds=0.0, level=x) for x in CPU]
-        return Tested(built=built, report=Report.of(built, tuple(checks), 0.0))
+        checks = [Check(name="x", status="pass", detail="", seconds=0.0, level=x) for x in needed()]
+        return Tested(built=built, report=Report.of(built, tuple(checks), 0.0), needed=needed())
 
     yield make
     for ref in made:

@@ -23,6 +23,7 @@ from imagegen.matrix import project
 from imagegen.model.image import Built
 from imagegen.model.report import Report, Tested
 from imagegen.net.registry import Repository
+from imagegen.platforms import needed
 from imagegen.platforms.runpod import template
 from imagegen.publish import remote
 from tests.engine.conftest import NETWORK, ROOT
@@ -178,7 +179,7 @@ def test_a_broken_image_does_not_pass(
     failed = {check.name: check.detail for check in found if check.status == "fail"}
     assert all(any(word in name for name in failed) for word in named), failed
     with pytest.raises(ChecksFailed):
-        Tested(built=built, report=Report.of(built, found, seconds=0.0))
+        Tested(built=built, report=Report.of(built, found, seconds=0.0), needed=needed())
 
 
 def test_an_image_that_is_not_what_the_target_promises_does_not_pass(

@@ -22,7 +22,8 @@ from imagegen.inventory import contents, sbom
 from imagegen.matrix import project
 from imagegen.model.image import Built, Image
 from imagegen.model.pushed import Pushed
-from imagegen.model.report import CPU, Check, Report, Tested
+from imagegen.model.report import Check, Report, Tested
+from imagegen.platforms import needed
 from imagegen.publish import push
 from imagegen.publish.local_registry import server as packaged
 from tests.engine.conftest import NETWORK
@@ -83,8 +84,10 @@ def pushed(
     local = engine.local(image.ref)
     assert local
     built = Built(image=image, digest=local.digest, unpacked=0, seconds=0.0, cached="")
-    checks = [Check(name="x", status="pass", detail="", seconds=0.0, level=level) for level in CPU]
-    tested = Tested(built=built, report=Report.of(built, tuple(checks), 0.0))
+    checks = [
+        Check(name="x", status="pass", detail="", seconds=0.0, level=level) for level in needed()
+    ]
+    tested = Tested(built=built, report=Report.of(built, tuple(checks), 0.0), needed=needed())
     found = contents.of(engine, image.ref)
     document = sbom.spdx(found, name=small.NAME, digest=local.digest, created=datetime.now(UTC))
     with registry(packaged.build(engine, local_base, NETWORK)) as real:
@@ -170,7 +173,7 @@ def test_what_refers_to_the_image_can_be_read(
         documents[row["artifactType"]] = json.loads(whole(folder)[layer["digest"]])
     assert documents.keys() == {REPORT, SPDX, IN_TOTO}
     assert documents[REPORT]["digest"] == pushed.digest
-    assert {check["level"] for check in documents[REPORT]["checks"]} == {*CPU}
+    assert {check["level"] for check in documents[REPORT]["checks"]} == {*needed()}
     packages = documents[SPDX]["packages"]
     assert documents[SPDX]["spdxVersion"] == "SPDX-2.3"
     assert {"openssh-server", "jupyterlab"} <= {package["name"] for package in packages}

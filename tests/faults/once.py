@@ -15,9 +15,10 @@ from typing import Any
 from imagegen.engine.docker import Docker
 from imagegen.matrix import project
 from imagegen.model.image import Built, Image
-from imagegen.model.report import CPU, Check, Report, Tested
+from imagegen.model.report import Check, Report, Tested
 from imagegen.model.target import Target
 from imagegen.net import http
+from imagegen.platforms import needed
 from imagegen.publish import push
 
 MATRIX = Path(__file__).parents[2] / "dockerfiles/matrix.toml"
@@ -34,9 +35,13 @@ def upload(row: dict[str, Any], target: Target) -> push.Upload:
         key=row["key"],
     )
     built = Built(image=image, digest=row["digest"], unpacked=2_000_000, seconds=0.0, cached="")
-    checks = [Check(name="x", status="pass", detail="", seconds=0.0, level=level) for level in CPU]
+    checks = [
+        Check(name="x", status="pass", detail="", seconds=0.0, level=level) for level in needed()
+    ]
     return push.Upload(
-        tested=Tested(built=built, report=Report.of(built, tuple(checks), 0.0, at=row["at"])),
+        tested=Tested(
+            built=built, report=Report.of(built, tuple(checks), 0.0, at=row["at"]), needed=needed()
+        ),
         repository=row["repository"],
         aliases=tuple(row["aliases"]),
         sbom=Path(row["sbom"]).read_bytes() if "sbom" in row else _bill(row),

@@ -9,9 +9,9 @@ from functools import partial
 
 from imagegen.commands import test
 from imagegen.model.image import Built, Image
-from imagegen.model.report import CPU, Check, Report
+from imagegen.model.report import Check, Report
 from imagegen.net.registry import MANIFEST, Descriptor, Repository, digest_of
-from imagegen.platforms.vast.template import ONSTART
+from imagegen.platforms import needed
 from imagegen.publish import remote
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -25,7 +25,7 @@ def put(
     *,
     created: str = "2026-01-02T03:04:05Z",
     tested: bool = True,
-    suite: str = test.version(ONSTART),
+    suite: str = test.version(),
     count: int = 1,
 ) -> str:
     """Publish an image of ``count`` layers under its own tags and ``tags``; returns its digest."""
@@ -59,7 +59,7 @@ def put(
     if tested:
         built = Built(image=image, digest=digest, unpacked=7, seconds=1.0, cached="")
         rows = tuple(
-            Check(name=one, status="pass", detail="", seconds=0.1, level=one) for one in CPU
+            Check(name=one, status="pass", detail="", seconds=0.1, level=one) for one in needed()
         )
         report = Report.of(built, rows, 1.0, at=time.time(), engine="Docker Engine 0", suite=suite)
         subject = Descriptor(digest=digest, size=len(document), media_type=MANIFEST)

@@ -8,8 +8,9 @@ from typing import Any
 from imagegen.matrix import project
 from imagegen.model.image import Built, Image, Layer
 from imagegen.model.pushed import Pushed
-from imagegen.model.report import CPU, Check, Report, Result, Status, Tested
+from imagegen.model.report import Check, Report, Result, Status, Tested
 from imagegen.model.target import Target
+from imagegen.platforms import needed
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "dockerfiles/matrix.toml"
@@ -54,7 +55,7 @@ def report(*statuses: Status, of: Built | None = None) -> Report:
             detail=f"detail {i}",
             seconds=0.5,
             guards="a bug",
-            level=CPU[i % 3],
+            level=needed()[i % len(needed())],
         )
         for i, status in enumerate(statuses)
     )
@@ -69,7 +70,7 @@ def result(*statuses: Status, of: Built | None = None, cached: str = "") -> Resu
 
 
 def as_tested(*statuses: Status, of: Built | None = None) -> Tested:
-    return Tested(built=of or built(), report=report(*statuses, of=of))
+    return Tested(built=of or built(), report=report(*statuses, of=of), needed=needed())
 
 
 def pushed(target: Target = DEMO, **changes: Any) -> Pushed:
@@ -79,6 +80,7 @@ def pushed(target: Target = DEMO, **changes: Any) -> Pushed:
         "target": target,
         "key": KEY,
         "report": made,
+        "needed": needed(),
         "repository": REPOSITORY,
         "digest": digest,
         "refs": (f"{REPOSITORY}:{target.tag}-{digest[7:19]}", f"{REPOSITORY}:{target.tag}"),

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from imagegen.errors import PlatformError
-from imagegen.platforms.api import Api, Platform, Refused, Unanswered
+from imagegen.platforms.api import Api, Refused, Unanswered
 from imagegen.platforms.apply import Row
 from imagegen.platforms.diff import Change, Edit, change, differing
+from imagegen.platforms.runpod.template import second
 from imagegen.platforms.spec import Spec
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ STATE = (
 (internal/api/template_port_labels.go, 2026-08). Port labels are none of them: nobody reads those.
 """
 
-READ = "query { myself { podTemplates { %s env { key value } } } }" % " ".join(STATE)  # noqa: UP031
+READ = f"query {{ myself {{ podTemplates {{ {' '.join(STATE)} env {{ key value }} }} }} }}"
 SAVE = "mutation ($input: SaveTemplateInput) { saveTemplate(input: $input) { id } }"
 
 
@@ -148,7 +149,7 @@ class RunPod:
         """
         for last in (False, False, True):
             try:
-                made = self._api.call("POST", "/v2/templates", body=spec.body, again=False)
+                made = self._api.call("POST", "/v2/templates", body=spec.body, replay=False)
                 if isinstance(made, Mapping) and isinstance(made.get("id"), str):
                     return str(made["id"])
                 raise Unanswered(f"RunPod: POST /v2/templates: no id in {self._api.told(made)}")
@@ -173,7 +174,7 @@ class RunPod:
                 return
             body = differing(spec.body, have.rest)
             if body:
-                self._api.call("PATCH", f"/v2/templates/{id_}", body=body, again=True)
+                self._api.call("PATCH", f"/v2/templates/{id_}", body=body, replay=True)
             if labels or differing({"readme": spec.readme}, have.fields):
                 self._save(spec, id_)
             labels = False
@@ -192,7 +193,7 @@ class RunPod:
             PlatformError: it was refused, or there is no answer.
         """
         try:
-            self._api.call("DELETE", f"/v2/templates/{id_}", again=True)
+            self._api.call("DELETE", f"/v2/templates/{id_}", replay=True)
         except Refused as error:
             if error.status != 404:
                 raise
@@ -200,7 +201,7 @@ class RunPod:
     # --- the two APIs ---------------------------------------------------------------------------
 
     def _rows(self, path: str, name: str) -> list[Row]:
-        data = self._api.call("GET", path, again=True)
+        data = self._api.call("GET", path, replay=True)
         rows = data.get(name) if isinstance(data, Mapping) else None
         if not isinstance(rows, list) or not all(
             isinstance(row, Mapping) and {"id", "name"} <= row.keys() for row in rows
@@ -234,7 +235,7 @@ class RunPod:
         """An answer's ``data``: GraphQL says no with a status of 200."""
         body = {"query": query, "variables": variables}
         # A save sends the whole template with its id: a second one changes nothing.
-        data = self._api.call("POST", "/graphql", body=body, again=True)
+        data = self._api.call("POST", "/graphql", body=body, replay=True)
         if not isinstance(data, Mapping) or data.get("errors"):
             raise PlatformError(
                 f"RunPod: GraphQL: {self._api.told(data)}",
@@ -258,7 +259,7 @@ class RunPod:
 
         def look() -> Row | None:
             try:
-                data = self._api.call("GET", f"/v2/templates/{id_}", again=True)
+                data = self._api.call("GET", f"/v2/templates/{id_}", replay=True)
             except Refused as error:
                 if error.status != 404:
                     raise
@@ -277,7 +278,7 @@ class RunPod:
 
     def _settled(self, spec: Spec, id_: str) -> tuple[Have, tuple[Edit, ...]]:
         """The template after a write, as soon as it is as wanted, or at last as it is."""
-        for pause in (*self._api.patience.stale, 0.0):
+        for pause in (*self._api.stale, 0.0):
             have = self._there(id_)
             left = change(wanted(spec), have.fields).edits
             if not left or not pause:
@@ -287,7 +288,7 @@ class RunPod:
 
     def _awaited(self, look: Callable[[], Found | None]) -> Found | None:
         """What ``look`` finds, looking more than once."""
-        for pause in (*self._api.patience.stale, 0.0):
+        for pause in (*self._api.stale, 0.0):
             if (found := look()) is not None or not pause:
                 break
             time.sleep(pause)
@@ -319,20 +320,6 @@ def in_graphql(spec: Spec) -> dict[str, object]:
         "startSsh": body["startSsh"],
         "startJupyter": body["startJupyter"],
         "category": body["category"],
-        **spec.second,
+        **second(spec.readme),
     }
     return found | ({"containerRegistryAuthId": body["registry"]} if "registry" in body else {})
-
-
-RUNPOD = Platform(
-    name="RunPod",
-    address="https://api.runpod.io",
-    variable="RUNPOD_API_URL",
-    key_variable="RUNPOD_API_KEY",
-    hints={
-        401: "RUNPOD_API_KEY is not a key that it knows: the console's settings have a new one",
-        403: "the key may not write templates: give it that permission, or take another key",
-        404: "it was deleted meanwhile, or is another account's: run the command again",
-        422: "the platform's schema has changed, or a field is wrong: it names which",
-    },
-)

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from imagegen.errors import PlatformError
-from imagegen.platforms.api import Api, Platform, Refused, Unanswered
+from imagegen.platforms.api import Api, Refused, Unanswered
+from imagegen.platforms.apply import Row
 from imagegen.platforms.diff import Change, change
 from imagegen.platforms.ledger import Entry, Ledger
 from imagegen.platforms.spec import Spec
@@ -22,7 +23,6 @@ log = logging.getLogger(__name__)
 
 
 PATH = "/api/v0/template/"
-Row = Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +57,7 @@ class Vast:
             PlatformError: the answer is not one.
         """
         if self._me is None:
-            user = self._api.call("GET", "/api/v0/users/current/", again=True)
+            user = self._api.call("GET", "/api/v0/users/current/", replay=True)
             found = user.get("id") if isinstance(user, Mapping) else None
             if type(found) is not int:
                 raise self._odd("GET /api/v0/users/current/", user)
@@ -74,7 +74,7 @@ class Vast:
         the answer is ``success: false`` and "No templates found" (vast-ai/docs, OpenAPI).
         """
         query = {"select_filters": json.dumps(filters), "select_cols": '["*"]'}
-        data = self._api.call("GET", PATH, query=query, again=True)
+        data = self._api.call("GET", PATH, query=query, replay=True)
         rows = data.get("templates") if isinstance(data, Mapping) else None
         if rows is None and isinstance(data, Mapping) and "No templates found" in str(data):
             return {}
@@ -107,7 +107,7 @@ class Vast:
         """
         for last in (False, False, True):
             try:
-                return self._made(self._api.call("POST", PATH, body=spec.body, again=False))
+                return self._made(self._api.call("POST", PATH, body=spec.body, replay=False))
             except Unanswered as error:
                 log.info(f"{spec.name}: {error}; looking whether it was made all the same")
                 for id_, row in sorted(self.templates().items()):
@@ -124,7 +124,7 @@ class Vast:
             PlatformError: the platform cannot be used, or the template is not the account's.
         """
         try:
-            self._api.call("DELETE", PATH, body={"template_id": int(entry.id)}, again=True)
+            self._api.call("DELETE", PATH, body={"template_id": int(entry.id)}, replay=True)
         except Refused as error:
             if error.status not in (400, 401, 404):
                 raise
@@ -205,16 +205,3 @@ def _noticed(current: Entry | None, rows: Mapping[str, Row]) -> tuple[str, ...]:
     if row["hash_id"] != current.hash_id:
         notes.append(f"{current.id} was edited by hand, which ended its link {current.link}")
     return tuple(notes)
-
-
-VAST = Platform(
-    name="vast.ai",
-    address="https://console.vast.ai",
-    variable="VAST_API_URL",
-    key_variable="VAST_API_KEY",
-    hints={
-        401: "VAST_API_KEY is not a key that it knows, or the account has two-factor login and "
-        "wants `vastai tfa login` first",
-        403: "the key lacks a permission: templates need user_read and user_write",
-    },
-)

@@ -12,14 +12,15 @@ from imagegen.platforms.vast.contract_image import IMAGE
 from imagegen.platforms.vast.contract_pods import (
     DONE,
     LIMIT,
-    ONSTART,
     PORT,
     RAN,
+    SCRIPT,
     VALUES,
     in_jupyter_mode,
     in_ssh_mode,
     launched,
     offline,
+    onstart,
     onstart_alone,
     through,
     with_nothing,
@@ -120,7 +121,7 @@ def V5_its_ports_are_left_to_it(trial: Trial) -> str:
 @SUITE.clause("onstart runs at every boot, also without /workspace, and what it blocks never comes")
 def V6_onstart_returns_and_repeats(trial: Trial) -> str:
     """The text that goes with the image: its size and paths, its return, and a second run."""
-    text = trial.settings.onstart
+    text = onstart(trial)
     if not text:
         raise Skip("no onstart text is known for this image")
     need(len(text) <= 4096, f"characters: expected at most 4096, found {len(text)}")
@@ -133,7 +134,7 @@ def V6_onstart_returns_and_repeats(trial: Trial) -> str:
     same("exit status of onstart", ["0"], status)
     before = _state(pod)
     begun = time.monotonic()
-    same("exit status of a second run", 0, pod.box.run("bash", ONSTART).code)
+    same("exit status of a second run", 0, pod.box.run("bash", SCRIPT).code)
     seconds = time.monotonic() - begun
     for what, old, new in zip(WHAT, before, _state(pod), strict=True):
         gone, come = sorted(old - new), sorted(new - old)

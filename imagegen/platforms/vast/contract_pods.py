@@ -8,6 +8,7 @@ from typing import Any
 
 from imagegen.checks.contract import NASTY, Trial
 from imagegen.checks.pod import JUPYTER, SSH, Pod, same
+from imagegen.platforms.vast.template import ONSTART
 
 LAUNCH = Path(__file__).with_name("launch")
 OTHER, BOTH = "# --- in the other mode ---\n", "# --- in both modes ---\n"
@@ -16,12 +17,19 @@ PORT = 8080
 
 RAN = "/tmp/imagegen-ran"  # noqa: S108 - where a value that is run as a command leaves its mark
 VALUES = {**NASTY, "A": 'x y"z$', "HF_TOKEN": f"hf_$(touch {RAN})"}
-ONSTART = "/root/onstart.sh"
+SCRIPT = "/root/onstart.sh"
 INSTALLED, DONE = "launch: apt-get ended with status ", "launch: onstart done with status "
 INSTALLING = 180
 """Seconds that apt-get may take where an image lacks packages and there is a network."""
 LIMIT = 20
 """Seconds in which onstart has to return."""
+
+
+def onstart(trial: Trial) -> str:
+    """The text of the template that goes with the image; of one that was not built here none is
+    known.
+    """
+    return ONSTART if trial.settings.claims else ""
 
 
 def launch(*, jupyter: bool) -> str:
@@ -45,11 +53,10 @@ def launched(
         "JUPYTER_TOKEN": trial.token,
         **VALUES,
     }
-    text = trial.settings.onstart or "true\n"
     start = Start(
         entrypoint=("/bin/bash",),
         command=("/.launch",),
-        files={"/.launch": launch(jupyter=jupyter), ONSTART: text},
+        files={"/.launch": launch(jupyter=jupyter), SCRIPT: onstart(trial) or "true\n"},
         env=env,
         ports=() if network == "none" else (SSH, PORT),
         network=network,
@@ -81,11 +88,11 @@ def onstart_alone(trial: Trial) -> Pod:
     """
     from imagegen.engine.container import Start
 
-    run = f"timeout {LIMIT} bash -o pipefail -c 'bash {ONSTART} 2>&1 | cat >&2'"
+    run = f"timeout {LIMIT} bash -o pipefail -c 'bash {SCRIPT} 2>&1 | cat >&2'"
     start = Start(
         entrypoint=("/bin/bash",),
         command=("-c", f'rm -rf /workspace; {run}; echo "{DONE}$?"; exec sleep infinity'),
-        files={"/.launch": launch(jupyter=False), ONSTART: trial.settings.onstart},
+        files={"/.launch": launch(jupyter=False), SCRIPT: onstart(trial)},
         env={"SSH_PUBLIC_KEY": trial.public(), "JUPYTER_PASSWORD": trial.token},
         network="none",
     )

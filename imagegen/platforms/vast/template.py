@@ -1,23 +1,35 @@
-"""TODO."""
+"""Pushed -> vast.ai's template."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from imagegen.compat.facts.tables import Facts
 from imagegen.model.pushed import Pushed
 from imagegen.model.target import FlashAttn, FlashAttnPackage, minor
-from imagegen.platforms.spec import Wish, disk
+from imagegen.platforms import readme
+from imagegen.platforms.spec import Spec, Wish, disk, hashed
 
-ONSTART = """\
-# Launch modes with SSH run this in place of the image's own start, at every boot.
-mkdir -p /workspace
-/opt/imagegen/start </dev/null >>/var/log/imagegen.log 2>&1
-"""
+ONSTART = Path(__file__).with_name("onstart").read_text(encoding="utf-8")
 """vast.ai runs it at every boot of an instance: it returns, and a second run changes nothing. The
 start script leaves SSH to the platform there, and Jupyter too, in Jupyter mode or where
 JUPYTER_PASSWORD is empty. It keeps nothing of the caller's open, who may wait for the end of what
 onstart says."""
 
 
-def vast(pushed: Pushed, wish: Wish | None = None) -> dict[str, object]:
+def spec(pushed: Pushed, facts: Facts, wish: Wish) -> Spec:
+    """All of a template, README included: its own mark is in ``desc``.
+
+    vast.ai's hash is known only after the POST: by the mark a template whose answer was lost is
+    found again.
+    """
+    whole = body(pushed, wish)
+    whole |= {"readme": readme.text("vast", pushed, facts), "readme_visible": True}
+    whole["desc"] = f"{whole['desc']} ({hashed(whole)[:12]})"
+    return Spec.of("vast", pushed, whole, requests={"POST /api/v0/template/": whole})
+
+
+def body(pushed: Pushed, wish: Wish) -> dict[str, object]:
     """The body of vast.ai's ``POST /api/v0/template/``, without the README.
 
     Field names: vast.ai's OpenAPI page create_template, as of 2026-08-07. ``env`` is a string of
@@ -25,7 +37,7 @@ def vast(pushed: Pushed, wish: Wish | None = None) -> dict[str, object]:
     whether a digest is taken with either nobody says: the tag is the one that never means anything
     else, and ``desc`` shows the digest. Not tried on a live account.
     """
-    target, wish = pushed.target, wish or Wish()
+    target = pushed.target
     repository, _, tag = pushed.refs[0].rpartition(":")
     return {
         "name": f"{wish.prefix}{target.id}",

@@ -169,35 +169,38 @@ def test_one_that_is_skipped_is_not_missing() -> None:
 
 
 def test_the_version_of_the_checks_is_short_and_stays() -> None:
-    assert re.fullmatch(r"[0-9a-f]{8}", test.version("onstart"))
-    assert test.version("onstart") == test.version("onstart")
+    assert re.fullmatch(r"[0-9a-f]{8}", test.version())
+    assert test.version() == test.version()
 
 
 def test_the_version_changes_with_what_is_asked_from_outside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, home = test.version("onstart"), Path(smoke.__file__).parents[1]
+    before, home = test.version(), Path(smoke.__file__).parents[1]
     for folder in ("checks", "engine", "platforms"):
         hidden = shutil.ignore_patterns("__pycache__")
         shutil.copytree(home / folder, tmp_path / folder, ignore=hidden)
     monkeypatch.setattr(test, "resources", SimpleNamespace(files=lambda _: tmp_path))
-    assert test.version("onstart") == before
-    assert test.version("another") != before
-    for name in ("checks/contract", "platforms/vast/launch", "engine/container"):
-        file = tmp_path / name if name.endswith("launch") else tmp_path / f"{name}.py"
+    assert test.version() == before
+    for name in (
+        *("checks/contract.py", "engine/container.py", "platforms/vast/contract_pods.py"),
+        *("platforms/vast/launch", "platforms/vast/onstart"),
+    ):
+        file = tmp_path / name
         text = file.read_text()
         if file.suffix:
             file.write_text(f"# a comment\n{text}")
-            assert test.version("onstart") == before, "a comment asks nothing else"
+            assert test.version() == before, "a comment asks nothing else"
         file.write_text(f"{text}\nX = 1\n")
-        assert test.version("onstart") != before
+        assert test.version() != before
         file.write_text(text)
     for text in ('"""Says."""\nX = 1\n', '"""Says something else."""\nX = 1\n'):
         (tmp_path / "checks/more.py").write_text(text)
-        assert test.version("onstart") != before
-    (tmp_path / "engine/archive.py").write_text("X = 1\n")
+        assert test.version() != before
+    for name in ("engine/archive.py", "platforms/apply.py", "platforms/vast/client.py"):
+        (tmp_path / name).write_text("X = 1\n")
     (tmp_path / "checks/more.py").unlink()
-    assert test.version("onstart") == before, "what asks nothing does not count"
+    assert test.version() == before, "what asks nothing does not count"
 
 
 # --- inside, with a stand-in for the engine -------------------------------------------------------

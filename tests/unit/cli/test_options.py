@@ -25,8 +25,8 @@ from imagegen.cli.options import (
     grouped,
 )
 from imagegen.errors import UsageError
-from imagegen.model.report import CPU
 from imagegen.net.settings import Network
+from imagegen.platforms import PLATFORMS
 
 # --- a group --------------------------------------------------------------------------------------
 
@@ -143,6 +143,7 @@ def test_what_is_set_for_every_other_build_counts_where_nothing_is_typed(
 
 
 def test_levels() -> None:
-    assert CheckOptions().asked().levels == CPU
+    assert CheckOptions().asked().levels == ()  # all that need no GPU
+    assert [*Level] == ["smoke", "gpu", *PLATFORMS]
     asked = CheckOptions(require=[Needed.gpu]).asked([Level.smoke, Level.smoke])
     assert (asked.levels, asked.required) == (("smoke", "gpu"), {"gpu"})

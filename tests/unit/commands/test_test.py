@@ -16,9 +16,10 @@ from imagegen.commands import test
 from imagegen.engine.docker import Docker
 from imagegen.model.image import Built
 from imagegen.model.report import Asked, Check, Level, Result
-from imagegen.platforms.vast import template
-from imagegen.platforms.vast.template import ONSTART
+from imagegen.platforms import needed
 from tests.support.values import DEMO, DIGEST, built, report
+
+ALL = Asked(levels=needed())
 
 
 class Checks:
@@ -36,9 +37,8 @@ class Checks:
         *,
         digest: str = "",
         promise: Mapping[str, object] | None = None,
-        onstart: str = "",
     ) -> tuple[Check, ...]:
-        self.asked.append((ref, asked, digest, promise, onstart))
+        self.asked.append((ref, asked, digest, promise))
         rows = report(*self.statuses).checks
         return tuple(replace(row, level=level) for level in asked.levels for row in rows)
 
@@ -68,7 +68,7 @@ def checked(
         cast(Docker, SimpleNamespace(version="Docker Engine 0")),
         frozenset({require} - {""}),
     )
-    asked = Asked(levels=levels, required=required) if levels else Asked()
+    asked = Asked(levels=levels, required=required) if levels else ALL
     return test.tried(engine, of or built(), Options(asked=asked, again=again))
 
 
@@ -78,7 +78,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_report_of_the_same_bytes_is_used_again(folder: Path, tried: Checks) -> None:
     first, second = checked(), checked()
-    assert tried.asked == [(built().image.ref, Asked(), DIGEST, DEMO.promise, ONSTART)]
+    assert tried.asked == [(built().image.ref, ALL, DIGEST, DEMO.promise)]
     assert (first.cached, first.name, first.report.digest) == ("", DEMO.id, DIGEST)
     # of each level one was skipped
     assert second.cached.startswith("already tested: 3 checks of these bytes on 2")
@@ -88,7 +88,7 @@ def test_a_report_of_the_same_bytes_is_used_again(folder: Path, tried: Checks) -
     same = replace(old, seconds=new.seconds, at=new.at)
     assert second == replace(first, cached=second.cached, report=same)
     digest = DIGEST.removeprefix("sha256:")
-    assert names(folder) == [f"{digest}-{test.version(template.ONSTART)}-smoke-runpod-vast.json"]
+    assert names(folder) == [f"{digest}-{test.version()}-smoke-runpod-vast.json"]
 
 
 def test_other_bytes_other_checks_and_again_are_checked(
@@ -99,7 +99,7 @@ def test_other_bytes_other_checks_and_again_are_checked(
     assert len(tried.asked) == 2
     checked(again=True)
     assert len(tried.asked) == 3
-    monkeypatch.setattr(test, "version", lambda _: "00000000")
+    monkeypatch.setattr(test, "version", lambda: "00000000")
     assert checked().cached == ""
     assert len(tried.asked) == 4
     assert len(names(folder)) == 3
@@ -174,7 +174,7 @@ def test_a_report_that_is_broken_or_of_another_version_is_none(
     (folder / name).write_text(json.dumps(WHOLE))
     assert checked().cached, "as it should be"
     (folder / name).write_text(text, errors="surrogateescape")
-    assert test.kept(folder, built(), Asked()) is None
+    assert test.kept(folder, built(), ALL) is None
     assert checked().cached == ""
     assert checked().cached, "it was replaced by a good one"
 
@@ -185,7 +185,7 @@ def test_a_broken_one_with_a_gpu_does_not_hide_a_good_one_without(
     checked()
     (name,) = names(folder)
     (folder / name.replace("-smoke-", "-gpu-smoke-")).write_text("{")
-    assert test.kept(folder, built(), Asked())
+    assert test.kept(folder, built(), ALL)
 
 
 class Engine:
@@ -201,6 +201,6 @@ def test_an_image_that_nobody_built_here_is_held_to_what_it_says(
     asked = Asked(levels=("runpod",))
     engine = cast(Docker, Engine())
     (one,) = test.by_reference(engine, ["somebody/image:1"], asked)
-    assert tried.asked == [("somebody/image:1", asked, DIGEST, None, "")]
+    assert tried.asked == [("somebody/image:1", asked, DIGEST, None)]
     assert (one.name, one.report.digest, one.report.passed) == ("somebody/image:1", DIGEST, True)
     assert one.built is None

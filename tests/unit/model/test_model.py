@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from imagegen import platforms
 from imagegen.errors import ChecksFailed
 from imagegen.model import image as image_
 from imagegen.model import pushed as pushed_
@@ -21,8 +20,7 @@ from imagegen.model import report as report_
 from imagegen.model import target
 from imagegen.model.pushed import Pushed
 from imagegen.model.report import Status, Tested
-from imagegen.platforms.runpod import template
-from imagegen.platforms.vast.template import vast
+from imagegen.platforms import PLATFORMS, needed
 from imagegen.publish import push
 from tests.support.values import DEMO, KEY, RESOLUTION, as_tested, built, image, pushed, report
 
@@ -46,10 +44,10 @@ def test_a_report_passed_when_something_passed_and_nothing_failed(statuses: list
     one = report(*statuses)
     assert one.passed == ("pass" in statuses and "fail" not in statuses)
     if one.passed and all("pass" in statuses[level::3] for level in range(3)):
-        assert Tested(built=built(), report=one).report is one
+        assert Tested(built=built(), report=one, needed=needed()).report is one
     else:
         with pytest.raises(ChecksFailed):
-            Tested(built=built(), report=one)
+            Tested(built=built(), report=one, needed=needed())
 
 
 def test_a_report_of_less_than_a_push_asks_for_is_not_enough() -> None:
@@ -61,7 +59,7 @@ def test_a_report_of_less_than_a_push_asks_for_is_not_enough() -> None:
 def test_a_report_of_other_bytes_is_none_of_these() -> None:
     passed = report("pass", "pass", "pass")
     with pytest.raises(ChecksFailed, match="is of other bytes"):
-        Tested(built=built(digest="sha256:" + "e" * 64), report=passed)
+        Tested(built=built(digest="sha256:" + "e" * 64), report=passed, needed=needed())
 
 
 def test_an_unknown_status_is_no_pass() -> None:
@@ -76,9 +74,8 @@ def test_a_push_needs_what_was_tested_and_templates_need_pushed() -> None:
         Pushed(**{name: value for name, value in values.items() if name != "report"})
     for function, name, kind in (
         (push.push, "uploads", "Sequence[Upload]"),
-        (platforms.template, "pushed", "Pushed"),
-        (template.runpod, "pushed", "Pushed"),
-        (vast, "pushed", "Pushed"),
+        *((platform.template, "pushed", "Pushed") for platform in PLATFORMS.values()),
+        *((platform.spec, "pushed", "Pushed") for platform in PLATFORMS.values()),
     ):
         assert inspect.signature(function).parameters[name].annotation == kind
 

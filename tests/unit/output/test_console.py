@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from imagegen import platforms
 from imagegen.commands import targets
 from imagegen.commands.demo import Demo
 from imagegen.commands.files import Rendered
@@ -25,6 +24,8 @@ from imagegen.output import console, files, images, machine
 from imagegen.output import targets as targets_
 from imagegen.output.console import Format
 from imagegen.output.progress import Progress
+from imagegen.platforms import PLATFORMS
+from imagegen.platforms.spec import Wish
 from imagegen.publish.push import PushResult
 from tests.support import values
 from tests.support.values import DEMO, DIGEST, FACTS, KEY, PROJECT, RESOLUTION
@@ -319,7 +320,9 @@ def a_demo() -> Demo:
 
 def test_the_demo(printed: Printed) -> None:
     made = a_demo()
-    templates = {name: platforms.template(name, made.pushed, FACTS) for name in platforms.PLATFORMS}
+    templates = {
+        name: platform.template(made.pushed, FACTS, Wish()) for name, platform in PLATFORMS.items()
+    }
     machine.demo(made, templates, "text")
     text = printed()
     assert f"tested and pushed: {made.pushed.pinned}" in text

@@ -6,14 +6,13 @@ import re
 
 import pytest
 
-from imagegen import platforms
 from imagegen.model.target import FlashAttn, FlashAttnPackage, Target, minor
-from imagegen.platforms import readme
+from imagegen.platforms import PLATFORMS, readme
 from imagegen.platforms.spec import Wish
 from tests.support.values import DEMO, DIGEST, FACTS, KEY, RESOLUTION, pushed
 
 EVERY = pytest.mark.parametrize("target", RESOLUTION.targets, ids=lambda t: t.id)
-PLATFORM = pytest.mark.parametrize("platform", platforms.PLATFORMS)
+PLATFORM = pytest.mark.parametrize("platform", PLATFORMS)
 
 
 @EVERY
@@ -81,21 +80,20 @@ def test_the_source_s_revision_is_told_where_the_image_has_it() -> None:
 
 
 def test_what_only_graphql_takes_names_the_ports_of_the_template() -> None:
-    spec = platforms.spec("runpod", pushed(), FACTS, Wish())
+    spec = PLATFORMS["runpod"].spec(pushed(), FACTS, Wish())
     ports = {str(port).partition("/")[0] for port in spec.body["ports"]}  # type: ignore[attr-defined]
-    assert {row["port"] for row in spec.second["portsConfig"]} == ports  # type: ignore[attr-defined]
+    assert {row["port"] for row in spec.requests["saveTemplate"]["portsConfig"]} == ports  # type: ignore[attr-defined]
 
 
 def test_content_is_all_that_is_sent() -> None:
     def content(platform: str, **changes: object) -> str:
         wish = Wish(public=bool(changes.pop("public", False)))
-        return platforms.spec(platform, pushed(DEMO, **changes), FACTS, wish).content
+        return PLATFORMS[platform].spec(pushed(DEMO, **changes), FACTS, wish).content
 
-    for platform in platforms.PLATFORMS:
+    for platform in PLATFORMS:
         same, public = content(platform), content(platform, public=True)
         other = content(platform, digest="sha256:" + "e" * 64)
         assert content(platform) == same
         assert len({same, public, other}) == 3
-    (mark,) = re.findall(r" \(([0-9a-f]{12})\)$", str(platforms.spec(
-        "vast", pushed(), FACTS, Wish()).body["desc"]))  # fmt: skip
-    assert mark
+    vast = PLATFORMS["vast"].spec(pushed(), FACTS, Wish())
+    assert re.search(r" \([0-9a-f]{12}\)$", str(vast.body["desc"]))

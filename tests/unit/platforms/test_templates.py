@@ -11,20 +11,30 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from imagegen import platforms
+from imagegen.compat.facts.tables import Facts
 from imagegen.model.image import Layer
+from imagegen.model.pushed import Pushed
 from imagegen.model.target import FlashAttn, Target, minor
-from imagegen.platforms.runpod.template import runpod
-from imagegen.platforms.spec import disk
-from imagegen.platforms.vast.template import ONSTART, vast
+from imagegen.platforms import PLATFORMS
+from imagegen.platforms.spec import Wish, disk
+from imagegen.platforms.vast.template import ONSTART
 from tests.support.values import DEMO, DIGEST, FACTS, RESOLUTION, pushed
+
+
+def runpod(one: Pushed, facts: Facts = FACTS) -> dict[str, object]:
+    return PLATFORMS["runpod"].template(one, facts, Wish())
+
+
+def vast(one: Pushed) -> dict[str, object]:
+    return PLATFORMS["vast"].template(one, FACTS, Wish())
+
 
 EVERY = pytest.mark.parametrize("target", RESOLUTION.targets, ids=lambda t: t.id)
 
 
 @EVERY
 def test_runpod_is_told_every_driver_that_runs_what_the_image_compiles(target: Target) -> None:
-    allowed = runpod(pushed(target), FACTS)["allowedCudaVersions"]
+    allowed = runpod(pushed(target))["allowedCudaVersions"]
     assert isinstance(allowed, list)
     floor = Version(minor(target.cuda))
     assert {Version(text) for text in allowed} == {v for v in FACTS.driver_cuda if v >= floor}
@@ -43,12 +53,12 @@ def test_a_driver_of_cuda_13_10_runs_what_one_of_13_9_runs() -> None:
 @EVERY
 def test_an_image_is_named_by_its_digest(target: Target) -> None:
     one = pushed(target)
-    runpod, vast = (platforms.template(platform, one, FACTS) for platform in platforms.PLATFORMS)
-    assert runpod["image"] == f"{one.refs[0]}@{DIGEST}"
-    assert f"{vast['image']}:{vast['tag']}" == one.refs[0]
-    assert DIGEST in str(vast["desc"])
-    assert runpod["name"] == vast["name"] == target.id
-    for template in (runpod, vast):
+    ours, theirs = runpod(one), vast(one)
+    assert ours["image"] == f"{one.refs[0]}@{DIGEST}"
+    assert f"{theirs['image']}:{theirs['tag']}" == one.refs[0]
+    assert DIGEST in str(theirs["desc"])
+    assert ours["name"] == theirs["name"] == target.id
+    for template in (ours, theirs):
         assert json.loads(json.dumps(template)) == template
 
 
@@ -59,7 +69,7 @@ def test_a_repository_with_a_port_keeps_it() -> None:
 
 
 def test_the_keys_are_those_that_runpod_knows() -> None:
-    assert set(runpod(pushed(), FACTS)) == {
+    assert set(runpod(pushed())) == {
         *("name", "image", "category", "disk", "mounts", "ports", "env", "startSsh"),
         *("startJupyter", "allowedCudaVersions", "public", "serverless"),
     }
@@ -128,7 +138,7 @@ def test_what_runs_at_every_boot_returns_though_a_service_stays(tmp_path: Path) 
 
 
 def test_no_template_holds_a_login_and_none_is_public() -> None:
-    ours, theirs = runpod(pushed(), FACTS), vast(pushed())
+    ours, theirs = runpod(pushed()), vast(pushed())
     assert not ours["public"]
     assert theirs["private"]
     assert {theirs[f"docker_login_{name}"] for name in ("repo", "user", "pass")} == {""}
@@ -144,4 +154,4 @@ def test_a_disk_holds_the_layers_what_they_unpack_to_and_work() -> None:
     big = Layer(digest="x", compressed=40 * 10**9, created_by="")
     assert vast(pushed())["recommended_disk_space"] == 60
     assert vast(pushed(layers=(big,)))["recommended_disk_space"] == 77
-    assert runpod(pushed(), FACTS)["disk"] == 40
+    assert runpod(pushed())["disk"] == 40

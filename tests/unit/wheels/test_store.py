@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagegen.errors import UsageError, WheelError
-from imagegen.net import http, http_errors
+from imagegen.net import http_errors, settings
 from imagegen.wheels import download, oci
 from imagegen.wheels.download import fetched
 from imagegen.wheels.entry import StoreEntry, read
@@ -154,11 +154,11 @@ def test_what_is_no_store_is_refused_without_its_login(location: str) -> None:
 def test_a_missing_ca_bundle_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
-    assert http.bundle("") is True
+    assert settings.bundle("") is True
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path))
-    assert http.bundle("") == str(tmp_path)
+    assert settings.bundle("") == str(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", __file__)
-    assert http.bundle("") == __file__
+    assert settings.bundle("") == __file__
     with pytest.raises(UsageError, match=r"none\.pem is not there"):
         open_store("https://x.example/w", ca=str(tmp_path / "none.pem"))
 

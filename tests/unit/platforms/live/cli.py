@@ -1,5 +1,5 @@
-"""The command line, with the images that a registry would be asked for given: everything else is
-as it is. ``python -m tests.unit.platforms.live.cli WORDS``; PUSHED_DIGEST gives the image another digest.
+"""The command line, with the images given that a registry would be asked for; all else is as it is.
+``python -m tests.unit.platforms.live.cli WORDS``; PUSHED_DIGEST gives the image another digest.
 """
 
 from __future__ import annotations

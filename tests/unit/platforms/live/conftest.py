@@ -15,11 +15,9 @@ import pytest
 
 from imagegen.commands import templates
 from imagegen.model.pushed import Pushed
-from imagegen.platforms import api
+from imagegen.platforms import PLATFORMS, api
 from imagegen.platforms.apply import Options, Outcome
 from imagegen.platforms.ledger import Ledger
-from imagegen.platforms.runpod.client import RUNPOD
-from imagegen.platforms.vast.client import VAST
 from tests.support.logs import listening
 from tests.support.platforms.runpod import RunPod
 from tests.support.platforms.server import KEY, Platform, served
@@ -27,7 +25,13 @@ from tests.support.platforms.vast import Vast
 from tests.support.values import FACTS, ROOT, pushed
 
 QUICK = api.Patience(
-    connect=5, silence=0.5, answer=1.0, pauses=(0.01, 0.02), longest=0.5, stale=(0.01,) * 6
+    connect=5,
+    silence=0.5,
+    sending=(5, 0.5),
+    answer=1.0,
+    pauses=(0.01, 0.02),
+    longest=0.5,
+    stale=(0.01,) * 6,
 )
 
 
@@ -53,8 +57,9 @@ class Client:
     def run(self, *images: Pushed, key: str = "", **options: Any) -> Outcome:
         """The command, in this process; --apply if nothing else is said."""
         how = Options(**({"apply": True} | options))
-        kind = RUNPOD if self.name == "runpod" else VAST
-        asked = api.Api(kind, self.platform.url, api.Key(key or self.key, "KEY"), QUICK)
+        asked = api.Api(
+            PLATFORMS[self.name], self.platform.url, api.Key(key or self.key, "KEY"), QUICK
+        )
         wanted = images or (pushed(),)
         with listening() as lines:
             try:

@@ -241,7 +241,7 @@ def test_a_lost_ledger_makes_no_second_template(runpod: Client) -> None:
     assert len(runpod.live) == 1
 
 
-def test_two_runs_at_once_make_one_template(runpod: Client) -> None:
+def test_two_runs_at_once_make_one_template(runpod: Client, logged: list[str]) -> None:
     hold = runpod.platform.fault(LIST, "block", after=False)
     first = threading.Thread(target=runpod.run)
     # let go, the connection is closed, and the first one asks again
@@ -250,7 +250,7 @@ def test_two_runs_at_once_make_one_template(runpod: Client) -> None:
     second = threading.Thread(target=runpod.run)
     second.start()
     second.join(0.3)
-    assert second.is_alive() and any("waiting for it" in line for line in runpod.said)
+    assert second.is_alive() and any("waiting for it" in line for line in logged)
     hold.go.set()
     first.join(10)
     second.join(10)
