@@ -21,6 +21,7 @@ from imagegen.engine.docker import Docker
 from imagegen.model.report import Asked, Check, Level
 from imagegen.util import files
 from imagegen.util.process import Ran
+from tests.support.laws import for_all
 from tests.support.logs import listening
 from tests.support.values import DEMO, DIGEST, report
 
@@ -154,7 +155,7 @@ def test_all_of_them_are_enough() -> None:
     assert smoke._settled(found, ran) == tuple(found)
 
 
-@pytest.mark.parametrize("name", sorted(smoke.names(INSIDE)))
+@for_all(sorted(smoke.names(INSIDE)), str)
 def test_an_image_that_leaves_a_check_out_fails(name: str) -> None:
     found, _ = heard(*every(but=name))
     *rest, last = smoke._settled(found, Ran(code=0, out="", err=""))

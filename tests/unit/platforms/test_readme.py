@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 
 import pytest
 
 from imagegen.model.target import FlashAttn, FlashAttnPackage, Target, minor
 from imagegen.platforms import PLATFORMS, readme
 from imagegen.platforms.spec import Wish
+from tests.support.laws import for_all
 from tests.support.values import DEMO, DIGEST, FACTS, KEY, RESOLUTION, pushed
 
-EVERY = pytest.mark.parametrize("target", RESOLUTION.targets, ids=lambda t: t.id)
+EVERY = for_all(RESOLUTION.targets, lambda target: target.id)
 PLATFORM = pytest.mark.parametrize("platform", PLATFORMS)
 
 
-@EVERY
-@PLATFORM
-def test_it_says_what_is_inside_and_how_to_stop_paying(target: Target, platform: str) -> None:
+@for_all(product(RESOLUTION.targets, PLATFORMS), lambda pair: f"{pair[0].id} on {pair[1]}")
+def test_it_says_what_is_inside_and_how_to_stop_paying(pair: tuple[Target, str]) -> None:
+    target, platform = pair
     one = pushed(target)
     text = readme.text(platform, one, FACTS)
     for part in (target.id, str(target.cuda), str(target.torch), minor(target.python), DIGEST, KEY):

@@ -18,6 +18,7 @@ from imagegen.model.target import FlashAttn, Target, minor
 from imagegen.platforms import PLATFORMS
 from imagegen.platforms.spec import Wish, disk
 from imagegen.platforms.vast.template import ONSTART
+from tests.support.laws import for_all
 from tests.support.values import DEMO, DIGEST, FACTS, RESOLUTION, pushed
 
 
@@ -29,7 +30,7 @@ def vast(one: Pushed) -> dict[str, object]:
     return PLATFORMS["vast"].template(one, FACTS, Wish())
 
 
-EVERY = pytest.mark.parametrize("target", RESOLUTION.targets, ids=lambda t: t.id)
+EVERY = for_all(RESOLUTION.targets, lambda target: target.id)
 
 
 @EVERY
