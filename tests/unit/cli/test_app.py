@@ -24,6 +24,7 @@ from imagegen.cli import app
 from imagegen.commands import prune
 from imagegen.errors import ImagegenError
 from imagegen.matrix import project
+from tests.support.laws import for_all
 from tests.support.values import FILE, PROJECT, RESOLUTION, ROOT
 
 NETWORK = ("--base", "--fresh-base", "--ca", "--pypi-index", "--torch-index", "--apt-mirror")
@@ -115,7 +116,7 @@ def test_the_commands_are_these() -> None:
     assert set(COMMANDS) == set(OPTIONS)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@for_all(OPTIONS, str)
 def test_help_mentions_every_option(name: str) -> None:
     code, text = invoke(*name.split(), "--help")
     assert code == 0
