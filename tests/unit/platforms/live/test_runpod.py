@@ -15,8 +15,8 @@ from imagegen.errors import PlatformError
 from imagegen.platforms import apply
 from imagegen.platforms import table as published
 from imagegen.platforms.runpod.template import LABELS
-from tests.support.platforms.runpod import problem
-from tests.support.platforms.server import READER, Answer
+from tests.support.platforms.runpod import RunPod, problem
+from tests.support.platforms.server import READER, Answer, served
 from tests.support.values import DEMO, FACTS, RESOLUTION, pushed
 from tests.unit.platforms.live.conftest import Client
 
@@ -437,6 +437,17 @@ def test_a_wait_that_is_too_long_is_told(runpod: Client) -> None:
     runpod.platform.fault(LIST, answer=replace(TOO_MANY, headers={"Retry-After": "3600"}))
     with pytest.raises(PlatformError, match=r"HTTP 429 .*asks to come back in 3600 s"):
         runpod.run()
+
+
+@pytest.mark.parametrize("of", [LIST, POST])
+def test_who_sends_us_on_gets_no_key(runpod: Client, of: str) -> None:
+    with served(RunPod()) as other:
+        to = {"Location": f"{other.url}/v2/templates"}
+        runpod.platform.fault(of, answer=Answer(307, {"title": "Moved"}, to), times=-1)
+        with pytest.raises(PlatformError, match="HTTP 307 Temporary Redirect"):
+            runpod.run()
+        assert not other.log
+    assert not runpod.live
 
 
 @pytest.mark.parametrize("kind", ["answer", "drop", "cut", "slow"])

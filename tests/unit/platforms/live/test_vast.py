@@ -75,6 +75,7 @@ def test_what_was_asked_for_before_is_used_again(vast: Client) -> None:
 def test_superseded_ones_are_deleted_only_when_asked_for(vast: Client) -> None:
     (first,) = vast.run().done
     (second,) = vast.run(newer()).done
+    assert vast.run(newer()).pruned == () and len(vast.live) == 2
     planned = vast.run(newer("f"), apply=False, plan=True, prune=True)
     assert [old.entry.link for old in planned.pruned] == [first.link]
     assert len(vast.live) == 2
