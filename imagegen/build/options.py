@@ -1,4 +1,4 @@
-"""TODO."""
+"""How to build, test and push: settings that a command line gives, and no matrix."""
 
 from __future__ import annotations
 

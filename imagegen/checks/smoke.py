@@ -1,4 +1,4 @@
-"""Try an image and collect what comes of it: inside it, and from outside as its user."""
+"""Try an image from inside: the checks that it holds, and those that it should hold."""
 
 from __future__ import annotations
 

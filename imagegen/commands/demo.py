@@ -100,7 +100,7 @@ def demo(project: Project, options: Options) -> Demo:
             why.append(result.cached)
         with step("push") as why:
             host = server.start(engine, made, options.network)
-            bill = attestations.bill(engine, built, files.cache() / "papers")
+            bill = attestations.bill(engine, built, files.cache() / "attestations")
             upload = Upload(tested=tested, repository=f"{host}/{REPOSITORY}", sbom=bill)
             done = push(engine, [upload], ca=options.network.ca)
             delivered(done)

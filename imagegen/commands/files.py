@@ -1,4 +1,4 @@
-"""The files of a workspace: rendered Dockerfiles and locks, written or compared."""
+"""The files of a project: rendered Dockerfiles and locks, written or compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""`imagegen prune`: what the repositories of a project could lose, and its removal."""
 
 from __future__ import annotations
 

@@ -120,5 +120,5 @@ def _tested(
 
 def _attestations(engine: Docker, one: Tested) -> tuple[bytes, bytes]:
     """SBOM and provenance of what was tested."""
-    folder, built = cache() / "papers", one.built
+    folder, built = cache() / "attestations", one.built
     return attestations.bill(engine, built, folder), attestations.provenance(engine, built, folder)

@@ -1,4 +1,4 @@
-"""Target -> Recipe -> Image: where each piece comes from, and the key of it all."""
+"""Target -> Recipe: where each piece of an image comes from."""
 
 from __future__ import annotations
 
