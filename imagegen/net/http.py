@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BufferedRandom
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from requests.auth import AuthBase
 from imagegen.errors import ImagegenError
 from imagegen.net.http_errors import Kind, reason, refused, registry_words, retry_after, status
 from imagegen.net.settings import bundle
+from imagegen.net.transfer import TELL, restart
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +55,6 @@ SMALL = 4 << 20
 FEW = 10
 """Requests left of a server's limit, from which on they are told."""
 
-TELL = 3.0
-"""Seconds between two lines about a transfer."""
 
 Auth = tuple[str, str] | AuthBase | None
 """User and password; or what signs a request; or nothing, and netrc is asked."""
@@ -400,23 +398,3 @@ class Web:
                         f"{self.location} is too slow: {got:,} bytes in {seconds:.0f} s"
                     )
                 since, got = now, 0
-
-
-class Upload(io.FileIO):
-    """A file that says how much of it was read, as it is sent."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._size, self._told = path.stat().st_size, time.monotonic()
-
-    def read(self, size: int | None = -1) -> bytes:
-        if time.monotonic() - self._told > TELL:
-            self._told = time.monotonic()
-            log.info(f"sent {self.tell() / 1e6:,.0f} of {self._size / 1e6:,.0f} MB")
-        return super().read(-1 if size is None else size) or b""
-
-
-def restart(file: BufferedRandom) -> None:
-    """Empty a file that is open for appending."""
-    file.seek(0)  # or tell() goes on from where it was
-    file.truncate()

@@ -8,7 +8,7 @@ from io import BufferedRandom
 from pathlib import Path
 
 from imagegen.errors import WheelError
-from imagegen.net.http import restart
+from imagegen.net.transfer import restart
 from imagegen.wheels.download import check, disk, fetched, locked
 from imagegen.wheels.entry import StoreEntry, checked, is_stored, read, side
 

@@ -14,8 +14,8 @@ from io import BufferedRandom
 from pathlib import Path
 
 from imagegen.errors import WheelError
-from imagegen.net.http import restart
 from imagegen.net.http_errors import Kind
+from imagegen.net.transfer import restart
 from imagegen.wheels.entry import StoreEntry
 
 log = logging.getLogger(__name__)

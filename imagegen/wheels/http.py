@@ -10,7 +10,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 from imagegen.errors import UsageError, WheelError
 from imagegen.net.address import is_here
-from imagegen.net.http import Upload, Web
+from imagegen.net.http import Web
+from imagegen.net.transfer import SentFile
 from imagegen.wheels.download import STORE, fetched
 from imagegen.wheels.entry import StoreEntry, checked, is_stored, read, read_back, side
 
@@ -72,7 +73,7 @@ class HttpStore:
             log.info(f"{entry.name} is in {self.location} already")
             return entry
         url, url_of_side = self._urls(entry.name)[0], self._urls(side(entry.name))[0]
-        with self._web.ask("PUT", url, body=partial(Upload, wheel), ok=WRITTEN):
+        with self._web.ask("PUT", url, body=partial(SentFile, wheel), ok=WRITTEN):
             pass
         with self._web.ask("PUT", url_of_side, body=entry.described().encode, ok=WRITTEN):
             pass

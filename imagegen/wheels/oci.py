@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from imagegen.errors import UsageError, WheelError
-from imagegen.net.http import Upload
 from imagegen.net.registry import EMPTY, MANIFEST, NOTHING, Repository, digest_of
+from imagegen.net.transfer import SentFile
 from imagegen.wheels.download import STORE, BadRequest, fetched
 from imagegen.wheels.entry import StoreEntry, checked, is_stored, read_back
 
@@ -103,7 +103,7 @@ class OciStore:
         return entry
 
     def _send(self, wheel: Path, entry: StoreEntry) -> None:
-        self._in.send(f"sha256:{entry.sha256}", partial(Upload, wheel))
+        self._in.send(f"sha256:{entry.sha256}", partial(SentFile, wheel))
         self._in.send(digest_of(NOTHING), lambda: NOTHING)
         # The manifest is what makes the wheel be there.
         self._in.put(tag(entry.name), _manifest(entry), MANIFEST)
