@@ -47,7 +47,7 @@ def repository(registry: Registry) -> Repository:
 def images(setup: project.Project) -> tuple[Image, ...]:
     """The first targets that stand on published images."""
     ids = [one.id for one in setup.resolution.targets if one.os.distribution == "ubuntu"][:20]
-    return planned.images(setup, None, ids, Options())
+    return planned.plan(setup, ids, Options())
 
 
 def never() -> Docker:
@@ -223,10 +223,10 @@ def test_build_and_test_take_what_is_published(
     (built,) = build.build(setup, never, ids, options)
     assert "already published" in built.cached
     (tested,) = test.test(setup, never, ids, options)
-    assert tested.passed
-    assert {check.level for check in tested.checks} == {"smoke", "runpod", "vast"}
+    assert tested.report.passed
+    assert {check.level for check in tested.report.checks} == {"smoke", "runpod", "vast"}
     (template,) = published.published(setup, ids, options)
-    assert template.digest == tested.digest
+    assert template.digest == tested.report.digest
 
 
 @pytest.mark.parametrize(
