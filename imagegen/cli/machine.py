@@ -58,14 +58,6 @@ def demo(
     """
     from imagegen.commands import demo as whole_way
     from imagegen.output import machine
-    from imagegen.platforms import PLATFORMS
-    from imagegen.platforms.spec import Wish
 
     options = build_options(network=network, base="bootstrap", fresh_base=fresh_base)
-    loaded = project.load()
-    made = whole_way.demo(loaded, options)
-    templates = {
-        name: platform.template(made.pushed, loaded.facts, Wish())
-        for name, platform in PLATFORMS.items()
-    }
-    machine.demo(made, templates, fmt)
+    machine.demo(whole_way.demo(project.load(), options), fmt)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from imagegen.matrix.resolve import Candidate
 from imagegen.model.image import Image
 from imagegen.model.pushed import Pushed
 from imagegen.model.report import Tested
-from imagegen.platforms import needed
+from imagegen.platforms import PLATFORMS, needed
+from imagegen.platforms.spec import Wish
 from imagegen.util import files
 
 log = logging.getLogger(__name__)
@@ -30,10 +31,13 @@ REPOSITORY = "imagegen/finetune"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demo:
-    """What the demo made: seconds by step, the pushed image, and its local name."""
+    """What the demo made: seconds by step, the pushed image, its local name, and its template for
+    each platform.
+    """
 
     steps: tuple[tuple[str, float, str], ...]
     pushed: Pushed
+    templates: Mapping[str, object]
     ref: str
     undo: tuple[str, ...]
 
@@ -70,13 +74,8 @@ def demo(project: Project, options: Options) -> Demo:
     target = demo_target(project, Path("/etc/os-release").read_text())
     os_ = target.os.os
     with step("engine") as why:
-        for finding in probe.examine():
-            log.info(f"{'ok' if finding.ok else 'missing':8}{finding.name}: {finding.detail}")
-        fixed = fix.fix()
-        undo = remembered(files.cache() / "undo", fixed.undo)
-        for line in fixed.undo:
-            log.info(f"to undo this: {line}")
-        why.append("installed or started" if fixed.did else "an engine already runs")
+        undo, did = _engine()
+        why.append("installed or started" if did else "an engine already runs")
     from imagegen.commands.push import delivered
     from imagegen.commands.test import tried
     from imagegen.engine.docker import Docker
@@ -107,7 +106,23 @@ def demo(project: Project, options: Options) -> Demo:
             (pushed,) = done.pushed
             why.append("" if pushed.sent else "already pushed: the registry has this digest")
     left = (*_left(built.image, server.image(made), made.reference), *undo)
-    return Demo(steps=tuple(steps), pushed=pushed, ref=built.image.ref, undo=left)
+    templates = {
+        name: platform.template(pushed, project.facts, Wish())
+        for name, platform in PLATFORMS.items()
+    }
+    return Demo(
+        steps=tuple(steps), pushed=pushed, templates=templates, ref=built.image.ref, undo=left
+    )
+
+
+def _engine() -> tuple[tuple[str, ...], bool]:
+    """Install and start what is missing; returns the lines that undo it, and whether any was."""
+    for finding in probe.examine():
+        log.info(f"{'ok' if finding.ok else 'missing':8}{finding.name}: {finding.detail}")
+    fixed = fix.fix()
+    for line in fixed.undo:
+        log.info(f"to undo this: {line}")
+    return remembered(files.cache() / "undo", fixed.undo), bool(fixed.did)
 
 
 def _left(image: Image, *others: str) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from imagegen.output.console import Format, show, table
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from imagegen.doctor.model import Finding, Fixed
 
 
-def demo(made: Demo, templates: Mapping[str, object], fmt: Format) -> None:
+def demo(made: Demo, fmt: Format) -> None:
     """The demo's summary: templates, seconds for each step, sizes, largest layers."""
     one = made.pushed
     if fmt == "json":
         steps = [{"step": n, "seconds": round(s, 1), "why": w} for n, s, w in made.steps]
-        show({"steps": steps, "undo": made.undo, "templates": templates, **pushed_row(one)})
+        show({"steps": steps, "undo": made.undo, "templates": made.templates, **pushed_row(one)})
         return
-    for platform, template in templates.items():
+    for platform, template in made.templates.items():
         print(f"\n{platform} template:")
         show(template)
     print()

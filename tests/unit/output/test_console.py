@@ -313,26 +313,30 @@ def test_images_that_were_pushed(printed: Printed) -> None:
 
 def a_demo() -> Demo:
     steps = (("engine", 0.1, "an engine already runs"), ("build", 59.9, ""))
+    pushed = values.pushed()
     return Demo(
-        steps=steps, pushed=values.pushed(), ref="imagegen/built:x", undo=("docker rm -f x",)
+        steps=steps,
+        pushed=pushed,
+        templates={
+            name: platform.template(pushed, FACTS, Wish()) for name, platform in PLATFORMS.items()
+        },
+        ref="imagegen/built:x",
+        undo=("docker rm -f x",),
     )
 
 
 def test_the_demo(printed: Printed) -> None:
     made = a_demo()
-    templates = {
-        name: platform.template(made.pushed, FACTS, Wish()) for name, platform in PLATFORMS.items()
-    }
-    machine.demo(made, templates, "text")
+    machine.demo(made, "text")
     text = printed()
     assert f"tested and pushed: {made.pushed.pinned}" in text
     assert f"imagegen push {DEMO.id} --base bootstrap --repository" in text
     assert "total   60.0" in text
     assert "to undo all of it:\n  docker rm -f x" in text
     assert "850.0 MB  /build/pip-install x" in text
-    machine.demo(made, templates, "json")
+    machine.demo(made, "json")
     row = json.loads(printed())
-    assert row["templates"] == json.loads(json.dumps(templates))
+    assert row["templates"] == json.loads(json.dumps(made.templates))
     assert row["steps"][1] == {"step": "build", "seconds": 59.9, "why": ""}
     assert row["undo"] == ["docker rm -f x"]
     assert row["pinned"] == made.pushed.pinned
