@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -86,11 +85,6 @@ class TestOptions(CheckOptions):
         ),
     ] = None
 
-    @property
-    def levels(self) -> Sequence[Level]:
-        """The levels that were named; none for all that need no GPU."""
-        return self.level or (tuple(map(Level, PLATFORMS)) if self.image else ())
-
 
 @grouped
 def test(
@@ -122,7 +116,7 @@ def test(
         making,
         network=network,
         keep_going=keep_going,
-        asked=trial.asked(trial.levels),
+        asked=trial.asked(trial.level or ()),
         again=trial.again,
     )
     found = tested(project.load, Docker.connect, select or (), trial.image or (), options)

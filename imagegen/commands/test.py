@@ -131,12 +131,14 @@ def tried(engine: Docker, built: Built, options: Options) -> Result:
 
 def by_reference(engine: Docker, refs: Sequence[str], asked: Asked) -> tuple[Result, ...]:
     """What came of the checks of images that were not built here; those that are not here are
-    pulled.
+    pulled. Where no level is named, they are tried for the platforms: most hold no checks.
 
     Raises:
         RegistryError: one cannot be pulled.
     """
-    results, asked = [], levels_of(asked)
+    results: list[Result] = []
+    if not asked.levels:
+        asked = replace(asked, levels=tuple(PLATFORMS))
     for ref, digest in [(ref, engine.pulled(ref)) for ref in refs]:
         start = time.monotonic()
         log.info(f"{ref}: checking {digest[:19]}")

@@ -16,7 +16,7 @@ from imagegen.commands import test
 from imagegen.engine.docker import Docker
 from imagegen.model.image import Built
 from imagegen.model.report import Asked, Check, Level, Result
-from imagegen.platforms import needed
+from imagegen.platforms import PLATFORMS, needed
 from tests.support.values import DEMO, DIGEST, built, report
 
 ALL = Asked(levels=needed())
@@ -204,3 +204,13 @@ def test_an_image_that_nobody_built_here_is_held_to_what_it_says(
     assert tried.asked == [("somebody/image:1", asked, DIGEST, None)]
     assert (one.name, one.report.digest, one.report.passed) == ("somebody/image:1", DIGEST, True)
     assert one.built is None
+
+
+def test_an_image_of_others_is_tried_for_the_platforms_unless_levels_are_named(
+    folder: Path, tried: Checks
+) -> None:
+    engine, ref = cast(Docker, Engine()), "somebody/image:1"
+    test.by_reference(engine, [ref], Asked())
+    test.by_reference(engine, [ref], Asked(required=frozenset({"gpu"})))
+    test.by_reference(engine, [ref], Asked(levels=("smoke",)))
+    assert tried.levels == [tuple(PLATFORMS), (*PLATFORMS, "gpu"), ("smoke",)]
