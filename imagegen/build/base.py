@@ -122,13 +122,27 @@ def bootstrap(os: Os, cache: Path, *, fresh: bool = False) -> Base:
             note.write_text(json.dumps({"digest": digest}))
         else:
             log.info(f"base {os.name}: reusing {archive} (--fresh-base makes a new one)")
-    return Base(archive=archive, reference=reference(os), digest=known_digest(os, cache))
+    return stored(os, cache)
+
+
+def stored(os: Os, cache: Path) -> Base:
+    """The base of ``os`` that ``cache`` holds.
+
+    Raises:
+        EngineError: it holds none.
+    """
+    if not (digest := known_digest(os, cache)):
+        raise EngineError(
+            f"there is no base of {os.name} in {cache}", hint="--fresh-base makes one"
+        )
+    archive = cache / "base" / f"{os.name}.oci.tar"
+    return Base(archive=archive, reference=reference(os), digest=digest)
 
 
 def known_digest(os: Os, cache: Path) -> str:
     """The digest of the base that ``cache`` holds; empty where it holds none."""
-    note = cache / "base" / f"{os.name}.json"
-    return str(json.loads(note.read_text())["digest"]) if note.exists() else ""
+    note, archive = (cache / "base" / f"{os.name}{end}" for end in (".json", ".oci.tar"))
+    return str(json.loads(note.read_text())["digest"]) if note.exists() and archive.exists() else ""
 
 
 def reference(os: Os) -> str:

@@ -44,12 +44,12 @@ target shares some. Measured for the demo target: see benchmarks/."""
 def plan(project: Project, select: Sequence[str], options: Options) -> tuple[Image, ...]:
     """The images of the selected targets. A wheel store is asked here, once.
 
-    A bootstrapped base that is not there yet has no digest: ``make_bases`` makes it.
+    A bootstrapped base that is not there yet has no digest: see ``on_bases``.
 
     Raises:
         StaleFiles: a Dockerfile on disk is not what the matrix renders to.
         UsageError: a target stands on a base that cannot be bootstrapped, as it is wanted.
-        WheelError: the store does not answer, or flash-attn is to be had from nowhere.
+        WheelError: the store does not answer, or no source of flash-attn is left.
     """
     images = []
     wheels, revision = supply(project, options), source_revision(project.folder)
@@ -76,18 +76,20 @@ def plan(project: Project, select: Sequence[str], options: Options) -> tuple[Ima
     return tuple(images)
 
 
-def make_bases(project: Project, select: Sequence[str], options: Options) -> None:
-    """Bootstrap the bases of the selected targets: those that are not there, or all anew.
+def on_bases(project: Project, images: Sequence[Image], options: Options) -> tuple[Image, ...]:
+    """The images on bases that are there. Bases that are not, or are wanted anew, are bootstrapped,
+    and what stands on them is planned again, since a base's digest is in the key.
 
     Raises:
-        UsageError: a target stands on another base. EngineError: this machine cannot make one.
+        EngineError: this machine cannot make a base.
     """
     if options.base != "bootstrap":
-        return
-    bases = {candidate.os.os: _base(candidate) for candidate in project.resolution.select(select)}
-    for os, (_, digest) in bases.items():
-        if options.fresh_base or not digest:
-            base.bootstrap(os, cache(), fresh=options.fresh_base)
+        return tuple(images)
+    for os in {image.target.os for image in images}:
+        base.bootstrap(os, cache(), fresh=options.fresh_base)
+    if not options.fresh_base and all(image.base_digest for image in images):
+        return tuple(images)
+    return plan(project, [image.target.id for image in images], options)
 
 
 def _base(candidate: Candidate) -> tuple[str, str]:
@@ -151,13 +153,13 @@ def build(
         start = time.monotonic()
         try:
             engine.bake(document(group, options), environment(options), builder=options.builder)
+            seconds |= {image.key: time.monotonic() - start for image in group}
             _attest(engine, group, options)
         except BuildError as error:
             if not options.keep_going:
                 raise
             failed[group[0].target.id] = error
             log.info(f"{group[0].target.id} failed; going on")
-        seconds |= {image.key: time.monotonic() - start for image in group}
     built = tuple(
         _built(engine, image, seconds.get(image.key, 0.0), cached=image.key in stored)
         for image in images
@@ -182,8 +184,14 @@ def load(engine: Docker, images: Sequence[Image], options: Options) -> None:
     Raises:
         EngineError: a base is not the one that was planned with. WheelError: the store fails.
     """
-    for os in {image.target.os for image in images if image.base_override}:
-        made = base.bootstrap(os, cache())
+    planned = {image.target.os: image.base_digest for image in images if image.base_override}
+    for os, digest in planned.items():
+        made = base.stored(os, cache())
+        if made.digest != digest:
+            raise EngineError(
+                f"the base of {os.name} is another one than when this build was planned",
+                hint="another run has made it anew: run the command again",
+            )
         engine.load(made.archive, made.reference, made.digest)
     store = open_store(options.wheels, ca=options.network.ca) if options.wheels else None
     for image in images:

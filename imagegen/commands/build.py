@@ -22,13 +22,13 @@ def build(
     Raises:
         BuildError: what failed; with ``keep_going``, after everything else was built.
     """
-    images.make_bases(project, select, options)
     chosen = images.plan(project, select, options)
     pushed = published.reusable(project, chosen, options)
     missing = [image for image in chosen if image.target.id not in pushed]
     if not missing:
         return tuple(pushed.values())
-    made, failed = images.build(connect(), missing, options)
+    engine = connect()
+    made, failed = images.build(engine, images.on_bases(project, missing, options), options)
     complete(failed, len(missing))
     return (*pushed.values(), *made)
 

@@ -41,7 +41,6 @@ def push(project: Project, connect: Connect, select: Sequence[str], options: Opt
     names = published.repositories(project, options)
     for name in names:
         publish.named(name)  # said before hours of building, not after
-    images.make_bases(project, select, options)
     chosen = images.plan(project, select, options)
     found = _reusable(project, chosen, names, options)
     there = tuple(found.values())
@@ -52,7 +51,7 @@ def push(project: Project, connect: Connect, select: Sequence[str], options: Opt
         return publish.point(there, back=options.move_back)
     engine = connect()
     uploads: list[Upload] = []
-    tested, failed = _tested(engine, missing, options)
+    tested, failed = _tested(engine, images.on_bases(project, missing, options), options)
     for one in tested:
         try:
             sbom, provenance = _attestations(engine, one)

@@ -64,16 +64,16 @@ def test(
     What is published passed the checks of a push; whoever asks for others, or has other ones, gets
     them run here.
     """
-    images.make_bases(project, select, options)
     chosen = images.plan(project, select, options)
-    plain = options.asked == Asked() and not options.again
+    asked, usual = levels_of(options.asked), levels_of(Asked())
+    plain = not options.again and {*asked.levels} == {*usual.levels} and not asked.required
     pushed = published.reusable(project, chosen, options, version()) if plain else {}
     results = [
         Result(name=name, report=one.report, cached=one.cached) for name, one in pushed.items()
     ]
     if missing := [image for image in chosen if image.target.id not in pushed]:
         engine = connect()
-        made, failed = images.build(engine, missing, options)
+        made, failed = images.build(engine, images.on_bases(project, missing, options), options)
         build.complete(failed, len(missing))
         results += [tried(engine, built, options) for built in made]
     return tuple(results)

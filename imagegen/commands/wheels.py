@@ -145,8 +145,8 @@ def build(
     candidates = _compiled(project, select)
     ids = [candidate.id for candidate in candidates]
     options = replace(options, wheels="")
-    build_images.make_bases(project, ids, options)
-    images = build_images.plan(project, ids, options)
+    planned = build_images.plan(project, ids, options)
+    images = build_images.on_bases(project, planned, options)
     names = {c.id: sources.own_name(c, kernels(c)) for c in candidates}
     built = []
     stored = {} if force else {name: store.find(name) for name in dict.fromkeys(names.values())}
@@ -216,8 +216,8 @@ def build_shard(
     part = compile_.part(shard)
     cut(project, [candidate.id], part.count)  # refuses more parts than kernel files
     options = replace(options, wheels="")
-    build_images.make_bases(project, [candidate.id], options)
-    (image,) = build_images.plan(project, [candidate.id], options)
+    planned = build_images.plan(project, [candidate.id], options)
+    (image,) = build_images.on_bases(project, planned, options)
     to.mkdir(parents=True, exist_ok=True)
     log.info(f"{candidate.id}: {expected(image.target, options.jobs, part.count)}")
     compiling = bake.Compiling(jobs=options.jobs, wheels=to.absolute(), shard=str(part))

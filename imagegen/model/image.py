@@ -31,7 +31,8 @@ class Image:
     """A target and everything that decides its bytes.
 
     ``context`` is the folder that its Dockerfile lies below. ``base`` is the exact text of the FROM
-    line after its arguments are filled in; ``key`` is a sha256 over the rendered files, the files
+    line after its arguments are filled in, ``base_override`` a local image in its place, and
+    ``base_digest`` the digest of that one; ``key`` is a sha256 over the rendered files, the files
     that are copied in, the base in use, ``compression``, the labels that say what is inside, and
     ``wheel``, a flash-attn wheel from a store. ``budget_gb`` is what it may take compressed, in
     GB of 10^9 bytes. ``notes`` say where flash-attn comes from.
@@ -41,6 +42,7 @@ class Image:
     context: Path
     base: str
     base_override: str
+    base_digest: str = ""
     labels: Mapping[str, str]
     key: str
     compression: Compression = "zstd"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from imagegen.errors import ChecksFailed
 from imagegen.model.image import Layer
-from imagegen.model.report import Level, Report
+from imagegen.model.report import Level, Report, ask_enough
 from imagegen.model.target import Target
 
 
@@ -42,7 +42,9 @@ class Pushed:
 
         Raises:
             ChecksFailed: the report is not of these bytes, or did not pass.
+            ValueError: ``needed`` is less than any push asks for.
         """
+        ask_enough(self.needed)
         if not self.report.allows(self.digest, self.needed):
             raise ChecksFailed(
                 f"{self.refs[0]} has no report that passed", hint=f"imagegen push {self.target.id}"

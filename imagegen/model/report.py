@@ -192,7 +192,9 @@ class Tested:
 
         Raises:
             ChecksFailed: naming the checks that failed, or the levels that did not run.
+            ValueError: ``needed`` is less than any push asks for.
         """
+        ask_enough(self.needed)
         if self.report.digest != self.built.digest:
             raise ChecksFailed(f"{self.name}: the report is of other bytes, {self.report.digest}")
         if not self.report.passed:
@@ -211,6 +213,16 @@ class Tested:
     def name(self) -> str:
         """The target's id."""
         return self.built.image.target.id
+
+
+def ask_enough(needed: tuple[Level, ...]) -> None:
+    """What a push asks for is what is inside, and at least one platform's contract.
+
+    Raises:
+        ValueError: it is less.
+    """
+    if "smoke" not in needed or not {*needed} - {*INSIDE}:
+        raise ValueError(f"a push asks for smoke and the platforms' contracts, not for {needed}")
 
 
 def moment(seconds: float) -> str:

@@ -56,6 +56,7 @@ def image(
         context=project.folder.absolute(),
         base=recipe.base,
         base_override=base_override,
+        base_digest=base_digest,
         compression=compression,
         labels={name: value for name, value in labels.items() if value},
         key=key,

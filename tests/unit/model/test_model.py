@@ -56,6 +56,15 @@ def test_a_report_of_less_than_a_push_asks_for_is_not_enough() -> None:
     assert caught.value.hint == f"imagegen test {DEMO.id}"
 
 
+@pytest.mark.parametrize("needed", [(), ("smoke",), ("smoke", "gpu"), ("runpod", "vast")])
+def test_a_push_cannot_ask_for_less(needed: tuple[str, ...]) -> None:
+    passed = report("pass", "pass", "pass")
+    with pytest.raises(ValueError, match="a push asks for smoke and the platforms' contracts"):
+        Tested(built=built(), report=passed, needed=needed)
+    with pytest.raises(ValueError, match="a push asks for"):
+        pushed(needed=needed)
+
+
 def test_a_report_of_other_bytes_is_none_of_these() -> None:
     passed = report("pass", "pass", "pass")
     with pytest.raises(ChecksFailed, match="is of other bytes"):
