@@ -167,6 +167,10 @@ def test_the_digest_of_a_base_is_known_once_it_is_made(tmp_path: Path) -> None:
     assert base.known_digest(os, tmp_path) == ""
     (tmp_path / "base").mkdir()
     (tmp_path / "base/debian12.json").write_text('{"digest": "sha256:1"}')
+    assert base.known_digest(os, tmp_path) == "", "a note without its archive is none"
+    with pytest.raises(EngineError, match="there is no base of debian12"):
+        base.stored(os, tmp_path)
+    (tmp_path / "base/debian12.oci.tar").touch()
     assert base.known_digest(os, tmp_path) == "sha256:1"
     assert base.reference(os) == "imagegen/base:debian12"
 
