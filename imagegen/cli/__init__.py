@@ -1,1 +1,1 @@
-"""The command line: options in, one call, one report out. Nothing heavy is imported here."""
+"""Options in, one call, one report out: a module for each group of commands, and app for all."""

@@ -1,1 +1,1 @@
-"""What each command does: a project in, values out. A module is a command."""
+"""What commands do: a project in, values out. A module is a command, or what several share."""

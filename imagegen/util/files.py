@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def cache() -> Path:
-    """Where bases and reports are kept between runs."""
+    """Where bases, reports, sizes and wheels are kept between runs."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "imagegen"
 
