@@ -44,7 +44,7 @@ def names(id_: str) -> set[str]:
 
     Not those of all targets: other tests make images meanwhile.
     """
-    (target,) = project.load(MATRIX).resolution.select([id_])
+    (target,) = (one for one in project.load(MATRIX).resolution.targets if one.id == id_)
     form = "{{.Repository}}:{{.Tag}} {{.ID}}"
     listed = process.run("docker", "images", "--all", "--no-trunc", "--format", form, timeout=60)
     return {row for row in listed.splitlines() if target.tag in row or "<none>" in row}

@@ -168,7 +168,7 @@ def test_of_several_images_the_newest_is_named_last(
     open_registry: str,
     tiny: TinyImage,
     name: str,
-    capsys: pytest.CaptureFixture[str],
+    logged: list[str],
 ) -> None:
     base = tiny().built.image.target
     ones = [tiny(target=of_torch(base, torch)) for torch in ("2.10.0", "2.8.0", "2.9.1")]
@@ -179,9 +179,8 @@ def test_of_several_images_the_newest_is_named_last(
     assert [str(one.target.torch) for one in done.pushed] == ["2.8.0", "2.9.1", "2.10.0"]
     at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]
     assert at == ones[0].report.digest
-    lines = capsys.readouterr().out.splitlines()
-    uploads = [i for i, line in enumerate(lines) if line.endswith("as built and tested")]
-    names = [i for i, line in enumerate(lines) if " -> sha256:" in line]
+    uploads = [i for i, line in enumerate(logged) if line.endswith("as built and tested")]
+    names = [i for i, line in enumerate(logged) if " -> sha256:" in line]
     assert max(uploads) < min(names), "all images are there before a name moves"
 
 

@@ -131,7 +131,7 @@ def test_a_registry_that_says_that_it_lists_and_does_not_is_seen_through(
 def test_an_answer_that_breaks_off_is_asked_for_again(
     registry: Registry, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagegen.web.PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("imagegen.net.http.PAUSES", (0.0, 0.0))
     repository.put("x", b'{"schemaVersion": 2}', MANIFEST)
     registry.cut = 1
     assert repository.manifest("x")
@@ -143,7 +143,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again(
 def test_an_upload_whose_answer_is_lost_is_no_failure(
     registry: Registry, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagegen.web.PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("imagegen.net.http.PAUSES", (0.0, 0.0))
     registry.lose_answers = 1
     body = b"some blob"
     repository.send(digest_of(body), lambda: body)
@@ -293,7 +293,7 @@ def test_an_image_that_one_of_two_registries_lacks_is_made(
 def test_a_registry_that_is_down_is_said_before_anything_is_built(
     setup: project.Project, images: tuple[Image, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagegen.web.PAUSES", ())
+    monkeypatch.setattr("imagegen.net.http.PAUSES", ())
     options = Options(repositories=("127.0.0.1:9/me/x",))
     with pytest.raises(RegistryError, match="9/me/x cannot be used"):
         push.push(setup, never, [images[0].target.id], options)

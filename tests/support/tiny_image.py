@@ -72,7 +72,7 @@ COPY target.json /etc/imagegen/
 ENV PIP_CONSTRAINT=/etc/imagegen/constraints.txt UV_CONSTRAINT=/etc/imagegen/constraints.txt \\
     PIP_BREAK_SYSTEM_PACKAGES=1 LANG=C.UTF-8 SHELL=/bin/bash NVIDIA_VISIBLE_DEVICES=all \\
     NVIDIA_DRIVER_CAPABILITIES=compute,utility NVIDIA_REQUIRE_CUDA="cuda>=13.0"
-COPY --from=image pod/ /opt/imagegen/
+COPY --from=image pod/ checks/ /opt/imagegen/
 RUN --mount=type=bind,from=image,source=build,target=/build /build/pod-setup
 LABEL imagegen.target='{promise}'
 WORKDIR /root
