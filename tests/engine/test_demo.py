@@ -88,7 +88,7 @@ def test_a_push_is_a_look_up_once_it_is_done(
     engine: Docker, demo: Built, first: dict[str, object], setup: project.Project, demo_id: str
 ) -> None:
     """The commands find what the demo has pushed, and what stands beside it."""
-    repository = str(first["pinned"]).partition("@")[0]
+    repository = str(first["pinned"]).partition("@")[0].rpartition(":")[0]
     options = Options(network=NETWORK, base="bootstrap", repositories=(repository,))
     beside = {it.artifact_type for it in Repository(repository).referrers(demo.digest)}
     assert beside - {remote.PROVENANCE} == {remote.REPORT, remote.SBOM}

@@ -44,10 +44,11 @@ def names(id_: str) -> set[str]:
 
     Not those of all targets: other tests make images meanwhile.
     """
-    (target,) = (one for one in project.load(MATRIX).resolution.targets if one.id == id_)
+    (candidate,) = project.load(MATRIX).resolution.select([id_])
+    tag = candidate.target().tag
     form = "{{.Repository}}:{{.Tag}} {{.ID}}"
     listed = process.run("docker", "images", "--all", "--no-trunc", "--format", form, timeout=60)
-    return {row for row in listed.splitlines() if target.tag in row or "<none>" in row}
+    return {row for row in listed.splitlines() if tag in row or "<none>" in row}
 
 
 @pytest.mark.engine

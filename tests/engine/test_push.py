@@ -179,9 +179,9 @@ def test_of_several_images_the_newest_is_named_last(
     assert [str(one.target.torch) for one in done.pushed] == ["2.8.0", "2.9.1", "2.10.0"]
     at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]
     assert at == ones[0].report.digest
-    uploads = [i for i, line in enumerate(logged) if line.endswith("as built and tested")]
+    arrived = [i for i, line in enumerate(logged) if line.endswith("as built and tested")]
     names = [i for i, line in enumerate(logged) if " -> sha256:" in line]
-    assert max(uploads) < min(names), "all images are there before a name moves"
+    assert max(arrived) < min(names), "all images are there before a name moves"
 
 
 def test_an_image_of_somebody_else_keeps_its_tag(

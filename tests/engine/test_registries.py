@@ -47,7 +47,7 @@ def repository(registry: Registry) -> Repository:
 def images(setup: project.Project) -> tuple[Image, ...]:
     """The first targets that stand on published images."""
     ids = [one.id for one in setup.resolution.targets if one.os.distribution == "ubuntu"][:20]
-    return planned.images(setup, None, ids, Options())
+    return planned.plan(setup, ids, Options())
 
 
 def never() -> Docker:
