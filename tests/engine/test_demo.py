@@ -25,6 +25,7 @@ from imagegen.model.report import Report, Tested
 from imagegen.net.registry import Repository
 from imagegen.platforms import needed
 from imagegen.platforms.runpod import template
+from imagegen.platforms.spec import Wish
 from imagegen.publish import remote
 from tests.engine.conftest import NETWORK, ROOT
 
@@ -102,7 +103,8 @@ def test_a_push_is_a_look_up_once_it_is_done(
     assert "already published" in pushed.cached
     assert pushed.digest == demo.digest == engine.local(demo.image.ref).digest  # type: ignore[union-attr]
     (found,) = published.published(setup, [demo_id], options)
-    assert template.runpod(found, setup.facts)["image"] == pushed.pinned == first["pinned"]
+    body = template.body(found, setup.facts, Wish())
+    assert body["image"] == pushed.pinned == first["pinned"]
 
 
 def test_what_a_user_types_first(engine: Docker, demo: Built) -> None:

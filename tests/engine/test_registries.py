@@ -223,10 +223,10 @@ def test_build_and_test_take_what_is_published(
     (built,) = build.build(setup, never, ids, options)
     assert "already published" in built.cached
     (tested,) = test.test(setup, never, ids, options)
-    assert tested.passed
-    assert {check.level for check in tested.checks} == {"smoke", "runpod", "vast"}
+    assert tested.report.passed
+    assert {check.level for check in tested.report.checks} == {"smoke", "runpod", "vast"}
     (template,) = published.published(setup, ids, options)
-    assert template.digest == tested.digest
+    assert template.digest == tested.report.digest
 
 
 @pytest.mark.parametrize(
