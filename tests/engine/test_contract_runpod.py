@@ -15,7 +15,7 @@ from imagegen.model.report import Check
 from imagegen.platforms.runpod import contract, contract_image
 from tests.support.tiny_image import PROMISE
 
-SETTINGS = Settings(settle=2, patience=8)
+SETTINGS = Settings(settle=2, patience=12)
 START = "/opt/imagegen/start"
 SITE = "/opt/venv/lib/python3.11/site-packages"
 SKIPPED = {"R19": "needs a GPU"}

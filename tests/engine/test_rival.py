@@ -27,7 +27,7 @@ LABEL imagegen.target=""
 ENTRYPOINT []
 CMD ["/start.sh"]
 """
-SETTINGS = contract.Settings(settle=2, patience=10)
+SETTINGS = contract.Settings(settle=2, patience=20)
 
 
 @pytest.fixture(scope="module")

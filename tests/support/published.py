@@ -9,7 +9,7 @@ from functools import partial
 
 from imagegen.commands import test
 from imagegen.model.image import Built, Image
-from imagegen.model.report import Check, Report
+from imagegen.model.report import Asked, Check, Report
 from imagegen.net.registry import MANIFEST, Descriptor, Repository, digest_of
 from imagegen.platforms import needed
 from imagegen.publish import remote
@@ -61,7 +61,8 @@ def put(
         rows = tuple(
             Check(name=one, status="pass", detail="", seconds=0.1, level=one) for one in needed()
         )
-        report = Report.of(built, rows, 1.0, at=time.time(), engine="Docker Engine 0", suite=suite)
+        how = {"engine": "Docker Engine 0", "suite": suite, "asked": Asked(levels=needed())}
+        report = Report.of(built, rows, 1.0, at=time.time(), **how)
         subject = Descriptor(digest=digest, size=len(document), media_type=MANIFEST)
         body = report.document(image.target.promise)
         repository.attach(subject, remote.REPORT, body, {})
