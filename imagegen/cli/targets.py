@@ -55,8 +55,12 @@ def list_(
 class CombinationOptions:
     """A combination, as it is typed: what is left out may be anything."""
 
-    ubuntu: Annotated[str, typer.Option(metavar="VERSION", help="20.04 to 26.04.")] = ""
-    debian: Annotated[str, typer.Option(metavar="VERSION", help="12 or 13.")] = ""
+    ubuntu: Annotated[
+        str, typer.Option(metavar="VERSION", help="A release, e.g. 24.04 or noble.")
+    ] = ""
+    debian: Annotated[
+        str, typer.Option(metavar="VERSION", help="A release, e.g. 12 or bookworm.")
+    ] = ""
     cuda: Annotated[
         str, typer.Option(metavar="VERSION", help="The toolkit that brings nvcc: 12.8 or 12.8.1.")
     ] = ""
