@@ -1,4 +1,4 @@
-"""What both contracts ask of an image in the same words, and what both run on a GPU."""
+"""What every platform's contract asks of an image in the same words, and runs on a GPU."""
 
 from __future__ import annotations
 
