@@ -313,7 +313,7 @@ class Repository:
             digest = str(layer["digest"])
         except (KeyError, TypeError, ValueError) as error:
             raise self.web.kind.error(
-                f"{self.location}: {referrer.digest} is no single document"
+                f"{self.location}: {referrer.digest} is not a single document"
             ) from error
         return self.blob(digest)
 

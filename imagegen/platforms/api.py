@@ -191,7 +191,7 @@ class Api(Web):
         except ValueError:
             kind = PlatformError if replay else Unanswered
             raise kind(
-                f"{what}: the answer is no JSON{self._quoted(data)}",
+                f"{what}: the answer is not JSON{self._quoted(data)}",
                 hint="is there a proxy in between that answers by itself?",
             ) from None
         return value
