@@ -110,12 +110,13 @@ def why(
     imagegen why --ubuntu 24.04 --cuda 13.0 --torch 2.8 --python 3.12
     """
     from imagegen.commands.targets import places
+    from imagegen.compat.facts.files import load
     from imagegen.compat.query import written
     from imagegen.compat.why import asked
     from imagegen.errors import ImpossibleCombination
     from imagegen.output import targets as output
 
-    question = written(**asdict(combination), **asdict(machine))
+    question = written(load(facts.facts), **asdict(combination), **asdict(machine))
     answer, pieces = asked(question, facts.facts, allow_unknown=facts.allow_unknown)
     found = places(answer, MATRIX.parent / "locks", store.wheels, ca=network.ca)
     output.why(answer, pieces, found, fmt)
