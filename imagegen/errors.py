@@ -69,7 +69,7 @@ class Lost(RegistryError):
 
 
 class PlatformError(ImagegenError):
-    """RunPod or vast.ai refused, did not answer, or does not have what was sent."""
+    """A platform refused, did not answer, or does not have what was sent."""
 
     exit_code = 9
 

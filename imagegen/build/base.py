@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagegen.compat.query import CODENAMES
+from imagegen.compat.facts.files import load
+from imagegen.compat.query import codenames
 from imagegen.errors import EngineError
 from imagegen.model.target import Os
 from imagegen.util import process
@@ -90,7 +91,7 @@ def release_of(os: Os, os_release: str) -> str:
     here, codename = host_os(os_release)
     if here == os.name:
         return codename
-    names = {f"{os.distribution}{release}": name for name, release in CODENAMES.items()}
+    names = {f"{os.distribution}{release}": name for name, release in codenames(load()).items()}
     if here.rstrip("0123456789.") != os.distribution or os.name not in names:
         raise EngineError(
             f"a base of {os.name} is bootstrapped from {os.name}'s own apt, and this is {here}",

@@ -93,14 +93,14 @@ class Settings:
     """How patient a trial is, in seconds, and what it may use.
 
     ``patience``: what a pod may take until it answers. ``settle``: how long a pod must stay up
-    before it counts as one that does. ``claims``: what the image's maker says is in it, a target's
-    promise. ``digest``: which bytes are tried under the image's name.
+    before it counts as one that does. ``promise``: what the image's maker says is in it, as
+    target.json has it. ``digest``: which bytes are tried under the image's name.
     """
 
     patience: float = 30
     settle: float = 30
     gpus: bool = False
-    claims: Mapping[str, Any] = field(default_factory=dict)
+    promise: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
 
 
@@ -125,10 +125,10 @@ class Trial:
         return self.engine.config(self.bytes)
 
     @cached_property
-    def claims(self) -> Mapping[str, Any]:
+    def promise(self) -> Mapping[str, Any]:
         """What the image's maker says is in it: given, or its label; empty if nobody says."""
         label = (self.config["Config"].get("Labels") or {}).get(LABEL)
-        return self.settings.claims or (json.loads(label) if label else {})
+        return self.settings.promise or (json.loads(label) if label else {})
 
     @cached_property
     def environment(self) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""What both contracts ask of an image in the same words, and what both run on a GPU."""
+"""What every platform's contract asks of an image in the same words, and runs on a GPU."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def works_on_its_gpu(trial: Trial, pod: Pod) -> str:
     pod.login()
     gpus = pod.said("nvidia-smi -L").splitlines()
     need(gpus, "nvidia-smi -L: expected a GPU, found none")
-    flash = trial.claims.get("flash_attn") or {}
+    flash = trial.promise.get("flash_attn") or {}
     dim = max(flash.get("head_dims") or (128,))
     dtype = {"fp16": "float16", "bf16": "bfloat16"}[(flash.get("dtypes") or ("bf16",))[-1]]
     probe = PROBE.replace("HEAD_DIM", str(dim)).replace("DTYPE", dtype)

@@ -112,10 +112,10 @@ class Listed:
 
 def names(modules: tuple[str, ...]) -> set[str]:
     """The names of the checks in the in-image ``modules``."""
-    return {row.name for row in _inside(modules)}
+    return {row.name for row in checks_in(modules)}
 
 
-def _inside(modules: tuple[str, ...]) -> Iterator[Listed]:
+def checks_in(modules: tuple[str, ...]) -> Iterator[Listed]:
     """The checks in ``modules`` of the image, read without running them."""
     for module in modules:
         tree = ast.parse((context_image() / "checks" / f"{module}.py").read_text())

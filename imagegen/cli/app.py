@@ -11,6 +11,9 @@ from imagegen.cli import files, images, machine, registry, size, targets
 from imagegen.cli.templates import template
 from imagegen.cli.wheels import wheel
 from imagegen.output.progress import Progress
+from imagegen.platforms import PLATFORMS
+
+_PLATFORMS = " and ".join(platform.title for platform in PLATFORMS.values())
 
 app = typer.Typer(
     name="imagegen",
@@ -20,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Images for fine-tuning language models on rented GPUs: nvcc and flash-attn baked in, "
-    "tested before they are pushed, for RunPod and vast.ai alike.",
+    f"tested before they are pushed, for {_PLATFORMS} alike.",
     epilog="Exit codes: 2 usage, 3 facts or matrix, 4 nothing selected or impossible, 5 engine, "
     "6 build, 7 checks failed, 8 registry, 9 platform, 10 stale files, 11 wheels, 130 interrupted.",
 )

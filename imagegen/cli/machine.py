@@ -53,7 +53,7 @@ def demo(
     """From a bare machine to a tested GPU image in a registry of its own: the whole way.
 
     Installs Docker where there is none, builds this distribution's demo target, checks it, pushes
-    it to a registry on this machine, and prints its RunPod and vast.ai templates. A second run
+    it to a registry on this machine, and prints its template for each platform. A second run
     finds everything done.
     """
     from imagegen.commands import demo as whole_way

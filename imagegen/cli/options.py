@@ -102,7 +102,8 @@ KeepGoing = Annotated[
     bool, typer.Option("--keep-going", help="Build the rest when a target fails, then fail.")
 ]
 FreshBase = Annotated[
-    bool, typer.Option("--fresh-base", help="Bootstrap the base anew, with today's packages.")
+    bool,
+    typer.Option("--fresh-base", help="Bootstrap the base from scratch, with today's packages."),
 ]
 Builder = Annotated[
     str,
@@ -329,7 +330,7 @@ class BuildOptions(PublishedOptions):
         bool,
         typer.Option(
             "--force",
-            help="Also make what the engine or the registry has already, and test it anew.",
+            help="Also make what the engine or the registry has already, and test it again.",
         ),
     ] = False
     builder: Builder = ""

@@ -47,8 +47,8 @@ def inspect(
 def prune(
     *,
     registry: Annotated[
-        bool, typer.Option("--registry", help="In registries: the only place so far.")
-    ] = False,
+        bool, typer.Option("--registry", help="In registries.")
+    ] = False,  # it says where, so that a later kind of pruning needs no new command
     apply: Annotated[
         bool, typer.Option("--apply", help="Delete it; without, only say what could go.")
     ] = False,

@@ -55,8 +55,12 @@ def list_(
 class CombinationOptions:
     """A combination, as it is typed: what is left out may be anything."""
 
-    ubuntu: Annotated[str, typer.Option(metavar="VERSION", help="20.04 to 26.04.")] = ""
-    debian: Annotated[str, typer.Option(metavar="VERSION", help="12 or 13.")] = ""
+    ubuntu: Annotated[
+        str, typer.Option(metavar="VERSION", help="A release, e.g. 24.04 or noble.")
+    ] = ""
+    debian: Annotated[
+        str, typer.Option(metavar="VERSION", help="A release, e.g. 12 or bookworm.")
+    ] = ""
     cuda: Annotated[
         str, typer.Option(metavar="VERSION", help="The toolkit that brings nvcc: 12.8 or 12.8.1.")
     ] = ""
@@ -106,12 +110,13 @@ def why(
     imagegen why --ubuntu 24.04 --cuda 13.0 --torch 2.8 --python 3.12
     """
     from imagegen.commands.targets import places
+    from imagegen.compat.facts.files import load
     from imagegen.compat.query import written
     from imagegen.compat.why import asked
     from imagegen.errors import ImpossibleCombination
     from imagegen.output import targets as output
 
-    question = written(**asdict(combination), **asdict(machine))
+    question = written(load(facts.facts), **asdict(combination), **asdict(machine))
     answer, pieces = asked(question, facts.facts, allow_unknown=facts.allow_unknown)
     found = places(answer, MATRIX.parent / "locks", store.wheels, ca=network.ca)
     output.why(answer, pieces, found, fmt)

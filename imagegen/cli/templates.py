@@ -159,9 +159,9 @@ def _templates(
     from imagegen.commands.published import published
     from imagegen.output import console
     from imagegen.output.templates import outcome
-    from imagegen.platforms.apply import Options
+    from imagegen.platforms.apply import ApplyOptions
 
-    options = Options(**asdict(how), ca=network.ca)
+    options = ApplyOptions(**asdict(how), ca=network.ca)
     wanted = build_options(which, network=network)
     loaded = project.load()
     pushed = published(loaded, select, wanted)

@@ -36,7 +36,9 @@ Shard = Annotated[
 Files = Annotated[list[Path], typer.Argument(metavar="WHEEL...", help="Wheel files.")]
 Force = Annotated[
     bool,
-    typer.Option("--force", help="Also what the store has: compile all of it anew, replace it."),
+    typer.Option(
+        "--force", help="Also what the store has: compile all of it again and replace it."
+    ),
 ]
 Interpreter = Annotated[
     str, typer.Option("--python", metavar="PATH", help="The interpreter that has torch.")

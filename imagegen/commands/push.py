@@ -43,12 +43,12 @@ def push(project: Project, connect: Connect, select: Sequence[str], options: Opt
         publish.named(name)  # said before hours of building, not after
     chosen = images.plan(project, select, options)
     found = _reusable(project, chosen, names, options)
-    there = tuple(found.values())
-    for found_one in there:
+    reused = tuple(found.values())
+    for found_one in reused:
         log.info(f"{found_one.pushed.target.id}: {found_one.pushed.cached}")
     missing = [one for one in chosen if any((one.key, name) not in found for name in names)]
     if not missing:
-        return publish.point(there, back=options.move_back)
+        return publish.point(reused, move_back=options.move_back)
     engine = connect()
     uploads: list[Upload] = []
     tested, failed = _tested(engine, images.on_bases(project, missing, options), options)
@@ -70,8 +70,8 @@ def push(project: Project, connect: Connect, select: Sequence[str], options: Opt
             for name in names
             if (one.built.image.key, name) not in found
         ]
-    ca, back = options.network.ca, options.move_back
-    done = publish.push(engine, uploads, there=there, ca=ca, back=back)
+    ca, move_back = options.network.ca, options.move_back
+    done = publish.push(engine, uploads, published=reused, ca=ca, move_back=move_back)
     return replace(done, failed={**failed, **done.failed})
 
 

@@ -14,13 +14,13 @@ from imagegen.errors import PlatformError
 from imagegen.model.pushed import Pushed
 from imagegen.platforms import PLATFORMS, apply
 from imagegen.platforms.api import Api
-from imagegen.platforms.apply import Options, Outcome
+from imagegen.platforms.apply import ApplyOptions, Outcome
 from imagegen.platforms.ledger import Ledger, locked
 from imagegen.platforms.spec import Spec, Wish
 
 
 def specs(
-    platform: str, pushed: Sequence[Pushed], facts: Facts, options: Options
+    platform: str, pushed: Sequence[Pushed], facts: Facts, options: ApplyOptions
 ) -> tuple[Spec, ...]:
     """The templates as they would be sent. No platform is asked: a login is taken to be an id."""
     wish = Wish(prefix=options.prefix, public=options.public, registry=options.registry)
@@ -31,7 +31,7 @@ def run(
     platform: str,
     pushed: Sequence[Pushed],
     facts: Facts,
-    options: Options,
+    options: ApplyOptions,
     file: Path,
     api: Api | None = None,
 ) -> Outcome:

@@ -20,7 +20,7 @@ from imagegen.build import images
 from imagegen.build.options import Options
 from imagegen.checks import contract
 from imagegen.checks.contract import LABEL
-from imagegen.checks.smoke import MODULES, Listed, _inside, inside
+from imagegen.checks.smoke import MODULES, Listed, checks_in, inside
 from imagegen.commands import build, published
 from imagegen.commands.published import Connect
 from imagegen.errors import ChecksFailed, UsageError
@@ -210,7 +210,7 @@ def examine(
         others = " and ".join(PLATFORMS)
         detail = f"imagegen has not made it: it holds no checks. {others} try any image"
         found.append(Check(name="smoke", status="fail", detail=detail, seconds=0.0))
-    settings = contract.Settings(gpus=gpus, claims=promise or {}, digest=digest)
+    settings = contract.Settings(gpus=gpus, promise=promise or {}, digest=digest)
     suites = contracts()
     for level in asked.levels:
         if suite := suites.get(level):
@@ -237,7 +237,7 @@ def listed() -> tuple[Listed, ...]:
         for suite in contracts().values()
         for clause in suite.values()
     ]
-    return (*sorted(_inside(MODULES), key=lambda row: INSIDE.index(row.level)), *rows)
+    return (*sorted(checks_in(MODULES), key=lambda row: INSIDE.index(row.level)), *rows)
 
 
 def version() -> str:

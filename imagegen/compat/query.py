@@ -39,15 +39,6 @@ OPTIONS: Mapping[str, str] = {
 }
 """The option of the command line that asks for a value of an axis."""
 
-CODENAMES = {
-    "focal": "20.04",
-    "jammy": "22.04",
-    "noble": "24.04",
-    "bookworm": "12",
-    "trixie": "13",
-}
-"""What people call the distributions' releases."""
-
 SYNONYMS = {"amd64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64"}
 """Other people's words for a CPU architecture."""
 
@@ -84,7 +75,16 @@ class Question:
         return tuple(axis for axis in CHANGES if getattr(self, axis))
 
 
-def written(*, ubuntu: str, debian: str, torch: str, index: str, **others: str) -> Question:
+def codenames(facts: Facts) -> dict[str, str]:
+    """The distributions' releases by what people call them: ``noble`` is 24.04."""
+    return {
+        row.codename: row.os.name.removeprefix(row.distribution) for row in facts.os if row.codename
+    }
+
+
+def written(
+    facts: Facts, *, ubuntu: str, debian: str, torch: str, index: str, **others: str
+) -> Question:
     """The question of a command line: distributions with or without their names, and a torch as it
     calls itself, ``2.9.1+cu128``.
 
@@ -97,7 +97,7 @@ def written(*, ubuntu: str, debian: str, torch: str, index: str, **others: str) 
     if local and index and local != index_word(index):
         raise UsageError(f"--torch …+{local} and --torch-index {index} contradict each other")
     name, release = ("ubuntu", ubuntu) if ubuntu else ("debian", debian)
-    release = CODENAMES.get(release.lower(), release.removeprefix(name))
+    release = codenames(facts).get(release.lower(), release.removeprefix(name))
     os = f"{name}{release}" if release else ""
     return Question(os=os, torch=torch, index=index or local, **others)
 

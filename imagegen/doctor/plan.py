@@ -114,7 +114,7 @@ def _startable(system: System) -> None:
     if "permission denied" in system.silence.lower():
         raise EngineError(
             f"an engine is there, but this user may not use it: {system.silence}",
-            hint="run as root, or have root run: usermod -aG docker USER (and log in anew)",
+            hint="run as root, or have root run: usermod -aG docker USER (and log in again)",
         )
     if system.endpoint not in (DEFAULT, "unix:///run/docker.sock"):
         raise EngineError(
@@ -307,7 +307,7 @@ def _starting(system: System) -> tuple[Step, ...]:
     if system.systemd:
         units = ("docker.socket", "docker.service", *(() if theirs else ("containerd.service",)))
         return (
-            Command(what="read the services anew", argv=("systemctl", "daemon-reload")),
+            Command(what="read the services again", argv=("systemctl", "daemon-reload")),
             Command(
                 what="start the engine",
                 argv=("systemctl", "start", "docker.service"),

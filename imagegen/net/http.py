@@ -61,7 +61,7 @@ Auth = tuple[str, str] | AuthBase | None
 
 
 Body = Callable[[], bytes | io.FileIO]
-"""Makes what is sent, anew for each try."""
+"""Makes what is sent, again for each try."""
 
 
 OK = frozenset({200})

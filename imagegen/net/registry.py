@@ -163,8 +163,8 @@ class Repository:
             said = str(answer.headers.get("Docker-Content-Digest", ""))
         if said:
             return said
-        held = self.manifest(tag)  # the header is a SHOULD
-        return held.digest if held else None
+        manifest = self.manifest(tag)  # the header is a SHOULD
+        return manifest.digest if manifest else None
 
     def put(self, ref: str, body: bytes, media_type: str) -> requests.Response:
         """Have ``ref``, a tag or the digest, be this manifest; returns the answer, closed."""
@@ -294,9 +294,9 @@ class Repository:
 
     def whole(self, referrer: Descriptor) -> bool:
         """Whether a referrer and all that it names is there."""
-        held = self.manifest(referrer.digest)
-        named = (held.row.get("config"), *held.row.get("layers", ())) if held else ()
-        return held is not None and all(self.has(str(row["digest"])) for row in named if row)
+        manifest = self.manifest(referrer.digest)
+        named = (manifest.row.get("config"), *manifest.row.get("layers", ())) if manifest else ()
+        return manifest is not None and all(self.has(str(row["digest"])) for row in named if row)
 
     def attached(self, referrer: Descriptor) -> bytes:
         """The document that a referrer is about.
@@ -305,15 +305,15 @@ class Repository:
             Lost: it is not there.
             RegistryError: it has not one layer.
         """
-        held = self.manifest(referrer.digest)
-        if held is None:
+        manifest = self.manifest(referrer.digest)
+        if manifest is None:
             raise Lost(f"{self.location} does not have {referrer.digest}")
         try:
-            (layer,) = held.row["layers"]
+            (layer,) = manifest.row["layers"]
             digest = str(layer["digest"])
         except (KeyError, TypeError, ValueError) as error:
             raise self.web.kind.error(
-                f"{self.location}: {referrer.digest} is no single document"
+                f"{self.location}: {referrer.digest} is not a single document"
             ) from error
         return self.blob(digest)
 
@@ -334,8 +334,10 @@ class Repository:
         return rows
 
     def _fallback(self, digest: str) -> Sequence[Mapping[str, Any]]:
-        held = self.manifest(digest.replace(":", "-"))
-        return held.row.get("manifests") or () if held and held.media_type == INDEX else ()
+        manifest = self.manifest(digest.replace(":", "-"))
+        if manifest is None or manifest.media_type != INDEX:
+            return ()
+        return manifest.row.get("manifests") or ()
 
     def _list_in_fallback(self, subject: str, made: Descriptor) -> None:
         """Add a row to the fallback tag. There is no conditional write: so it is read back."""

@@ -1,4 +1,4 @@
-"""Files on their way: one that is sent tells how far it is, one that is fetched can begin anew."""
+"""Files on their way: one that is sent tells how far it is, one that is fetched can begin again."""
 
 from __future__ import annotations
 

@@ -196,8 +196,12 @@ def picked(found: Picked, fmt: Format) -> None:
     for reason in best.found.reasons:
         print(_folded(f"note ({reason.code}): {reason.text}", "  "))
     if second:
-        because = f"it avoids a warning: {found.against.text}" if found.against else found.because
-        print(_folded(f"chosen over {second.candidate.id}: {because}", "  "))
+        if found.against:
+            because = f"it avoids a warning: {found.against.text}"
+        else:
+            what, colon, detail = found.because.partition(": ")
+            because = f"{what} ({detail})" if colon else what
+        print(_folded(f"chosen over {second.candidate.id} because {because}", "  "))
     print(f"  {found.fitting} target{'s work' if found.fitting != 1 else ' works'} on this machine")
 
 

@@ -39,7 +39,7 @@ def outcome(found: Outcome, fmt: Format) -> None:
     for one in found.done:
         print(f"{one.spec.name}: {WORDS[one.change.action][found.planned]}")
         for note in one.notes:
-            print(f"  to know: {note}")
+            print(f"  note: {note}")
         for edit in one.change.edits:
             print(f"  {edit.field}: {edit.old} -> {edit.new}")
         if one.link:

@@ -25,8 +25,8 @@ class Platform(Protocol):
     ``name`` is the word of commands and of the ledger, and the level of the contract's checks;
     ``title`` how the platform writes itself. The API is at ``address``, unless the environment has
     another one in ``address_variable``; ``key_variable`` holds the key, and ``hints`` say what to
-    do about an HTTP status. ``options`` are those of apply.Options that not every platform has, and
-    ``about`` is what the command's help says of this one.
+    do about an HTTP status. ``options`` are those of apply.ApplyOptions that not every platform
+    has, and ``about`` is what the command's help says of this one.
     """
 
     name: str

@@ -95,7 +95,7 @@ class Unanswered(PlatformError):
     """Nobody knows whether it was done: look before another try."""
 
 
-class Refused(PlatformError):
+class PlatformRefused(PlatformError):
     """The platform said no; ``status`` is HTTP's."""
 
     def __init__(self, message: str, *, hint: str = "", status: int = 0) -> None:
@@ -157,7 +157,7 @@ class Api(Web):
 
         Raises:
             Unanswered: no whole answer, for a request that is not to be repeated.
-            Refused: the platform says no. PlatformError: it cannot be used.
+            PlatformRefused: the platform says no. PlatformError: it cannot be used.
         """
         url = f"{self._address}{path}{f'?{urlencode(query)}' if query else ''}"
         sent = b"" if body is None else json.dumps(body).encode()
@@ -191,7 +191,7 @@ class Api(Web):
         except ValueError:
             kind = PlatformError if replay else Unanswered
             raise kind(
-                f"{what}: the answer is no JSON{self._quoted(data)}",
+                f"{what}: the answer is not JSON{self._quoted(data)}",
                 hint="is there a proxy in between that answers by itself?",
             ) from None
         return value
@@ -219,7 +219,7 @@ class Api(Web):
 
     def _refused(self, response: requests.Response, request: Request) -> ImagegenError:
         code = response.status_code
-        return Refused(
+        return PlatformRefused(
             f"{self._called(request)}: {self._words(response)}",
             hint=self._platform.hints.get(code, ""),
             status=code,

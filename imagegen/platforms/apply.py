@@ -53,7 +53,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+class ApplyOptions:
     """How to go about it; ``registry`` is a login's name or id, as the user typed it.
 
     ``ca`` is a CA bundle to trust, empty for the environment's.
@@ -106,7 +106,7 @@ class Account(Protocol):
 
 
 def run(
-    platform: str, account: Account, wanted: Sequence[Spec], ledger: Ledger, options: Options
+    platform: str, account: Account, wanted: Sequence[Spec], ledger: Ledger, options: ApplyOptions
 ) -> Outcome:
     """Compare the templates with what is live, and with ``apply`` make them so.
 

@@ -49,7 +49,7 @@ class Ledger:
         """Read the file, which need not be there.
 
         Raises:
-            UsageError: it is no ledger, or its folder is not there.
+            UsageError: it is not a ledger, or its folder is not there.
         """
         self.path = path
         self.entries: tuple[Entry, ...] = ()
@@ -65,7 +65,7 @@ class Ledger:
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(
-                f"{path} is no ledger of templates: {error}",
+                f"{path} is not a ledger of templates: {error}",
                 hint="put back the one that was committed last: it knows which templates are yours",
             ) from error
 
@@ -120,7 +120,7 @@ def locked(path: Path) -> Iterator[Ledger]:
     """The ledger, for one process at a time: of two the second finds what the first made.
 
     Raises:
-        UsageError: its folder is not there or cannot be written, or the file is no ledger.
+        UsageError: its folder is not there or cannot be written, or the file is not a ledger.
     """
     folder = _folder(path)
     if not os.access(folder, os.W_OK):
@@ -145,7 +145,7 @@ def _folder(path: Path) -> Path:
     folder = path.absolute().parent
     if not folder.is_dir():
         raise UsageError(
-            f"{folder} is no folder: the ledger of templates belongs there",
+            f"{folder} is not a folder: the ledger of templates belongs there",
             hint="make it, or let --ledger name another file",
         )
     return folder
@@ -153,7 +153,7 @@ def _folder(path: Path) -> Path:
 
 def _entry(row: object) -> Entry:
     if not isinstance(row, dict):
-        raise TypeError(f"{row!r} is no template")
+        raise TypeError(f"{row!r} is not a template")
     kinds = {field.name: int if field.type == "int" else str for field in fields(Entry)}
     for name, value in row.items():
         if name not in kinds:

@@ -1,4 +1,6 @@
-"""Pushed -> the templates that make it a pod: pure, and only for what is in a registry."""
+"""A template as it should be, and what the caller decides about it: values, the same for every
+platform, made only of what is in a registry.
+"""
 
 from __future__ import annotations
 

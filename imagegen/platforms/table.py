@@ -49,7 +49,7 @@ def into(file: Path, readme: Path, *, check: bool) -> bool:
     except OSError as error:
         raise UsageError(f"{readme}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{readme} is no UTF-8: {error.reason} at byte {error.start}") from error
+        raise UsageError(f"{readme} is not UTF-8: {error.reason} at byte {error.start}") from error
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end or BEGIN in rest or END in head + tail:

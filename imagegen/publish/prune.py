@@ -228,4 +228,4 @@ def _seconds(date: str) -> float:
     try:
         return datetime.fromisoformat(date).timestamp()
     except ValueError as error:
-        raise RegistryError(f"{date!r} is no date") from error
+        raise RegistryError(f"{date!r} is not a date") from error

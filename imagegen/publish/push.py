@@ -89,16 +89,16 @@ def push(
     engine: Docker,
     uploads: Sequence[Upload],
     *,
-    there: Sequence[Published] = (),
+    published: Sequence[Published] = (),
     ca: str = "",
-    back: bool = False,
+    move_back: bool = False,
 ) -> PushResult:
     """Push tested images; one that fails does not keep the others from it.
 
     Each image goes up under a tag that ends with its digest and never means anything else. It is
     read back, every layer is asked for, and its report is attached. When all images are there or
-    have failed, the other tags are moved, the newest version last; ``there`` are images that were
-    found in their repository, whose tags are moved likewise.
+    have failed, the other tags are moved, the newest version last; ``published`` are images that
+    were found in their repository, whose tags are moved likewise.
 
     Raises:
         UsageError: a repository names no registry.
@@ -108,24 +108,24 @@ def push(
     jobs = [lambda upload=upload: deliver(engine, upload, ca=ca) for upload in uploads]
     outcomes = parallel.each(jobs, AT_ONCE)
     failed: dict[str, ImagegenError] = {}
-    arrived = list(there)
+    arrived = list(published)
     for upload, outcome in zip(uploads, outcomes, strict=True):
         if isinstance(outcome, Published):
             arrived.append(outcome)
         else:
             failed[upload.name] = outcome
             log.info(f"{upload.name} failed: {outcome}")
-    done = point(arrived, back=back)
+    done = point(arrived, move_back=move_back)
     return replace(done, failed={**failed, **done.failed})
 
 
-def point(arrived: Sequence[Published], *, back: bool) -> PushResult:
+def point(arrived: Sequence[Published], *, move_back: bool) -> PushResult:
     """Have the tags of images that are whole in their repository point to them, the newest last."""
     done: list[Pushed] = []
     failed: dict[str, ImagegenError] = {}
     for one in sorted(arrived, key=lambda one: age(one.pushed.target)):
         try:
-            done.append(_named(one, back=back))
+            done.append(_named(one, move_back=move_back))
         except ImagegenError as error:
             failed[f"{one.pushed.target.id} to {one.pushed.repository}"] = error
             log.info(f"{one.pushed.target.id}: {error}")
@@ -201,12 +201,12 @@ def deliver(engine: Docker, upload: Upload, *, ca: str = "") -> Published:
         _sent(engine, digest, upload.repository, own)
         seen = _read_back(repository, own, digest)
     _attach(repository, upload, seen.descriptor)
-    held = remote.passing(repository, digest)
-    if held is None:
+    report = remote.passing(repository, digest)
+    if report is None:
         raise RegistryError(f"{ref}: the registry lost its report; no other tag was moved")
     log.info(f"{ref}: {digest}, as built and tested")
     pushed = replace(
-        remote.of(repository, target, seen, held), sent=sent, seconds=time.monotonic() - start
+        remote.of(repository, target, seen, report), sent=sent, seconds=time.monotonic() - start
     )
     return Published(repository=repository, pushed=pushed, seen=seen, aliases=upload.aliases)
 
@@ -226,16 +226,16 @@ def _attach(repository: Repository, upload: Upload, subject: Descriptor) -> None
         (SBOM, upload.sbom, none),
         (PROVENANCE, upload.provenance, none),
     )
-    there = _attached(repository, kept)
+    attached = _attached(repository, kept)
     for pause in LOOKS:
-        todo = [one for one in documents if one[1] and one[0] not in there]
+        todo = [one for one in documents if one[1] and one[0] not in attached]
         if not todo:
             return
         for one in todo:
             repository.attach(subject, *one)
         time.sleep(pause)
-        there = _attached(repository, kept)
-    if any(one[1] and one[0] not in there for one in documents):
+        attached = _attached(repository, kept)
+    if any(one[1] and one[0] not in attached for one in documents):
         raise Lost(f"{upload.repository}: the registry lost what was attached to {subject.digest}")
 
 
@@ -288,12 +288,12 @@ def _read_back(repository: Repository, tag: str, digest: str) -> RemoteImage:
     return seen
 
 
-def _named(one: Published, *, back: bool) -> Pushed:
+def _named(one: Published, *, move_back: bool) -> Pushed:
     """Move the target's tag, then its aliases."""
     pushed, mine = one.pushed, age(one.pushed.target)
     moved, kept, names = [], [], []
     for tag in (*([] if one.named else [pushed.target.tag]), *one.aliases):
-        outcome = move(one.repository, tag, one.seen.top, mine, back=back)
+        outcome = move(one.repository, tag, one.seen.top, mine, move_back=move_back)
         if outcome.how == "kept":
             kept.append(outcome.why)
         elif tag != pushed.target.tag:

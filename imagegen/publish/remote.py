@@ -85,7 +85,7 @@ def see(repository: Repository, ref: str) -> RemoteImage | None:
             for layer, step in zip(row["layers"], steps, strict=True)
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise RegistryError(f"{repository.location}:{ref} is no image: {error!r}") from error
+        raise RegistryError(f"{repository.location}:{ref} is not an image: {error!r}") from error
     return RemoteImage(
         top=top,
         manifest=manifest,

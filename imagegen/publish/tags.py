@@ -59,10 +59,11 @@ def age_of(promise: Mapping[str, Any]) -> Age | None:
         return None
 
 
-def move(repository: Repository, tag: str, to: Manifest, mine: Age, *, back: bool) -> Moved:
+def move(repository: Repository, tag: str, to: Manifest, mine: Age, *, move_back: bool) -> Moved:
     """Have ``tag`` point to a manifest that is in the repository.
 
-    ``back`` allows an older version than it points to now, and an image that is not imagegen's.
+    ``move_back`` allows an older version than it points to now, and an image that imagegen has not
+    made.
 
     Raises:
         RegistryError: the registry failed, or others write the tag all the time.
@@ -73,7 +74,7 @@ def move(repository: Repository, tag: str, to: Manifest, mine: Age, *, back: boo
         before = repository.digest(tag)
         if before == to.digest:
             return Moved(tag=tag, how="moved" if wrote else "there")
-        why = _why_stay(repository, tag, mine, back=back, wrote=wrote) if before else ""
+        why = _why_stay(repository, tag, mine, move_back=move_back, wrote=wrote) if before else ""
         if why:
             log.info(f"{name} stays: {why}")
             return Moved(tag=tag, how="kept", why=f"{tag} stays: {why}")
@@ -91,7 +92,7 @@ def move(repository: Repository, tag: str, to: Manifest, mine: Age, *, back: boo
     )
 
 
-def _why_stay(repository: Repository, tag: str, mine: Age, *, back: bool, wrote: bool) -> str:
+def _why_stay(repository: Repository, tag: str, mine: Age, *, move_back: bool, wrote: bool) -> str:
     """Why what is under the tag is not to be replaced; empty where it may.
 
     ``wrote`` says that ours was there a moment ago: then somebody else's of the same age was put
@@ -106,7 +107,7 @@ def _why_stay(repository: Repository, tag: str, mine: Age, *, back: bool, wrote:
     theirs = age_of(seen.promise)
     if wrote and theirs == mine:
         return "somebody else moved it in the same moment"
-    if back:
+    if move_back:
         return ""
     if theirs is None:
         return "it is an image that imagegen has not made (--move-back replaces it)"

@@ -1,4 +1,4 @@
-"""The recipe of flash-attn's wheels, run by an interpreter: this machine's, or an image's."""
+"""A wheel of flash-attn, or a part of its kernels, compiled on this machine by the recipe."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class DirectoryStore:
     def _must_exist(self) -> None:
         if not self._folder.is_dir():
             raise WheelError(
-                f"the wheel store {self.location} is no folder",
+                f"the wheel store {self.location} is not a folder",
                 hint="the first wheel that is put there makes it; is the path right?",
             )
 

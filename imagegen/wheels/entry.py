@@ -29,11 +29,11 @@ class StoreEntry:
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
-            raise ValueError(f"{self.name!r} is no file name of a wheel")
+            raise ValueError(f"{self.name!r} is not the file name of a wheel")
         if not SHA256.fullmatch(self.sha256):
-            raise ValueError(f"{self.sha256!r} is no sha256")
+            raise ValueError(f"{self.sha256!r} is not a sha256")
         if type(self.size) is not int or self.size <= 0:
-            raise ValueError(f"{self.size!r} is no size")
+            raise ValueError(f"{self.size!r} is not a size")
 
     @classmethod
     def of(cls, wheel: Path) -> Self:
@@ -76,7 +76,7 @@ def checked(name: str) -> str:
         WheelError: it cannot.
     """
     if not NAME.fullmatch(name):
-        raise WheelError(f"{name!r} is no file name of a wheel")
+        raise WheelError(f"{name!r} is not the file name of a wheel")
     return name
 
 

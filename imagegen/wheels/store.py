@@ -64,7 +64,7 @@ def open_store(location: str, *, ca: str = "", make: bool = False) -> Store:
         return _folder(Path(location).expanduser().absolute(), make=make)
     shown = location.rpartition("@")[2]
     raise UsageError(
-        f"{shown!r} is no place for wheels",
+        f"{shown!r} is not a place for wheels",
         hint="/folder, ./folder, https://host.example/folder or oci://host.example/repository",
     )
 

@@ -187,6 +187,6 @@ def test_an_image_that_nobody_speaks_for_is_skipped_where_there_is_nothing_to_co
     (by_tag,) = run(contract.SUITE, liar, small_image, SETTINGS, only[:1])
     assert by_tag.status == "pass"
     assert by_tag.detail.startswith("tag hold")
-    other = Settings(settle=2, patience=8, claims={**PROMISE, "torch": "2.12.0"})
+    other = Settings(settle=2, patience=8, promise={**PROMISE, "torch": "2.12.0"})
     (given,) = run(contract.SUITE, engine, small_image, other, only[:1])
     assert given.detail == "label: torch: expected 2.12.0, found 2.11.0"

@@ -14,7 +14,7 @@ from imagegen.platforms.vast import contract_image, contract_pods, template
 from imagegen.platforms.vast.contract import SUITE
 from tests.support import tiny_image as small
 
-SETTINGS = contract.Settings(settle=1, patience=20, claims=small.PROMISE)
+SETTINGS = contract.Settings(settle=1, patience=20, promise=small.PROMISE)
 GPU = "V19_the_gpu_works_over_ssh"
 PACKAGES = "V10_installing_jupyter_changes_nothing"
 START = "/opt/imagegen/start"
@@ -214,7 +214,7 @@ def test_an_onstart_that_does_not_do_turns_its_clause_red(
 ) -> None:
     monkeypatch.setattr(contract_pods, "LIMIT", 2)
     monkeypatch.setattr(contract_pods, "ONSTART", text)
-    settings = contract.Settings(settle=1, patience=8, claims=small.PROMISE)
+    settings = contract.Settings(settle=1, patience=8, promise=small.PROMISE)
     assert red(statuses(SUITE, engine, small_image, settings, named(["V6"]))) == {"V6"}
 
 

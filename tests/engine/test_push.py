@@ -27,8 +27,8 @@ from tests.engine.conftest import TinyImage
 ACCEPT = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
 
 
-def publication(engine: Docker, *uploads: Upload, back: bool = False) -> PushResult:
-    return push_.push(engine, uploads, back=back)
+def publication(engine: Docker, *uploads: Upload, move_back: bool = False) -> PushResult:
+    return push_.push(engine, uploads, move_back=move_back)
 
 
 def push(engine: Docker, tested: Tested, repository: str, *aliases: str) -> Pushed:
@@ -157,7 +157,7 @@ def test_an_alias_never_goes_back_to_an_older_version(
     at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]
     assert at == newer.report.digest
     upload = Upload(tested=older, repository=to, aliases=("latest",))
-    (back,) = publication(engine, upload, back=True).pushed
+    (back,) = publication(engine, upload, move_back=True).pushed
     assert back.moved == ("latest",)
     at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]
     assert at == older.report.digest
@@ -221,7 +221,7 @@ def test_what_an_interruption_left_is_finished(
     push(engine, tested, f"{open_registry}/{name}")
     found = push_.found(Repository(f"{open_registry}/{name}"), tested.built.image, ("a",))
     assert found is not None
-    (done,) = push_.point([found], back=False).pushed
+    (done,) = push_.point([found], move_back=False).pushed
     assert done.aliases == (f"{open_registry}/{name}:a",)
     assert read(open_registry, name, "a").headers["Docker-Content-Digest"] == done.digest
 
@@ -249,7 +249,7 @@ def test_a_tag_that_somebody_else_moves_in_between_is_looked_at_again(
 
     monkeypatch.setattr(Repository, "digest", digest)
     age = tags.age(mine.built.image.target)
-    moved = tags.move(repository, "latest", seen.top, age, back=False)
+    moved = tags.move(repository, "latest", seen.top, age, move_back=False)
     assert moved.how == "kept"
     assert len(looked) >= 3
     at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]
@@ -279,7 +279,7 @@ def test_an_older_version_that_is_put_over_ours_is_put_right(
 
     monkeypatch.setattr(Repository, "put", put)
     age = tags.age(mine.built.image.target)
-    moved = tags.move(repository, "latest", seen.top, age, back=False)
+    moved = tags.move(repository, "latest", seen.top, age, move_back=False)
     assert wrote
     assert moved.how in ("made", "moved")
     at = read(open_registry, name, "latest").headers["Docker-Content-Digest"]

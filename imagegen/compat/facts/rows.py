@@ -142,11 +142,13 @@ class OsFact(ImageFact):
 
     There are nvidia/cuda images for it from the toolkit ``images_from`` on and below
     ``images_before``; none at all where ``images_from`` is None. ``rank`` orders the answers to a
-    question that leaves the distribution open. ``lacks`` are packages that others have.
+    question that leaves the distribution open. ``lacks`` are packages that others have, and
+    ``codename`` is what people and apt call the release.
     """
 
     distribution: str
     version: Ver
+    codename: str = ""
     python: Py
     gcc: int
     glibc: Ver

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from imagegen.errors import PlatformError
-from imagegen.platforms.api import Api, Refused, Unanswered
+from imagegen.platforms.api import Api, PlatformRefused, Unanswered
 from imagegen.platforms.apply import Row
 from imagegen.platforms.diff import Change, Edit, change, differing
 from imagegen.platforms.runpod.template import second
@@ -194,7 +194,7 @@ class RunPod:
         """
         try:
             self._api.call("DELETE", f"/v2/templates/{id_}", replay=True)
-        except Refused as error:
+        except PlatformRefused as error:
             if error.status != 404:
                 raise
 
@@ -260,7 +260,7 @@ class RunPod:
         def look() -> Row | None:
             try:
                 data = self._api.call("GET", f"/v2/templates/{id_}", replay=True)
-            except Refused as error:
+            except PlatformRefused as error:
                 if error.status != 404:
                     raise
                 return None

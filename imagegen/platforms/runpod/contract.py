@@ -240,7 +240,7 @@ def R11_a_volume_is_harmless(trial: Trial) -> str:
     wanted = full(trial).said("bash -lc 'python -'", stdin=MODULES)
     for name in ("torch", "flash_attn"):
         there = re.search(rf"^{name}", wanted, re.MULTILINE)
-        need(there or not trial.claims.get(name), f"{name}: expected without a volume, found none")
+        need(there or not trial.promise.get(name), f"{name}: expected without a volume, found none")
     pods = {"empty": with_empty_volume(trial), "read-only": with_read_only_volume(trial)}
     for what, pod in pods.items():
         need(pod.box.state().running, f"with a volume that is {what}: the pod ended")

@@ -124,14 +124,14 @@ def said_by_tag(text: str) -> Said:
     )
 
 
-def said_by_label(claims: Mapping[str, Any]) -> Said:
+def said_by_label(promise: Mapping[str, Any]) -> Said:
     """What a target's promise says."""
-    os_, flash = claims.get("os") or {}, claims.get("flash_attn") or {}
+    os_, flash = promise.get("os") or {}, promise.get("flash_attn") or {}
     return Said(
-        torch=str(claims.get("torch", "")),
-        torch_cuda=str(claims.get("torch_cuda", "")),
-        cuda=".".join(str(claims.get("cuda", "")).split(".")[:2]),
-        python=str(claims.get("python", "")),
+        torch=str(promise.get("torch", "")),
+        torch_cuda=str(promise.get("torch_cuda", "")),
+        cuda=".".join(str(promise.get("cuda", "")).split(".")[:2]),
+        python=str(promise.get("python", "")),
         os=str(os_.get("id", "")) + str(os_.get("version", "")),
         flash_attn=str(flash.get("version", "")) if flash.get("generation", 2) == 2 else "",
     )
@@ -185,7 +185,7 @@ def R4_runs_as_root(trial: Trial) -> str:
 )
 def R13_tag_and_label_tell_the_truth(trial: Trial) -> str:
     sources = {
-        "label": said_by_label(trial.claims),
+        "label": said_by_label(trial.promise),
         "tag": said_by_tag(tag(trial)),
     }
     speak = [name for name, said in sources.items() if said != Said()]
@@ -227,8 +227,8 @@ def R14_minimum_cuda_is_declared(trial: Trial) -> str:
     "`no kernel image is available` on the rented GPU (runpod/containers#114)", timeout=150
 )
 def R15_kernels_cover_the_gpus(trial: Trial) -> str:
-    flash = trial.claims.get("flash_attn") or {}
-    wanted = {"torch": trial.claims.get("archs"), "flash_attn": flash.get("archs")}
+    flash = trial.promise.get("flash_attn") or {}
+    wanted = {"torch": trial.promise.get("archs"), "flash_attn": flash.get("archs")}
     found = inventory(trial)
     has = {"torch": found["torch_archs"], "flash_attn": found["flash_archs"]}
     if not any(wanted.values()):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from imagegen.errors import PlatformError
-from imagegen.platforms.api import Api, Refused, Unanswered
+from imagegen.platforms.api import Api, PlatformRefused, Unanswered
 from imagegen.platforms.apply import Row
 from imagegen.platforms.diff import Change, change
 from imagegen.platforms.ledger import Entry, Ledger
@@ -125,7 +125,7 @@ class Vast:
         """
         try:
             self._api.call("DELETE", PATH, body={"template_id": int(entry.id)}, replay=True)
-        except Refused as error:
+        except PlatformRefused as error:
             if error.status not in (400, 401, 404):
                 raise
             # Others use it, somebody else made it, or it went with an answer that was lost.

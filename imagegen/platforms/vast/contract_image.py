@@ -126,10 +126,10 @@ torch 2>/dev/null || echo none
 
 @IMAGE.clause("[Automatic] takes an image by cuda-X.Y in its tag; as a number 12.10 is below 12.9")
 def V12_the_tag_says_the_cuda(trial: Trial) -> str:
-    """The tag, against what is inside; a template's filter for CUDA is made of the same claim."""
+    """The tag, against what is inside; a template's filter for CUDA is made of the same promise."""
     text = tag(trial)
     found = re.search(r"cuda-(\d+\.\d+)", text)
-    if not found and (not text or not trial.claims):
+    if not found and (not text or not trial.promise):
         raise Skip(f"no cuda-X.Y in the tag ({text or 'not known'}), by which [Automatic] chooses")
     need(found, f"the tag: expected cuda-X.Y in it, found {text or 'no tag'}")
     named = found[1] if found else ""
@@ -142,8 +142,8 @@ true"""
     for what, version in _versions(out.splitlines()):
         newer = f"CUDA of {what}: expected at most {named}, which the tag says, found {version}"
         need(version <= Version(named), newer)
-    if claimed := trial.claims.get("cuda"):
-        same("CUDA of the tag", ".".join(str(claimed).split(".")[:2]), named)
+    if promised := trial.promise.get("cuda"):
+        same("CUDA of the tag", ".".join(str(promised).split(".")[:2]), named)
     return f"{text}: CUDA {named}; inside: {', '.join(out.splitlines()) or 'none'}"
 
 
@@ -188,7 +188,7 @@ def V18_it_asks_for_the_gpu(trial: Trial) -> str:
     """The variables of NVIDIA's runtime, and what the image starts with does not read headings."""
     lowest = gate(trial)
     named = re.search(r"cuda-(\d+\.\d+)", tag(trial))
-    if cuda := named[1] if named else str(trial.claims.get("cuda", "")):
+    if cuda := named[1] if named else str(trial.promise.get("cuda", "")):
         of_one_major(lowest, Version(cuda), f"as the image is for CUDA {cuda}")
     config = trial.config["Config"]
     words = [*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ()), "/opt/imagegen"]

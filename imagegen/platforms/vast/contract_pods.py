@@ -29,7 +29,7 @@ def onstart(trial: Trial) -> str:
     """The text of the template that goes with the image; of one that was not built here none is
     known.
     """
-    return ONSTART if trial.settings.claims else ""
+    return ONSTART if trial.settings.promise else ""
 
 
 def launch(*, jupyter: bool) -> str:

@@ -308,12 +308,12 @@ def seen(engine: Engine, settings: Settings, look: Callable[[Trial], object]) ->
     return found[0]
 
 
-def test_claims_are_given_or_the_label_s_or_none() -> None:
+def test_the_promise_is_given_or_the_label_s_or_none() -> None:
     labelled = Engine({"imagegen.target": '{"torch": "2.11.0"}'})
-    assert seen(labelled, Settings(), lambda t: t.claims) == {"torch": "2.11.0"}
-    given = Settings(claims={"torch": "2.14.0"})
-    assert seen(labelled, given, lambda t: t.claims) == {"torch": "2.14.0"}
-    assert seen(Engine(), Settings(), lambda t: t.claims) == {}
+    assert seen(labelled, Settings(), lambda t: t.promise) == {"torch": "2.11.0"}
+    given = Settings(promise={"torch": "2.14.0"})
+    assert seen(labelled, given, lambda t: t.promise) == {"torch": "2.14.0"}
+    assert seen(Engine(), Settings(), lambda t: t.promise) == {}
 
 
 def test_the_image_s_environment_is_split_at_the_first_sign() -> None:

@@ -177,7 +177,7 @@ def test_a_store_that_answers_500_is_no_reason_to_compile(monkeypatch: pytest.Mo
 
 def test_a_store_that_is_not_there_is_no_reason_to_compile(tmp_path: Path) -> None:
     engine = Engine()
-    with pytest.raises(WheelError, match="is no folder"):
+    with pytest.raises(WheelError, match="is not a folder"):
         built(engine, options(tmp_path))
     assert not engine.baked
 

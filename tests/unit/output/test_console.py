@@ -210,7 +210,7 @@ def test_what_was_picked(printed: Printed) -> None:
     assert lines[-1] == f"  {found.fitting} targets work on this machine"
     assert "  needs driver 525.60.13 or newer" in lines
     assert "flash-attn has only" not in " ".join(lines), "it holds everything"
-    assert f"chosen over {found.next.candidate.id}: it is smaller" in " ".join(lines)
+    assert f"chosen over {found.next.candidate.id} because it is smaller (" in " ".join(lines)
 
 
 def test_one_that_is_alone_is_not_before_another(printed: Printed) -> None:
@@ -245,7 +245,7 @@ def test_a_warning_that_the_picked_one_avoids_is_told(printed: Printed) -> None:
     targets_.picked(found, "text")
     text = " ".join(printed().split())
     assert found.next
-    start = f"chosen over {found.next.candidate.id}: it avoids a warning: nvidia/cuda:13.2."
+    start = f"chosen over {found.next.candidate.id} because it avoids a warning: nvidia/cuda:13.2."
     assert start in text
     targets_.picked(picked(DEMO.id, gpu="RTX 3090", driver="580"), "text")
     assert "avoids" not in printed()

@@ -102,7 +102,7 @@ def test_nothing_is_written_where_nothing_changed(tmp_path: Path) -> None:
 def test_a_file_that_is_none_is_left_alone(tmp_path: Path, text: str) -> None:
     file = tmp_path / "x.json"
     file.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(UsageError, match="is no ledger of templates"):
+    with pytest.raises(UsageError, match="is not a ledger of templates"):
         Ledger(file)
 
 
@@ -119,7 +119,7 @@ def test_a_ledger_without_its_folder_is_told(tmp_path: Path, place: str) -> None
     for use in (lambda: Ledger(path), lambda: locked(path).__enter__()):
         with pytest.raises(UsageError) as caught:
             use()
-        assert f"{path.parent} is no folder" in str(caught.value)
+        assert f"{path.parent} is not a folder" in str(caught.value)
         assert "--ledger" in caught.value.hint
 
 
@@ -185,7 +185,7 @@ def test_a_readme_without_markers_is_left_alone(tmp_path: Path, text: str) -> No
 def test_a_readme_that_is_no_text_is_left_alone(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_bytes(b"caf\xe9 <!-- published -->\n<!-- /published -->")
-    with pytest.raises(UsageError, match=r"is no UTF-8: .* at byte 3"):
+    with pytest.raises(UsageError, match=r"is not UTF-8: .* at byte 3"):
         published.into(tmp_path / "x.json", readme, check=False)
     assert readme.read_bytes().startswith(b"caf\xe9")
 

@@ -59,9 +59,9 @@ def files(folder: Path) -> set[str]:
 )
 def test_a_name_that_is_no_wheels_goes_nowhere(name: str, store: Store, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
-    with pytest.raises(WheelError, match="no file name of a wheel"):
+    with pytest.raises(WheelError, match="not the file name of a wheel"):
         store.find(name)
-    with pytest.raises(ValueError, match="no file name of a wheel"):
+    with pytest.raises(ValueError, match="not the file name of a wheel"):
         StoreEntry(name=name, sha256="0" * 64, size=1)
 
 
@@ -194,7 +194,7 @@ def test_what_is_put_is_found_listed_and_fetched(store: Store, wheel: Path, tmp_
 
 def test_a_store_that_is_no_folder_is_no_empty_store(store: Store) -> None:
     for ask in (lambda: store.find(NAME), store.entries):
-        with pytest.raises(WheelError, match="is no folder"):
+        with pytest.raises(WheelError, match="is not a folder"):
             ask()
 
 

@@ -36,7 +36,7 @@ def container(image: str, *options: str, command: tuple[str, ...] = ()) -> Itera
         run("docker", "rm", "--force", "--volumes", name, timeout=60)
 
 
-class Refused(Exception):
+class DriverError(Exception):
     """What WebDriver says instead of doing it."""
 
 
@@ -48,7 +48,7 @@ def eventually(probe: Callable[[], T], what: str, patience: float = 60) -> T:
             last: object = None
             if found := probe():
                 return found
-        except (Refused, requests.ConnectionError) as error:
+        except (DriverError, requests.ConnectionError) as error:
             last = error
         assert time.monotonic() < end, f"not within {patience:g} s: {what}; {last}"
         time.sleep(0.2)
@@ -80,7 +80,7 @@ class Browser:
         answer = self._http.request(method, self._url + path, json=sent, timeout=120)
         value = answer.json()["value"]
         if not answer.ok:
-            raise Refused(f"{value['error']}: {value['message'].splitlines()[0]}")
+            raise DriverError(f"{value['error']}: {value['message'].splitlines()[0]}")
         return value
 
     def open(self, url: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 from imagegen.commands import templates
 from imagegen.model.pushed import Pushed
 from imagegen.platforms import PLATFORMS, api
-from imagegen.platforms.apply import Options, Outcome
+from imagegen.platforms.apply import ApplyOptions, Outcome
 from imagegen.platforms.ledger import Ledger
 from tests.support.logs import listening
 from tests.support.platforms.runpod import RunPod
@@ -56,7 +56,7 @@ class Client:
 
     def run(self, *images: Pushed, key: str = "", **options: Any) -> Outcome:
         """The command, in this process; --apply if nothing else is said."""
-        how = Options(**({"apply": True} | options))
+        how = ApplyOptions(**({"apply": True} | options))
         asked = api.Api(
             PLATFORMS[self.name], self.platform.url, api.Key(key or self.key, "KEY"), QUICK
         )

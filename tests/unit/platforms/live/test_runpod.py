@@ -31,7 +31,7 @@ def newer(**changes: Any) -> Any:
 
 def whole(one: dict[str, Any]) -> bool:
     """The live template is all that it should be, in both halves."""
-    (spec,) = templates.specs("runpod", [pushed()], FACTS, apply.Options())
+    (spec,) = templates.specs("runpod", [pushed()], FACTS, apply.ApplyOptions())
     labels = [{"port": str(port), "name": name} for port, name in LABELS]
     graph = one["graph"]
     return {name: one[name] for name in spec.body} == spec.body and (

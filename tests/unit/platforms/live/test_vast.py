@@ -34,7 +34,7 @@ def linked(one: dict[str, Any]) -> str:
 def test_a_template_is_made_as_specified(vast: Client) -> None:
     (done,) = vast.run().done
     (live,) = vast.live
-    (spec,) = templates.specs("vast", [pushed()], FACTS, apply.Options())
+    (spec,) = templates.specs("vast", [pushed()], FACTS, apply.ApplyOptions())
     assert {name: live[name] for name in spec.body} == spec.body
     assert (done.change.action, done.link) == ("create", linked(live))
     (entry,) = vast.book.entries
@@ -104,12 +104,12 @@ def test_one_that_is_gone_already_is_forgotten(vast: Client) -> None:
 
 def test_prune_needs_to_be_told_how() -> None:
     with pytest.raises(UsageError, match="--prune-old needs --plan"):
-        apply.Options(prune=True)
+        apply.ApplyOptions(prune=True)
     with pytest.raises(UsageError, match="which of them"):
-        apply.Options(apply=True, plan=True)
+        apply.ApplyOptions(apply=True, plan=True)
     for prefix in (" x", "x\n", "\x1b"):
         with pytest.raises(UsageError, match="--name-prefix"):
-            apply.Options(prefix=prefix)
+            apply.ApplyOptions(prefix=prefix)
 
 
 def test_several_and_public(vast: Client) -> None:
@@ -124,7 +124,7 @@ def test_several_and_public(vast: Client) -> None:
 
 
 def test_somebody_else_s_template_of_that_name_is_none_of_ours(vast: Client) -> None:
-    (spec,) = templates.specs("vast", [pushed()], FACTS, apply.Options())
+    (spec,) = templates.specs("vast", [pushed()], FACTS, apply.ApplyOptions())
     vast.platform.put(dict(spec.body) | {"env": "-e STOLEN=1", "private": False}, creator=OTHER)
     (done,) = vast.run().done
     assert done.change.action == "create"
@@ -132,7 +132,7 @@ def test_somebody_else_s_template_of_that_name_is_none_of_ours(vast: Client) -> 
 
 
 def test_content_that_somebody_else_made_before_is_shared_with_them(vast: Client) -> None:
-    (spec,) = templates.specs("vast", [pushed()], FACTS, apply.Options(public=True))
+    (spec,) = templates.specs("vast", [pushed()], FACTS, apply.ApplyOptions(public=True))
     theirs = vast.platform.put(dict(spec.body), creator=OTHER)
     assert vast.run(public=True).done[0].id == str(theirs)
     assert vast.actions(public=True) == ["keep"]
@@ -185,7 +185,7 @@ def test_a_lost_ledger_makes_no_second_template(vast: Client, same: bool) -> Non
 def test_older_ones_that_a_lost_ledger_knew_are_noted_and_can_be_deleted(vast: Client) -> None:
     (first,) = vast.run().done
     (second,) = vast.run(newer()).done
-    (spec,) = templates.specs("vast", [pushed()], FACTS, apply.Options())
+    (spec,) = templates.specs("vast", [pushed()], FACTS, apply.ApplyOptions())
     by_hand = vast.platform.put(dict(spec.body) | {"desc": "mine", "env": "-p 1:1"})
     theirs = vast.platform.put(dict(spec.body) | {"env": "-p 2:2", "private": False}, creator=OTHER)
     vast.ledger.unlink()
