@@ -25,7 +25,7 @@ from imagegen.platforms import needed
 from imagegen.publish.local_registry import server
 from imagegen.util import files
 from tests.engine.stand_ins import browser
-from tests.support import tiny_image as small
+from tests.support import tiny_image
 
 ROOT = Path(__file__).parents[2]
 MATRIX = ROOT / "dockerfiles/matrix.toml"
@@ -124,7 +124,7 @@ def locked_registry(docker_services: object) -> str:
 @pytest.fixture(scope="session")
 def small_image(engine: Docker, local_base: Base) -> str:
     """The small image that keeps both platforms' contracts."""
-    return small.build(engine, local_base.reference, NETWORK)
+    return tiny_image.build(engine, local_base.reference, NETWORK)
 
 
 @pytest.fixture(scope="session")
@@ -157,7 +157,7 @@ def broken_image(
     whose = request.path.stem.rpartition("_")[2]  # another process breaks its own
 
     def make(what: str, lines: str) -> str:
-        made.append(small.broken(engine, small_image, f"{whose}-{what}", lines, NETWORK))
+        made.append(tiny_image.broken(engine, small_image, f"{whose}-{what}", lines, NETWORK))
         return made[-1]
 
     yield make

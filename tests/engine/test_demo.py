@@ -91,7 +91,9 @@ def test_a_push_is_a_look_up_once_it_is_done(
     (pushed,) = push.push(setup, lambda: engine, [demo_id], options).pushed
     assert pushed.sent
     assert pushed.digest == demo.digest == engine.local(demo.image.ref).digest  # type: ignore[union-attr]
-    beside = {it.artifact_type for it in Repository(repository).referrers(pushed.digest)}
+    beside = {
+        referrer.artifact_type for referrer in Repository(repository).referrers(pushed.digest)
+    }
     assert beside == {remote.REPORT, remote.SBOM, *[remote.PROVENANCE] * bool(attested)}
 
     def never() -> Docker:

@@ -48,8 +48,8 @@ def gateway(engine: Docker) -> str:
 @pytest.fixture(scope="module")
 def tools(setup: project.Project, demo_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheels of a lock's tools.txt, fetched by hash with this machine's own settings."""
-    (it,) = setup.resolution.select([demo_id])
-    lock = pins.lock_name(it.torch.version, it.cuda.version, it.python.version)
+    (target,) = setup.resolution.select([demo_id])
+    lock = pins.lock_name(target.torch.version, target.cuda.version, target.python.version)
     wheels = tmp_path_factory.mktemp("wheels")
     subprocess.run(
         [
@@ -75,8 +75,8 @@ def tls(authority: trustme.CA, gateway: str) -> ssl.SSLContext:
 
 
 def an_image(setup: project.Project, id_: str, override: str = "") -> Image:
-    (it,) = setup.resolution.select([id_])
-    recipe = plan.recipe(it, setup)
+    (target,) = setup.resolution.select([id_])
+    recipe = plan.recipe(target, setup)
     rendered = dockerfile.files(recipe)
     assert not dockerfile.drift(setup.folder, rendered)
     return image(recipe, rendered, setup, base_override=override)

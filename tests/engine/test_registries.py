@@ -74,8 +74,8 @@ def test_what_is_attached_is_found_whichever_way_the_registry_lists_it(
     assert repository.referrers(SUBJECT.digest) == ()
     one = repository.attach(SUBJECT, "application/x+json", b'{"a": 1}', {"made": "today"})
     two = repository.attach(SUBJECT, "application/y+json", b"{}", {})
-    found = {it.artifact_type: it for it in repository.referrers(SUBJECT.digest)}
-    assert {it.digest for it in found.values()} == {one.digest, two.digest}
+    found = {referrer.artifact_type: referrer for referrer in repository.referrers(SUBJECT.digest)}
+    assert {referrer.digest for referrer in found.values()} == {one.digest, two.digest}
     assert found["application/x+json"].annotations == {"made": "today"}
     assert repository.attached(found["application/x+json"]) == b'{"a": 1}'
     fallback = SUBJECT.digest.replace(":", "-")
@@ -105,7 +105,7 @@ def test_two_who_attach_at_the_same_time_both_stay(
 
     monkeypatch.setattr(Repository, "put", put)
     made = repository.attach(SUBJECT, "application/x+json", b"{}", {})
-    found = {it.digest for it in repository.referrers(SUBJECT.digest)}
+    found = {referrer.digest for referrer in repository.referrers(SUBJECT.digest)}
     assert made.digest in found
     assert (other.digest in found) is bool(wrote)
     assert bool(wrote) is not registry.knows_referrers
@@ -117,7 +117,7 @@ def test_a_registry_without_that_call_may_say_so_in_many_ways(
 ) -> None:
     registry.knows_referrers, registry.no_such_call = False, status
     made = repository.attach(SUBJECT, "application/x+json", b"{}", {})
-    assert [it.digest for it in repository.referrers(SUBJECT.digest)] == [made.digest]
+    assert [referrer.digest for referrer in repository.referrers(SUBJECT.digest)] == [made.digest]
 
 
 def test_a_registry_that_says_that_it_lists_and_does_not_is_seen_through(
@@ -125,7 +125,7 @@ def test_a_registry_that_says_that_it_lists_and_does_not_is_seen_through(
 ) -> None:
     registry.knows_referrers, registry.claims = False, True
     made = repository.attach(SUBJECT, "application/x+json", b"{}", {})
-    assert [it.digest for it in repository.referrers(SUBJECT.digest)] == [made.digest]
+    assert [referrer.digest for referrer in repository.referrers(SUBJECT.digest)] == [made.digest]
 
 
 def test_an_answer_that_breaks_off_is_asked_for_again(
@@ -207,12 +207,16 @@ def test_what_is_published_is_neither_built_nor_sent_again(
     assert not done.failed
     assert not any(one.sent for one in done.pushed)
     assert all("already published" in one.cached for one in done.pushed)
-    writes = [it for it in registry.asked if it.startswith(("PUT", "POST", "PATCH"))]
+    writes = [request for request in registry.asked if request.startswith(("PUT", "POST", "PATCH"))]
     wanted = {tag for tag, id_ in setup.aliases.items() if id_ in ids}
-    assert {it.rpartition("/")[2] for it in writes} == wanted, "aliases that were not there yet"
+    assert {request.rpartition("/")[2] for request in writes} == wanted, (
+        "aliases that were not there yet"
+    )
     registry.asked.clear()
     push.push(setup, never, ids, options)
-    assert not [it for it in registry.asked if it.startswith(("PUT", "POST", "PATCH"))]
+    assert not [
+        request for request in registry.asked if request.startswith(("PUT", "POST", "PATCH"))
+    ]
 
 
 def test_build_and_test_take_what_is_published(
@@ -322,7 +326,7 @@ def test_inspect_tells_what_is_inside_and_what_is_attached(
     row = json.loads(imagegen("inspect", f"{repository.name}@{digest}", "--format", "json").stdout)
     assert row["passed"] is True
     assert row["target"] == image.target.promise
-    assert {it["kind"] for it in row["attached"]} >= {"report", "sbom"}
+    assert {attached["kind"] for attached in row["attached"]} >= {"report", "sbom"}
     assert imagegen("inspect", f"{repository.name}:latest", "--show", "sbom").stdout.strip() == (
         bill.decode()
     )

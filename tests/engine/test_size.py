@@ -28,7 +28,7 @@ from imagegen.output import size_page
 from tests.engine.conftest import NETWORK
 from tests.engine.stand_ins import browser
 from tests.engine.stand_ins.browser import ENTER, Browser, container, eventually
-from tests.support import tiny_image as small
+from tests.support import tiny_image
 
 ESCAPE = "\ue00c"
 # A copy of a large file, a library of a known name with other bytes, and a package whose name would
@@ -47,8 +47,8 @@ RUN mkdir /opt/planted && cp /usr/bin/git /opt/planted/libcopy.so && \\
 
 @pytest.fixture(scope="module")
 def planted(engine: Docker, small_image: str) -> Iterator[str]:
-    name = f"imagegen-test/size-planted:{small.TAG}"
-    small.build_from(engine, small_image, name, PLANTED, {}, NETWORK)
+    name = f"imagegen-test/size-planted:{tiny_image.TAG}"
+    tiny_image.build_from(engine, small_image, name, PLANTED, {}, NETWORK)
     yield name
     engine.remove(name)
 

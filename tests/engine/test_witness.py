@@ -29,7 +29,7 @@ from imagegen.publish.local_registry import server as packaged
 from tests.engine.conftest import NETWORK
 from tests.engine.stand_ins.engines import second_engine
 from tests.engine.stand_ins.registries import docker, registry
-from tests.support import tiny_image as small
+from tests.support import tiny_image
 
 ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 SPDX = "application/spdx+json"
@@ -89,7 +89,9 @@ def pushed(
     ]
     tested = Tested(built=built, report=Report.of(built, tuple(checks), 0.0), needed=needed())
     found = contents.of(engine, image.ref)
-    document = sbom.spdx(found, name=small.NAME, digest=local.digest, created=datetime.now(UTC))
+    document = sbom.spdx(
+        found, name=tiny_image.NAME, digest=local.digest, created=datetime.now(UTC)
+    )
     with registry(packaged.build(engine, local_base, NETWORK)) as real:
         upload = push.Upload(
             tested=tested,
