@@ -19,7 +19,7 @@ from imagegen.checks import smoke
 from imagegen.commands import published, push, test
 from imagegen.engine.docker import Docker
 from imagegen.errors import ChecksFailed
-from imagegen.matrix import project
+from imagegen.matrix.project import Project
 from imagegen.model.image import Built
 from imagegen.model.report import Report, Tested
 from imagegen.net.registry import Repository
@@ -82,13 +82,13 @@ def test_a_second_demo_is_done_in_seconds_and_says_why(first: dict[str, object])
 
 
 def test_a_push_is_a_look_up_once_it_is_done(
-    engine: Docker, demo: Built, open_registry: str, setup: project.Project, demo_id: str
+    engine: Docker, demo: Built, open_registry: str, project: Project, demo_id: str
 ) -> None:
     """The command's own way: build, test, push, and the template of what was pushed."""
     repository = f"{open_registry}/imagegen-test/way"
     options = Options(network=NETWORK, base="bootstrap", repositories=(repository,))
     attested = engine.local(bake.attested(demo.image))  # none, if an earlier run has read it
-    (pushed,) = push.push(setup, lambda: engine, [demo_id], options).pushed
+    (pushed,) = push.push(project, lambda: engine, [demo_id], options).pushed
     assert pushed.sent
     assert pushed.digest == demo.digest == engine.local(demo.image.ref).digest  # type: ignore[union-attr]
     beside = {
@@ -99,11 +99,11 @@ def test_a_push_is_a_look_up_once_it_is_done(
     def never() -> Docker:
         raise AssertionError("no engine is needed")
 
-    (again,) = push.push(setup, never, [demo_id], options).pushed
+    (again,) = push.push(project, never, [demo_id], options).pushed
     assert not again.sent
     assert "already published" in again.cached
-    (found,) = published.published(setup, [demo_id], options)
-    assert template.body(found, setup.facts, Wish())["image"] == pushed.pinned
+    (found,) = published.published(project, [demo_id], options)
+    assert template.body(found, project.facts, Wish())["image"] == pushed.pinned
 
 
 def test_what_a_user_types_first(engine: Docker, demo: Built) -> None:
@@ -186,10 +186,10 @@ def test_a_broken_image_does_not_pass(
 
 
 def test_an_image_that_is_not_what_the_target_promises_does_not_pass(
-    engine: Docker, demo: Built, setup: project.Project
+    engine: Docker, demo: Built, project: Project
 ) -> None:
     other = next(
-        t for t in setup.resolution.targets if (t.os.name, t.profile) == ("ubuntu24.04", "slim")
+        t for t in project.resolution.targets if (t.os.name, t.profile) == ("ubuntu24.04", "slim")
     )
     found = smoke.inside(engine, demo.digest, promise=other.promise)
     failed = [check for check in found if check.status == "fail"]

@@ -25,7 +25,7 @@ from imagegen.commands import files, wheels
 from imagegen.engine.docker import Docker
 from imagegen.errors import BuildError, WheelError
 from imagegen.image.wheel.flash_attn_wheel.verify import FUNCTION
-from imagegen.matrix import project
+from imagegen.matrix.project import Project, load
 from imagegen.model.image import Built
 from imagegen.model.target import minor
 from imagegen.plan import dockerfile as dockerfile_
@@ -163,7 +163,7 @@ def test_the_list_says_that_it_comes_from_the_store(store: Path, wheel: Path, de
 
 
 def test_an_image_takes_its_wheel_from_the_store(
-    engine: Docker, setup: project.Project, demo: Built, demo_id: str, marked: Path
+    engine: Docker, project: Project, demo: Built, demo_id: str, marked: Path
 ) -> None:
     """Also where nothing may be compiled; the compiled image stays what it is."""
     words = ("build", demo_id, "--base", "bootstrap", "--wheels", marked, "--no-source")
@@ -309,11 +309,11 @@ def machines(engine: Docker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
             )
 
 
-def workspace(folder: Path, text: str, demo_id: str, facts: Path | None = None) -> project.Project:
+def workspace(folder: Path, text: str, demo_id: str, facts: Path | None = None) -> Project:
     """A workspace of its own with another matrix, and the locks of the committed one."""
     shutil.copytree(ROOT / "dockerfiles/locks", folder / "locks")
     (folder / "matrix.toml").write_text(text)
-    made = project.load(folder / "matrix.toml", facts)
+    made = load(folder / "matrix.toml", facts)
     files.render_files(made, [demo_id], check=False)
     return made
 
@@ -402,7 +402,7 @@ def gateway(engine: Docker) -> str:
     return str(row["IPAM"]["Config"][0]["Gateway"])
 
 
-def unexported(loaded: project.Project, engine: Docker, demo_id: str) -> None:
+def unexported(loaded: Project, engine: Docker, demo_id: str) -> None:
     """Build every step of the demo and keep no image."""
     (image,) = images.plan(loaded, [demo_id], OPTIONS)
     document = images.document([image], OPTIONS)
