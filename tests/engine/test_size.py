@@ -25,8 +25,8 @@ from imagegen.inventory.layers import kept, within
 from imagegen.matrix.project import Project
 from imagegen.model.image import Built
 from imagegen.output import size_page
+from imagegen.util import process
 from tests.engine.conftest import NETWORK
-from tests.engine.stand_ins import browser
 from tests.engine.stand_ins.browser import ENTER, Browser, container, eventually
 from tests.support import tiny_image
 
@@ -219,7 +219,7 @@ def window(
     options = (f"--volume={folder}:/page:ro", "--publish=127.0.0.1::9515")
     command = ("chromedriver", "--port=9515", "--allowed-ips=")
     with container(chromium, *options, command=command) as name:
-        port = browser.run("docker", "port", name, "9515/tcp", timeout=60).strip()
+        port = process.run("docker", "port", name, "9515/tcp", timeout=60).strip()
         made = Browser(f"http://{port}")
         yield made
         made.close()
