@@ -18,8 +18,8 @@ import sys
 import time
 
 from imagegen.build import images, options
-from imagegen.matrix import project
 from imagegen.matrix.config import FILE
+from imagegen.matrix.project import load
 from imagegen.net.registry import Repository
 from tests.engine.stand_ins import oci_registry
 from tests.support.published import put
@@ -35,13 +35,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--latency", type=float, default=0.0)
     asked = parser.parse_args()
-    setup = project.load(FILE)
-    ids = [c.id for c in setup.resolution.combinations if c.os.os.distribution == "ubuntu"]
+    project = load(FILE)
+    ids = [c.id for c in project.resolution.combinations if c.os.os.distribution == "ubuntu"]
     ids = ids[: asked.targets]
     seconds = []
     with oci_registry.served() as registry:
         repository = Repository(f"{registry.host}/me/finetune")
-        for image in images.plan(setup, ids, options.Options()):
+        for image in images.plan(project, ids, options.Options()):
             put(repository, image, count=LAYERS)
         words = [sys.executable, "-m", "imagegen", "push", *ids, "--repository", repository.name]
         subprocess.run(words, env=os.environ, check=True, capture_output=True)  # moves the aliases

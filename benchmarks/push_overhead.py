@@ -23,7 +23,7 @@ from pathlib import Path
 
 from imagegen.engine.docker import Docker
 from imagegen.inventory import contents, sbom
-from imagegen.matrix import project
+from imagegen.matrix.project import load
 from tests.engine.stand_ins.registries import docker, registry
 from tests.faults.__main__ import registry_image
 
@@ -71,12 +71,12 @@ def order(engine: Docker, image: str, folder: Path) -> dict[str, object]:
     local = engine.local(image)
     if local is None:
         raise SystemExit(f"{image} is not in the engine")
-    setup = project.load(Path(__file__).parents[1] / "dockerfiles/matrix.toml")
+    project = load(Path(__file__).parents[1] / "dockerfiles/matrix.toml")
     found, now = contents.of(engine, image), datetime.now(UTC)
     document = sbom.spdx(found, name=image, digest=local.digest, created=now)
     (folder / "sbom.json").write_text(json.dumps(document))
     return {
-        "target": setup.resolution.targets[0].id,
+        "target": project.resolution.targets[0].id,
         "digest": local.digest,
         "key": "0" * 64,
         "aliases": ["latest", "newest"],

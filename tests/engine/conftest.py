@@ -16,7 +16,7 @@ from imagegen.build.base import Base
 from imagegen.build.options import Options
 from imagegen.commands.demo import demo_target
 from imagegen.engine.docker import Docker
-from imagegen.matrix import project
+from imagegen.matrix.project import Project, load
 from imagegen.model.image import Built, Compression, Image
 from imagegen.model.report import Check, Report, Tested
 from imagegen.model.target import Target
@@ -25,7 +25,7 @@ from imagegen.platforms import needed
 from imagegen.publish.local_registry import server
 from imagegen.util import files
 from tests.engine.stand_ins import browser
-from tests.support import tiny_image as small
+from tests.support import tiny_image
 
 ROOT = Path(__file__).parents[2]
 MATRIX = ROOT / "dockerfiles/matrix.toml"
@@ -33,8 +33,8 @@ NETWORK = settings.Network(ca=os.environ.get("SSL_CERT_FILE", ""))
 
 
 @pytest.fixture(scope="session")
-def setup() -> project.Project:
-    return project.load(MATRIX)
+def project() -> Project:
+    return load(MATRIX)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,10 +51,10 @@ def own_reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def local_base(engine: Docker, setup: project.Project) -> Base:
+def local_base(engine: Docker, project: Project) -> Base:
     """The base of this machine's distribution, bootstrapped or from the cache, and loaded."""
     here, _ = base.host_os(Path("/etc/os-release").read_text())
-    os_ = next((row.os for row in setup.facts.os if row.os.name == here), None)
+    os_ = next((row.os for row in project.facts.os if row.os.name == here), None)
     if os_ is None:
         pytest.skip(f"{here} is not a distribution that imagegen bootstraps")
     made = base.bootstrap(os_, files.cache())
@@ -63,15 +63,15 @@ def local_base(engine: Docker, setup: project.Project) -> Base:
 
 
 @pytest.fixture(scope="session")
-def demo_id(setup: project.Project) -> str:
-    return demo_target(setup, Path("/etc/os-release").read_text()).id
+def demo_id(project: Project) -> str:
+    return demo_target(project, Path("/etc/os-release").read_text()).id
 
 
 @pytest.fixture(scope="session")
-def demo(engine: Docker, local_base: Base, setup: project.Project, demo_id: str) -> Built:
+def demo(engine: Docker, local_base: Base, project: Project, demo_id: str) -> Built:
     """The demo target, really built; in seconds where the engine's build cache has it."""
     options = Options(network=NETWORK, base="bootstrap")
-    (built,), _ = images.build(engine, images.plan(setup, [demo_id], options), options)
+    (built,), _ = images.build(engine, images.plan(project, [demo_id], options), options)
     return built
 
 
@@ -124,7 +124,7 @@ def locked_registry(docker_services: object) -> str:
 @pytest.fixture(scope="session")
 def small_image(engine: Docker, local_base: Base) -> str:
     """The small image that keeps both platforms' contracts."""
-    return small.build(engine, local_base.reference, NETWORK)
+    return tiny_image.build(engine, local_base.reference, NETWORK)
 
 
 @pytest.fixture(scope="session")
@@ -157,7 +157,7 @@ def broken_image(
     whose = request.path.stem.rpartition("_")[2]  # another process breaks its own
 
     def make(what: str, lines: str) -> str:
-        made.append(small.broken(engine, small_image, f"{whose}-{what}", lines, NETWORK))
+        made.append(tiny_image.broken(engine, small_image, f"{whose}-{what}", lines, NETWORK))
         return made[-1]
 
     yield make
@@ -169,9 +169,7 @@ TinyImage = Callable[..., Tested]
 
 
 @pytest.fixture
-def tiny(
-    engine: Docker, local_base: Base, setup: project.Project, tmp_path: Path
-) -> Iterator[TinyImage]:
+def tiny(engine: Docker, local_base: Base, project: Project, tmp_path: Path) -> Iterator[TinyImage]:
     """Makes images of a few megabytes with a report that passed: to push, not to run."""
     made: list[str] = []
 
@@ -181,7 +179,7 @@ def tiny(
         labels: dict[str, str] | None = None,
         compression: Compression = "zstd",
     ) -> Tested:
-        target = target or setup.resolution.targets[-1]  # not the demo's
+        target = target or project.resolution.targets[-1]  # not the demo's
         key = secrets.token_hex(32)
         image = Image(
             target=target,

@@ -7,13 +7,14 @@ from pathlib import Path
 from imagegen.build import base
 from imagegen.build.base import Base
 from imagegen.engine.docker import Docker
+from imagegen.matrix.project import Project
 from imagegen.model.target import Os
 
 
 def test_the_same_packages_give_the_same_digest(
-    engine: Docker, local_base: Base, setup: object, tmp_path: Path
+    engine: Docker, local_base: Base, project: Project, tmp_path: Path
 ) -> None:
-    os_ = next(row.os for row in setup.facts.os if base.reference(row.os) == local_base.reference)  # type: ignore[attr-defined]
+    os_ = next(row.os for row in project.facts.os if base.reference(row.os) == local_base.reference)
     assert isinstance(os_, Os)
     made = base.bootstrap(os_, tmp_path / "a")
     assert made.archive != local_base.archive

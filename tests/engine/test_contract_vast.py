@@ -12,9 +12,9 @@ from imagegen.checks import contract
 from imagegen.engine.docker import Docker
 from imagegen.platforms.vast import contract_image, contract_pods, template
 from imagegen.platforms.vast.contract import SUITE
-from tests.support import tiny_image as small
+from tests.support import tiny_image
 
-SETTINGS = contract.Settings(settle=1, patience=20, promise=small.PROMISE)
+SETTINGS = contract.Settings(settle=1, patience=20, promise=tiny_image.PROMISE)
 GPU = "V19_the_gpu_works_over_ssh"
 PACKAGES = "V10_installing_jupyter_changes_nothing"
 START = "/opt/imagegen/start"
@@ -177,7 +177,7 @@ def test_an_image_that_is_too_big_turns_its_clause_red(
 
 @pytest.fixture
 def arm_image(engine: Docker) -> Iterator[str]:
-    name, file = "imagegen-test/arm64:1", Path(str(small.__file__))
+    name, file = "imagegen-test/arm64:1", Path(str(tiny_image.__file__))
     target = {
         "dockerfile-inline": f"FROM scratch\nENV A=1\nCOPY {file.name} /\n",
         "context": str(file.parent),
@@ -214,7 +214,7 @@ def test_an_onstart_that_does_not_do_turns_its_clause_red(
 ) -> None:
     monkeypatch.setattr(contract_pods, "LIMIT", 2)
     monkeypatch.setattr(contract_pods, "ONSTART", text)
-    settings = contract.Settings(settle=1, patience=8, promise=small.PROMISE)
+    settings = contract.Settings(settle=1, patience=8, promise=tiny_image.PROMISE)
     assert red(statuses(SUITE, engine, small_image, settings, named(["V6"]))) == {"V6"}
 
 

@@ -19,7 +19,7 @@ from imagegen.checks import smoke
 from imagegen.commands import published, push, test
 from imagegen.engine.docker import Docker
 from imagegen.errors import ChecksFailed
-from imagegen.matrix import project
+from imagegen.matrix.project import Project
 from imagegen.model.image import Built
 from imagegen.model.report import Report, Tested
 from imagegen.net.registry import Repository
@@ -86,24 +86,24 @@ def test_a_second_demo_is_done_in_seconds_and_says_why(first: dict[str, object])
 
 
 def test_a_push_is_a_look_up_once_it_is_done(
-    engine: Docker, demo: Built, first: dict[str, object], setup: project.Project, demo_id: str
+    engine: Docker, demo: Built, first: dict[str, object], project: Project, demo_id: str
 ) -> None:
     """The commands find what the demo has pushed, and what stands beside it."""
     repository = str(first["pinned"]).partition("@")[0].rpartition(":")[0]
     options = Options(network=NETWORK, base="bootstrap", repositories=(repository,))
-    beside = {it.artifact_type for it in Repository(repository).referrers(demo.digest)}
+    beside = {one.artifact_type for one in Repository(repository).referrers(demo.digest)}
     assert beside - {remote.PROVENANCE} == {remote.REPORT, remote.SBOM}
     assert remote.PROVENANCE in beside or not first["attested"]  # an earlier run has read it
 
     def never() -> Docker:
         raise AssertionError("no engine is needed")
 
-    (pushed,) = push.push(setup, never, [demo_id], options).pushed
+    (pushed,) = push.push(project, never, [demo_id], options).pushed
     assert not pushed.sent
     assert "already published" in pushed.cached
     assert pushed.digest == demo.digest == engine.local(demo.image.ref).digest  # type: ignore[union-attr]
-    (found,) = published.published(setup, [demo_id], options)
-    body = template.body(found, setup.facts, Wish())
+    (found,) = published.published(project, [demo_id], options)
+    body = template.body(found, project.facts, Wish())
     assert body["image"] == pushed.pinned == first["pinned"]
 
 
@@ -187,10 +187,10 @@ def test_a_broken_image_does_not_pass(
 
 
 def test_an_image_that_is_not_what_the_target_promises_does_not_pass(
-    engine: Docker, demo: Built, setup: project.Project
+    engine: Docker, demo: Built, project: Project
 ) -> None:
     other = next(
-        t for t in setup.resolution.targets if (t.os.name, t.profile) == ("ubuntu24.04", "slim")
+        t for t in project.resolution.targets if (t.os.name, t.profile) == ("ubuntu24.04", "slim")
     )
     found = smoke.inside(engine, demo.digest, promise=other.promise)
     failed = [check for check in found if check.status == "fail"]

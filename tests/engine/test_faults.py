@@ -21,7 +21,7 @@ import pytest
 from imagegen.build.base import Base
 from imagegen.engine.docker import Docker
 from imagegen.errors import EngineError
-from imagegen.matrix import project
+from imagegen.matrix.project import Project, load
 from imagegen.model.image import Built
 from imagegen.util import process
 from tests.engine.conftest import MATRIX, ROOT
@@ -44,7 +44,7 @@ def names(id_: str) -> set[str]:
 
     Not those of all targets: other tests make images meanwhile.
     """
-    (candidate,) = project.load(MATRIX).resolution.select([id_])
+    (candidate,) = load(MATRIX).resolution.select([id_])
     tag = candidate.target().tag
     form = "{{.Repository}}:{{.Tag}} {{.ID}}"
     listed = process.run("docker", "images", "--all", "--no-trunc", "--format", form, timeout=60)
@@ -136,7 +136,7 @@ def test_the_template_of_an_image_that_was_not_pushed(engine: Docker, open_regis
 def test_an_interrupted_build_leaves_nothing(
     engine: Docker,
     demo: Built,
-    setup: project.Project,
+    project: Project,
     demo_id: str,
     tmp_path: Path,
     stop: signal.Signals,

@@ -20,7 +20,7 @@ from imagegen.build import bake, base
 from imagegen.build.base import Base
 from imagegen.engine.docker import Docker
 from imagegen.errors import BuildError
-from imagegen.matrix import project
+from imagegen.matrix.project import Project
 from imagegen.model.image import Built, Image
 from imagegen.net import settings
 from imagegen.plan import dockerfile, pins
@@ -46,16 +46,16 @@ def gateway(engine: Docker) -> str:
 
 
 @pytest.fixture(scope="module")
-def tools(setup: project.Project, demo_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tools(project: Project, demo_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheels of a lock's tools.txt, fetched by hash with this machine's own settings."""
-    (it,) = setup.resolution.select([demo_id])
-    lock = pins.lock_name(it.torch.version, it.cuda.version, it.python.version)
+    (target,) = project.resolution.select([demo_id])
+    lock = pins.lock_name(target.torch.version, target.cuda.version, target.python.version)
     wheels = tmp_path_factory.mktemp("wheels")
     subprocess.run(
         [
             *(sys.executable, "-m", "uv", "run", "--no-project", "--with", "pip", "python"),
             *("-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
-            *("--dest", wheels, "-r", setup.locks / lock / "tools.txt"),
+            *("--dest", wheels, "-r", project.locks / lock / "tools.txt"),
         ],
         check=True,
     )
@@ -74,12 +74,12 @@ def tls(authority: trustme.CA, gateway: str) -> ssl.SSLContext:
     return context
 
 
-def an_image(setup: project.Project, id_: str, override: str = "") -> Image:
-    (it,) = setup.resolution.select([id_])
-    recipe = plan.recipe(it, setup)
+def an_image(project: Project, id_: str, override: str = "") -> Image:
+    (target,) = project.resolution.select([id_])
+    recipe = plan.recipe(target, project)
     rendered = dockerfile.files(recipe)
-    assert not dockerfile.drift(setup.folder, rendered)
-    return image(recipe, rendered, setup, base_override=override)
+    assert not dockerfile.drift(project.folder, rendered)
+    return image(recipe, rendered, project, base_override=override)
 
 
 def bake_stage(
@@ -120,7 +120,7 @@ def test_every_setting_reaches_the_build_and_none_stays_in_it(
     engine: Docker,
     local_base: Base,
     open_registry: str,
-    setup: project.Project,
+    project: Project,
     gateway: str,
     tools: Path,
     authority: trustme.CA,
@@ -129,7 +129,7 @@ def test_every_setting_reaches_the_build_and_none_stays_in_it(
     kept: str,
 ) -> None:
     """A base from a registry, apt from a mirror, pip from an index behind a private CA."""
-    image = an_image(setup, "debian12*-demo")
+    image = an_image(project, "debian12*-demo")
     repository, _, tag = image.base.rpartition(":")
     assert "@" not in tag, "a pinned base cannot be stood in for through a registry"
     engine.push(local_base.digest, f"{open_registry}/{repository}", tag)
@@ -162,13 +162,13 @@ def test_every_setting_reaches_the_build_and_none_stays_in_it(
 def test_without_its_ca_the_index_is_refused_with_a_hint(
     engine: Docker,
     local_base: Base,
-    setup: project.Project,
+    project: Project,
     gateway: str,
     tools: Path,
     tls: ssl.SSLContext,
     kept: str,
 ) -> None:
-    image = an_image(setup, "debian12*-demo", local_base.reference)
+    image = an_image(project, "debian12*-demo", local_base.reference)
     with served(gateway, index(tools), tls) as pypi, pytest.raises(BuildError) as failed:
         network = settings.Network(pypi_index=f"{pypi.url}/simple/")
         bake_stage(engine, image, network, "tools", kept, anew=("tools",))
@@ -189,13 +189,13 @@ def broken(tools: Path) -> object:
 def test_an_index_that_does_not_deliver(
     engine: Docker,
     local_base: Base,
-    setup: project.Project,
+    project: Project,
     gateway: str,
     tools: Path,
     fault: str,
     kept: str,
 ) -> None:
-    image = an_image(setup, "debian12*-demo", local_base.reference)
+    image = an_image(project, "debian12*-demo", local_base.reference)
     answer = no_such_page if fault == "404" else broken(tools)
     with (
         served(gateway, answer) as pypi,  # type: ignore[arg-type]
@@ -212,14 +212,14 @@ def test_an_index_that_does_not_deliver(
 
 
 def test_the_ubuntu_text_builds_whole_on_a_stand_in(
-    engine: Docker, local_base: Base, demo: Built, setup: project.Project, tmp_path: Path
+    engine: Docker, local_base: Base, demo: Built, project: Project, tmp_path: Path
 ) -> None:
     """FROM ubuntu:24.04 swapped for this machine's base: every line runs, to the last COPY.
 
     The stand-in's Python is another one, so the lock for it stands in for the Dockerfile's own.
     """
-    image = an_image(setup, UBUNTU, local_base.reference)
-    locks = setup.locks
+    image = an_image(project, UBUNTU, local_base.reference)
+    locks = project.locks
     there, here = (
         pins.lock_name(target.torch, target.cuda, target.python)
         for target in (image.target, demo.image.target)
@@ -296,7 +296,7 @@ def fake_wheel(folder: Path, name: str, version: str) -> None:
 @pytest.mark.parametrize("id_", [DEVEL, SLIM_12])
 def test_the_text_of_cuda_12_builds_as_far_as_torch_with_stand_ins(
     engine: Docker,
-    setup: project.Project,
+    project: Project,
     stand_in: str,
     gateway: str,
     tmp_path_factory: pytest.TempPathFactory,
@@ -309,7 +309,9 @@ def test_the_text_of_cuda_12_builds_as_far_as_torch_with_stand_ins(
     fake_wheel(wheels, "torchvision", "0.24.1+cu129")
     with served(gateway, lambda path: index(wheels)(path.removeprefix("/cu129"))) as torch:
         network = replace(NETWORK, torch_index=f"{torch.url}/{{backend}}/simple/")
-        bake_stage(engine, an_image(setup, id_, stand_in), network, "torch", kept, anew=("torch",))
+        bake_stage(
+            engine, an_image(project, id_, stand_in), network, "torch", kept, anew=("torch",)
+        )
     assert any("/cu129/simple/torch/" in path for path in torch.asked)
     show = "python -c 'import torch; print(torch.__version__)'; ls /usr/local/cuda/include"
     ran = engine.run(kept, ["bash", "-c", show], timeout=60)
@@ -321,13 +323,13 @@ def test_the_text_of_cuda_12_builds_as_far_as_torch_with_stand_ins(
 def test_a_login_in_an_index_url_is_not_in_the_output(
     engine: Docker,
     local_base: Base,
-    setup: project.Project,
+    project: Project,
     gateway: str,
     kept: str,
     logged: list[str],
 ) -> None:
     secret = base64.b16encode(b"password").decode()
-    image = an_image(setup, "debian12*-demo", local_base.reference)
+    image = an_image(project, "debian12*-demo", local_base.reference)
     with served(gateway, no_such_page) as pypi, pytest.raises(BuildError) as failed:
         url = pypi.url.replace("http://", f"http://user:{secret}@") + "/simple/"
         bake_stage(engine, image, settings.Network(pypi_index=url), "tools", kept, anew=("tools",))

@@ -11,7 +11,7 @@ import requests
 
 from imagegen.build.base import Base
 from imagegen.engine.docker import Docker
-from imagegen.matrix import project
+from imagegen.matrix.project import Project
 from imagegen.model.image import Image
 from imagegen.model.target import Target
 from imagegen.net.registry import Descriptor, Repository
@@ -39,8 +39,8 @@ def place(real: Registry) -> Place:
 
 
 @pytest.fixture
-def target(setup: project.Project) -> Target:
-    return min(setup.resolution.targets, key=lambda one: one.torch)
+def target(project: Project) -> Target:
+    return min(project.resolution.targets, key=lambda one: one.torch)
 
 
 def image(target: Target) -> Image:
@@ -138,10 +138,10 @@ def test_what_is_attached_and_gone(place: Place, target: Target, real: Registry,
     assert {"latest", target.tag, digest.replace(":", "-")} <= found
 
 
-def test_a_tag_that_went_back(place: Place, setup: project.Project) -> None:
+def test_a_tag_that_went_back(place: Place, project: Project) -> None:
     """To an older version, or to an earlier build of the same; or that is gone."""
     repository, checker = place
-    ages = sorted(setup.resolution.targets, key=lambda one: one.torch)
+    ages = sorted(project.resolution.targets, key=lambda one: one.torch)
     earlier, build, older = (image(ages[number]) for number in (-1, -1, 0))
     first = put(repository, earlier)
     second = put(repository, build, ["latest"])

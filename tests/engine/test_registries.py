@@ -17,7 +17,7 @@ from imagegen.build.options import Options
 from imagegen.commands import build, published, push, test
 from imagegen.engine.docker import Docker
 from imagegen.errors import RegistryError, UsageError
-from imagegen.matrix import project
+from imagegen.matrix.project import Project
 from imagegen.model.image import Image
 from imagegen.model.report import Asked
 from imagegen.net.registry import INDEX, MANIFEST, Descriptor, Repository, digest_of
@@ -44,10 +44,10 @@ def repository(registry: Registry) -> Repository:
 
 
 @pytest.fixture(scope="module")
-def images(setup: project.Project) -> tuple[Image, ...]:
+def images(project: Project) -> tuple[Image, ...]:
     """The first targets that stand on published images."""
-    ids = [one.id for one in setup.resolution.targets if one.os.distribution == "ubuntu"][:20]
-    return planned.plan(setup, ids, Options())
+    ids = [one.id for one in project.resolution.targets if one.os.distribution == "ubuntu"][:20]
+    return planned.plan(project, ids, Options())
 
 
 def never() -> Docker:
@@ -74,8 +74,8 @@ def test_what_is_attached_is_found_whichever_way_the_registry_lists_it(
     assert repository.referrers(SUBJECT.digest) == ()
     one = repository.attach(SUBJECT, "application/x+json", b'{"a": 1}', {"made": "today"})
     two = repository.attach(SUBJECT, "application/y+json", b"{}", {})
-    found = {it.artifact_type: it for it in repository.referrers(SUBJECT.digest)}
-    assert {it.digest for it in found.values()} == {one.digest, two.digest}
+    found = {referrer.artifact_type: referrer for referrer in repository.referrers(SUBJECT.digest)}
+    assert {referrer.digest for referrer in found.values()} == {one.digest, two.digest}
     assert found["application/x+json"].annotations == {"made": "today"}
     assert repository.attached(found["application/x+json"]) == b'{"a": 1}'
     fallback = SUBJECT.digest.replace(":", "-")
@@ -105,7 +105,7 @@ def test_two_who_attach_at_the_same_time_both_stay(
 
     monkeypatch.setattr(Repository, "put", put)
     made = repository.attach(SUBJECT, "application/x+json", b"{}", {})
-    found = {it.digest for it in repository.referrers(SUBJECT.digest)}
+    found = {referrer.digest for referrer in repository.referrers(SUBJECT.digest)}
     assert made.digest in found
     assert (other.digest in found) is bool(wrote)
     assert bool(wrote) is not registry.knows_referrers
@@ -117,7 +117,7 @@ def test_a_registry_without_that_call_may_say_so_in_many_ways(
 ) -> None:
     registry.knows_referrers, registry.no_such_call = False, status
     made = repository.attach(SUBJECT, "application/x+json", b"{}", {})
-    assert [it.digest for it in repository.referrers(SUBJECT.digest)] == [made.digest]
+    assert [referrer.digest for referrer in repository.referrers(SUBJECT.digest)] == [made.digest]
 
 
 def test_a_registry_that_says_that_it_lists_and_does_not_is_seen_through(
@@ -125,7 +125,7 @@ def test_a_registry_that_says_that_it_lists_and_does_not_is_seen_through(
 ) -> None:
     registry.knows_referrers, registry.claims = False, True
     made = repository.attach(SUBJECT, "application/x+json", b"{}", {})
-    assert [it.digest for it in repository.referrers(SUBJECT.digest)] == [made.digest]
+    assert [referrer.digest for referrer in repository.referrers(SUBJECT.digest)] == [made.digest]
 
 
 def test_an_answer_that_breaks_off_is_asked_for_again(
@@ -194,38 +194,42 @@ def test_every_page_of_tags_is_read(registry: Registry, repository: Repository) 
 
 
 def test_what_is_published_is_neither_built_nor_sent_again(
-    registry: Registry, repository: Repository, setup: project.Project, images: tuple[Image, ...]
+    registry: Registry, repository: Repository, project: Project, images: tuple[Image, ...]
 ) -> None:
     for image in images:
         put(repository, image)
     registry.asked.clear()
     options = Options(repositories=(repository.name,))
     ids = [image.target.id for image in images]
-    done = push.push(setup, never, ids, options)
+    done = push.push(project, never, ids, options)
     assert {one.target.id for one in done.pushed} == {*ids}
     assert len(ids) == 20
     assert not done.failed
     assert not any(one.sent for one in done.pushed)
     assert all("already published" in one.cached for one in done.pushed)
-    writes = [it for it in registry.asked if it.startswith(("PUT", "POST", "PATCH"))]
-    wanted = {tag for tag, id_ in setup.aliases.items() if id_ in ids}
-    assert {it.rpartition("/")[2] for it in writes} == wanted, "aliases that were not there yet"
+    writes = [request for request in registry.asked if request.startswith(("PUT", "POST", "PATCH"))]
+    wanted = {tag for tag, id_ in project.aliases.items() if id_ in ids}
+    assert {request.rpartition("/")[2] for request in writes} == wanted, (
+        "aliases that were not there yet"
+    )
     registry.asked.clear()
-    push.push(setup, never, ids, options)
-    assert not [it for it in registry.asked if it.startswith(("PUT", "POST", "PATCH"))]
+    push.push(project, never, ids, options)
+    assert not [
+        request for request in registry.asked if request.startswith(("PUT", "POST", "PATCH"))
+    ]
 
 
 def test_build_and_test_take_what_is_published(
-    repository: Repository, setup: project.Project, images: tuple[Image, ...]
+    repository: Repository, project: Project, images: tuple[Image, ...]
 ) -> None:
     put(repository, images[0])
     options, ids = Options(repositories=(repository.name,)), [images[0].target.id]
-    (built,) = build.build(setup, never, ids, options)
+    (built,) = build.build(project, never, ids, options)
     assert "already published" in built.cached
-    (tested,) = test.test(setup, never, ids, options)
+    (tested,) = test.test(project, never, ids, options)
     assert tested.report.passed
     assert {check.level for check in tested.report.checks} == {"smoke", "runpod", "vast"}
-    (template,) = published.published(setup, ids, options)
+    (template,) = published.published(project, ids, options)
     assert template.digest == tested.report.digest
 
 
@@ -235,7 +239,7 @@ def test_build_and_test_take_what_is_published(
 def test_what_is_not_published_is_made(
     registry: Registry,
     repository: Repository,
-    setup: project.Project,
+    project: Project,
     images: tuple[Image, ...],
     how: str,
 ) -> None:
@@ -255,48 +259,48 @@ def test_what_is_not_published_is_made(
     options = Options(repositories=(repository.name,), force=how == "force")
     for command in (build.build, test.test, push.push):
         with pytest.raises(AssertionError, match="no engine is needed"):
-            command(setup, never, [image.target.id], options)
+            command(project, never, [image.target.id], options)
     if how != "force":
         with pytest.raises(RegistryError, match=r"is not published in .* as it is now"):
-            published.published(setup, [image.target.id], options)
+            published.published(project, [image.target.id], options)
 
 
 def test_other_checks_than_those_of_the_report_are_run(
-    repository: Repository, setup: project.Project, images: tuple[Image, ...]
+    repository: Repository, project: Project, images: tuple[Image, ...]
 ) -> None:
     put(repository, images[0], suite="of another version")
     options, ids = Options(repositories=(repository.name,)), [images[0].target.id]
     with pytest.raises(AssertionError, match="no engine is needed"):
-        test.test(setup, never, ids, options)
-    assert not push.push(setup, never, ids, options).failed, "it passed when it was pushed"
+        test.test(project, never, ids, options)
+    assert not push.push(project, never, ids, options).failed, "it passed when it was pushed"
 
 
 @pytest.mark.parametrize("more", [{"again": True}, {"asked": Asked(required=frozenset({"gpu"}))}])
 def test_who_asks_for_more_than_was_tested_gets_it_tested(
-    repository: Repository, setup: project.Project, images: tuple[Image, ...], more: dict[str, Any]
+    repository: Repository, project: Project, images: tuple[Image, ...], more: dict[str, Any]
 ) -> None:
     put(repository, images[0])
     options = Options(repositories=(repository.name,), **more)
     with pytest.raises(AssertionError, match="no engine is needed"):
-        push.push(setup, never, [images[0].target.id], options)
+        push.push(project, never, [images[0].target.id], options)
 
 
 def test_an_image_that_one_of_two_registries_lacks_is_made(
-    setup: project.Project, repository: Repository, images: tuple[Image, ...]
+    project: Project, repository: Repository, images: tuple[Image, ...]
 ) -> None:
     put(repository, images[0])
     both = (repository.name, f"{repository.name}-other")
     with pytest.raises(AssertionError, match="no engine is needed"):
-        push.push(setup, never, [images[0].target.id], Options(repositories=both))
+        push.push(project, never, [images[0].target.id], Options(repositories=both))
 
 
 def test_a_registry_that_is_down_is_said_before_anything_is_built(
-    setup: project.Project, images: tuple[Image, ...], monkeypatch: pytest.MonkeyPatch
+    project: Project, images: tuple[Image, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imagegen.net.http.PAUSES", ())
     options = Options(repositories=("127.0.0.1:9/me/x",))
     with pytest.raises(RegistryError, match="9/me/x cannot be used"):
-        push.push(setup, never, [images[0].target.id], options)
+        push.push(project, never, [images[0].target.id], options)
 
 
 # --- inspect --------------------------------------------------------------------------------------
@@ -322,7 +326,7 @@ def test_inspect_tells_what_is_inside_and_what_is_attached(
     row = json.loads(imagegen("inspect", f"{repository.name}@{digest}", "--format", "json").stdout)
     assert row["passed"] is True
     assert row["target"] == image.target.promise
-    assert {it["kind"] for it in row["attached"]} >= {"report", "sbom"}
+    assert {attached["kind"] for attached in row["attached"]} >= {"report", "sbom"}
     assert imagegen("inspect", f"{repository.name}:latest", "--show", "sbom").stdout.strip() == (
         bill.decode()
     )

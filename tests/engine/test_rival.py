@@ -15,7 +15,7 @@ from imagegen.commands import test
 from imagegen.engine.docker import Docker
 from imagegen.model.report import Check
 from tests.engine.conftest import NETWORK, ROOT
-from tests.support import tiny_image as small
+from tests.support import tiny_image
 
 TAG = "1.0.3-cu1302-torch2110-debian12"
 DOCKERFILE = """\
@@ -35,7 +35,7 @@ def rival(engine: Docker, small_image: str) -> Iterator[str]:
     """The small image with a rival's start script and tag."""
     files = {"start.sh": (ROOT / "tests/engine/stand_ins/rival/start.sh").read_text()}
     name = f"imagegen-test/rival:{TAG}"
-    yield small.build_from(engine, small_image, name, DOCKERFILE, files, NETWORK)
+    yield tiny_image.build_from(engine, small_image, name, DOCKERFILE, files, NETWORK)
     engine.remove(name)
 
 

@@ -22,13 +22,13 @@ from imagegen.errors import BuildError, EngineError
 from imagegen.inventory import contents
 from imagegen.inventory.contents import Node
 from imagegen.inventory.layers import kept, within
-from imagegen.matrix import project
+from imagegen.matrix.project import Project
 from imagegen.model.image import Built
 from imagegen.output import size_page
+from imagegen.util import process
 from tests.engine.conftest import NETWORK
-from tests.engine.stand_ins import browser
 from tests.engine.stand_ins.browser import ENTER, Browser, container, eventually
-from tests.support import tiny_image as small
+from tests.support import tiny_image
 
 ESCAPE = "\ue00c"
 # A copy of a large file, a library of a known name with other bytes, and a package whose name would
@@ -47,15 +47,15 @@ RUN mkdir /opt/planted && cp /usr/bin/git /opt/planted/libcopy.so && \\
 
 @pytest.fixture(scope="module")
 def planted(engine: Docker, small_image: str) -> Iterator[str]:
-    name = f"imagegen-test/size-planted:{small.TAG}"
-    small.build_from(engine, small_image, name, PLANTED, {}, NETWORK)
+    name = f"imagegen-test/size-planted:{tiny_image.TAG}"
+    tiny_image.build_from(engine, small_image, name, PLANTED, {}, NETWORK)
     yield name
     engine.remove(name)
 
 
 @pytest.fixture(scope="module")
 def measures(engine: Docker, small_image: str, planted: str) -> Measures:
-    def no_matrix() -> project.Project:
+    def no_matrix() -> Project:
         raise AssertionError("images by reference need no matrix")
 
     refs = [small_image, planted]
@@ -158,13 +158,13 @@ def test_a_budget_that_is_passed_fails_with_the_largest_layers(
 
 
 def test_a_build_is_held_to_the_budget_of_its_profile(
-    engine: Docker, setup: project.Project, demo: Built
+    engine: Docker, project: Project, demo: Built
 ) -> None:
     target = demo.image.target
-    profiles = setup.matrix.profile
+    profiles = project.matrix.profile
     tight = profiles[target.profile].model_copy(update={"budget_gb": 1.5})
-    matrix = setup.matrix.model_copy(update={"profile": {**profiles, target.profile: tight}})
-    tighter = replace(setup, matrix=matrix)
+    matrix = project.matrix.model_copy(update={"profile": {**profiles, target.profile: tight}})
+    tighter = replace(project, matrix=matrix)
     options = Options(network=NETWORK, base="bootstrap")
     with pytest.raises(BuildError, match=r"its budget is 1\.5 GB") as caught:
         images.build(engine, images.plan(tighter, [target.id], options), options)
@@ -172,7 +172,7 @@ def test_a_build_is_held_to_the_budget_of_its_profile(
     assert engine.local(demo.image.ref), "what was built stays for a look"
     # and the committed budget holds
     assert (
-        images.build(engine, images.plan(setup, [target.id], options), options)[0][0].digest
+        images.build(engine, images.plan(project, [target.id], options), options)[0][0].digest
         == demo.digest
     )
 
@@ -193,10 +193,10 @@ def test_the_command_prints_and_writes(engine: Docker, planted: str, tmp_path: P
 
 
 def test_targets_that_are_not_here_are_named(
-    engine: Docker, setup: project.Project, small_image: str
+    engine: Docker, project: Project, small_image: str
 ) -> None:
-    target = setup.resolution.targets[0].id
-    asked = (lambda: setup, lambda: engine, [target])
+    target = project.resolution.targets[0].id
+    asked = (lambda: project, lambda: engine, [target])
     with pytest.raises(EngineError, match=f"not built here as it is now: {target}") as caught:
         measure(*asked, [], Options())
     assert caught.value.hint.startswith(f"imagegen build {target},")
@@ -219,7 +219,7 @@ def window(
     options = (f"--volume={folder}:/page:ro", "--publish=127.0.0.1::9515")
     command = ("chromedriver", "--port=9515", "--allowed-ips=")
     with container(chromium, *options, command=command) as name:
-        port = browser.run("docker", "port", name, "9515/tcp", timeout=60).strip()
+        port = process.run("docker", "port", name, "9515/tcp", timeout=60).strip()
         made = Browser(f"http://{port}")
         yield made
         made.close()

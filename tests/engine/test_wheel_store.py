@@ -326,7 +326,7 @@ def test_a_server_may_ask_for_a_minute_and_not_for_more(
     shop: Shop, store: HttpStore, wheel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(http.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     entry = shop.stock(wheel)
     shop.faults.append(answers(429, Retry_After="60"))
     assert store.find(NAME) == entry

@@ -25,7 +25,7 @@ from imagegen.commands import files, wheels
 from imagegen.engine.docker import Docker
 from imagegen.errors import BuildError, WheelError
 from imagegen.image.wheel.flash_attn_wheel.verify import FUNCTION
-from imagegen.matrix import project
+from imagegen.matrix.project import Project, load
 from imagegen.model.image import Built
 from imagegen.model.target import minor
 from imagegen.plan import dockerfile as dockerfile_
@@ -163,7 +163,7 @@ def test_the_list_says_that_it_comes_from_the_store(store: Path, wheel: Path, de
 
 
 def test_an_image_takes_its_wheel_from_the_store(
-    engine: Docker, setup: project.Project, demo: Built, demo_id: str, marked: Path
+    engine: Docker, project: Project, demo: Built, demo_id: str, marked: Path
 ) -> None:
     """Also where nothing may be compiled; the compiled image stays what it is."""
     words = ("build", demo_id, "--base", "bootstrap", "--wheels", marked, "--no-source")
@@ -309,11 +309,11 @@ def machines(engine: Docker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
             )
 
 
-def workspace(folder: Path, text: str, demo_id: str, facts: Path | None = None) -> project.Project:
+def workspace(folder: Path, text: str, demo_id: str, facts: Path | None = None) -> Project:
     """A workspace of its own with another matrix, and the locks of the committed one."""
     shutil.copytree(ROOT / "dockerfiles/locks", folder / "locks")
     (folder / "matrix.toml").write_text(text)
-    made = project.load(folder / "matrix.toml", facts)
+    made = load(folder / "matrix.toml", facts)
     files.render_files(made, [demo_id], check=False)
     return made
 
@@ -350,17 +350,17 @@ def test_shards_make_the_same_kernels_as_a_whole_build(
     """
     text = selecting('archs = [80]\nhead_dims = [32]\ndtypes = ["bf16"]\nfeatures = []')
     machines("a")
-    it = workspace(tmp_path / "dockerfiles", text, demo_id)
+    loaded = workspace(tmp_path / "dockerfiles", text, demo_id)
 
     def at(machine: str) -> None:
         machines(machine)
-        files.render_files(it, [demo_id], check=False)
+        files.render_files(loaded, [demo_id], check=False)
 
-    cut = {shard.name: shard.kernels for shard in wheels.cut(it, [demo_id], 2)}
+    cut = {shard.name: shard.kernels for shard in wheels.cut(loaded, [demo_id], 2)}
     for machine, name in (("a", "1/2"), ("b", "2/2")):
         at(machine)
         to = tmp_path / machine
-        made = wheels.build_shard(it, engine, [demo_id], OPTIONS, name, to)
+        made = wheels.build_shard(loaded, engine, [demo_id], OPTIONS, name, to)
         assert {file.with_suffix(".cu").name for file in made} == {*cut[name]}
         assert not list(to.glob("*.whl"))
 
@@ -369,20 +369,20 @@ def test_shards_make_the_same_kernels_as_a_whole_build(
     shutil.copytree(tmp_path / "a/objects", together / "objects")
     options = Options(network=NETWORK, base="bootstrap", wheels=str(store))
     with pytest.raises(BuildError) as failed:
-        wheels.build(it, engine, [demo_id], options, prebuilt=together)
+        wheels.build(loaded, engine, [demo_id], options, prebuilt=together)
     said = str(failed.value)
     assert "2 of 4 kernel files are not compiled, and this build may compile none" in said
     assert all(s.removeprefix("flash_").removesuffix("_sm80.cu") in said for s in cut["2/2"])
     assert not list(store.glob("*.whl"))
 
     shutil.copytree(tmp_path / "b/objects", together / "objects", dirs_exist_ok=True)
-    (joined,) = wheels.build(it, engine, [demo_id], options, prebuilt=together)
+    (joined,) = wheels.build(loaded, engine, [demo_id], options, prebuilt=together)
     assert any("all 4 kernel files were compiled before" in line for line in logged)
 
     at("a")
     logged.clear()
     whole = Options(network=NETWORK, base="bootstrap", wheels=str(tmp_path / "whole"))
-    wheels.build(it, engine, [demo_id], whole)
+    wheels.build(loaded, engine, [demo_id], whole)
     assert any("2 kernel files compiled in" in line for line in logged)
     (other,) = (tmp_path / "whole").glob("*.whl")
     assert other.name == joined.entry.name
@@ -402,9 +402,9 @@ def gateway(engine: Docker) -> str:
     return str(row["IPAM"]["Config"][0]["Gateway"])
 
 
-def unexported(it: project.Project, engine: Docker, demo_id: str) -> None:
+def unexported(loaded: Project, engine: Docker, demo_id: str) -> None:
     """Build every step of the demo and keep no image."""
-    (image,) = images.plan(it, [demo_id], OPTIONS)
+    (image,) = images.plan(loaded, [demo_id], OPTIONS)
     document = images.document([image], OPTIONS)
     row = document["target"][bake.name(image.target)]  # type: ignore[index]
     row["output"] = ["type=cacheonly"]
@@ -449,7 +449,7 @@ def test_a_published_wheel_is_taken_by_the_hash_of_its_first_fetch(
         )
         folder = tmp_path / "dockerfiles"
         text = selecting('archs = [80]\nsource = "forbidden"')
-        it = workspace(folder, text, demo_id, facts)
+        loaded = workspace(folder, text, demo_id, facts)
         ours = ("--matrix", folder / "matrix.toml", "--facts", facts)
         dockerfile = folder / demo_id / "Dockerfile"
         assert "--no-source" in dockerfile.read_text()
@@ -475,14 +475,14 @@ def test_a_published_wheel_is_taken_by_the_hash_of_its_first_fetch(
         server.asked.clear()
         before = names(demo_id)
         with pytest.raises(BuildError, match=r"for sm_80 it lacks \w+, .* and \d+ more"):
-            unexported(it, engine, demo_id)
+            unexported(loaded, engine, demo_id)
         assert any(f"flash-attn: fetching {official.name}" in line for line in logged)
         assert len(server.asked) == 1
 
         # Somebody replaces the file: a build notices, and so does who fetches it anew.
         body = altered(official, tmp_path / "other", add={"x.txt": b"other"}).read_bytes()
         with pytest.raises(BuildError, match="is another file than the one recorded"):
-            unexported(it, engine, demo_id)
+            unexported(loaded, engine, demo_id)
         assert names(demo_id) == before
         done = imagegen(*fetch)
         assert done.returncode == 11

@@ -19,7 +19,7 @@ from imagegen.build import bake
 from imagegen.build.base import Base
 from imagegen.engine.docker import Docker
 from imagegen.inventory import contents, sbom
-from imagegen.matrix import project
+from imagegen.matrix.project import Project
 from imagegen.model.image import Built, Image
 from imagegen.model.pushed import Pushed
 from imagegen.model.report import Check, Report, Tested
@@ -29,7 +29,7 @@ from imagegen.publish.local_registry import server as packaged
 from tests.engine.conftest import NETWORK
 from tests.engine.stand_ins.engines import second_engine
 from tests.engine.stand_ins.registries import docker, registry
-from tests.support import tiny_image as small
+from tests.support import tiny_image
 
 ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 SPDX = "application/spdx+json"
@@ -68,12 +68,12 @@ def pushed(
     engine: Docker,
     local_base: Base,
     small_image: str,
-    setup: project.Project,
+    project: Project,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Pushed]:
     """The small image, baked and pushed as imagegen does, with its SBOM; its checks are not run."""
     wanted = ("debian12", "plain")
-    target = next(t for t in setup.resolution.targets if (t.os.name, t.profile) == wanted)
+    target = next(t for t in project.resolution.targets if (t.os.name, t.profile) == wanted)
     key = secrets.token_hex(32)
     folder = tmp_path_factory.mktemp("witness")
     labels = {"imagegen.key": key}
@@ -89,7 +89,9 @@ def pushed(
     ]
     tested = Tested(built=built, report=Report.of(built, tuple(checks), 0.0), needed=needed())
     found = contents.of(engine, image.ref)
-    document = sbom.spdx(found, name=small.NAME, digest=local.digest, created=datetime.now(UTC))
+    document = sbom.spdx(
+        found, name=tiny_image.NAME, digest=local.digest, created=datetime.now(UTC)
+    )
     with registry(packaged.build(engine, local_base, NETWORK)) as real:
         upload = push.Upload(
             tested=tested,

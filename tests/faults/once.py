@@ -7,6 +7,7 @@ pauses before something is tried again, so that many runs fit into an hour. Noth
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from imagegen.model.image import Built, Image
 from imagegen.model.report import Check, Report, Tested
 from imagegen.model.target import Target
 from imagegen.net import http
+from imagegen.output.progress import Progress
 from imagegen.platforms import needed
 from imagegen.publish import push
 
@@ -64,6 +66,9 @@ def main() -> None:
     uploads = [upload(row, targets[row["target"]]) for row in rows]
     engine = Docker.connect()
     start = time.monotonic()
+    logger = logging.getLogger("imagegen")  # why something failed is in the run's log
+    logger.addHandler(Progress())
+    logger.setLevel(logging.INFO)
 
     def say(line: str) -> None:
         print(f"{time.monotonic() - start:7.2f} {line}", flush=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +10,7 @@ import pytest
 
 from imagegen import __main__
 from imagegen.build import images
+from tests.support.line import restored
 from tests.support.values import ROOT
 
 
@@ -26,8 +25,6 @@ def revision(monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Runs ``imagegen WORDS`` in this process, through the boundary; gives the exit status."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
     monkeypatch.chdir(ROOT)
     for name in ("DEBUG", "MATRIX", "FACTS", "ALLOW_UNKNOWN"):
         monkeypatch.delenv(f"IMAGEGEN_{name}", raising=False)
@@ -38,10 +35,5 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             __main__.main()
         return int(caught.value.code or 0)
 
-    logger = logging.getLogger("imagegen")
-    handlers, level = list(logger.handlers), logger.level
-    yield run
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    with restored():
+        yield run

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import pkgutil
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from imagegen.platforms import PLATFORMS
 from tests.conftest import ENGINE_FILES
 from tests.support.values import ROOT
 
@@ -110,13 +116,65 @@ def test_every_test_is_in_a_part_of_the_gate() -> None:
     assert {*chain(*ENGINE_FILES)} <= {file.stem for file in (ROOT / "tests/engine").iterdir()}
 
 
+def patched() -> Iterator[tuple[str, str]]:
+    """Every name of imagegen that a test replaces by a string, and where."""
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(attr="setattr" | "delattr"),
+                    args=[ast.Constant(value=str(name)), *_],
+                ):
+                    yield f"{file.relative_to(ROOT)}:{node.lineno}", name
+
+
+def resolves(name: str) -> bool:
+    """Whether a dotted name is that of a module, or of something in one."""
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+def test_what_tests_replace_by_its_name_exists() -> None:
+    names = [(place, name) for place, name in patched() if name.startswith("imagegen.")]
+    assert names
+    faults = [f"{place}: {name}" for place, name in names if not resolves(name)]
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("imagegen.platforms.PLATFORMS", True),
+        ("imagegen.platforms", True),
+        ("imagegen.platforms.none", False),
+        ("imagegen.none.PLATFORMS", False),
+    ],
+)
+def test_a_name_that_is_gone_is_found(name: str, found: bool) -> None:
+    assert resolves(name) == found
+
+
 # --- what no file may say -------------------------------------------------------------------------
 
+
+def served() -> str:
+    """Where templates are made and used, as a pattern: each platform's API and its links."""
+    addresses = [platform.address for platform in PLATFORMS.values()]
+    for name in PLATFORMS:
+        module = importlib.import_module(f"imagegen.platforms.{name}.apply")
+        addresses += [link("x") for link in [getattr(module, "link", None)] if link]
+    return "|".join(sorted({re.escape(urlsplit(address).hostname or "") for address in addresses}))
+
+
+SERVED = served()
+TITLES = "|".join(re.escape(platform.title) for platform in PLATFORMS.values())
 RESERVED = r"([\w-]+\.)*example(\.(com|org|net))?"  # RFC 2606
 ALLOWED = re.compile(
-    rf"{RESERVED}|localhost|127\.0\.0\.1"
+    rf"{RESERVED}|{SERVED}|localhost|127\.0\.0\.1"
     r"|x?-(8888)?\.proxy\.runpod\.net\$?"  # the origin that it gives to Jupyter
-    r"|(api|console)\.runpod\.io|(console|cloud)\.vast\.ai"  # where templates are made and used
     r"|\W*"  # filled in by the program
 )
 """Hosts in URLs. Where packages come from is a setting, and never written down."""
@@ -125,8 +183,7 @@ IN_FACTS = re.compile(r"github\.com")
 """Further hosts in imagegen/data, where a fact says from where its authors publish something."""
 
 ALLOWED_WORDS = re.compile(
-    rf"{RESERVED}|docker\.io|ghcr\.io|vast\.ai|x-8888\.proxy\.runpod\.net"
-    r"|(api|console)\.runpod\.io|(console|cloud)\.vast\.ai"  # where templates are made and used
+    rf"{RESERVED}|{SERVED}|{TITLES}|docker\.io|ghcr\.io|x-8888\.proxy\.runpod\.net"
     r"|github\.com"  # the name of a Go module, in the output of docker buildx version
     r"|imagegen\.net"  # a package of ours
 )
@@ -214,3 +271,14 @@ def test_no_file_names_a_path_of_this_machine() -> None:
 )
 def test_hosts_are_found(text: str, found: set[str]) -> None:
     assert hosts(text) == found
+
+
+@pytest.mark.parametrize("host", ["api.runpod.io", "cloud.vast.ai", "a.example", "127.0.0.1"])
+def test_hosts_that_are_served_are_allowed(host: str) -> None:
+    assert ALLOWED.fullmatch(host)
+
+
+@pytest.mark.parametrize("host", ["runpod" + ".io", "x.api.runpod" + ".io", "other.vast" + ".ai"])
+def test_other_hosts_of_a_platform_are_not(host: str) -> None:
+    assert not ALLOWED.fullmatch(host)
+    assert not ALLOWED_WORDS.fullmatch(host)

@@ -18,7 +18,7 @@ from imagegen.plan.pins import lock_name, unlocked
 from tests.support.values import DEMO, FACTS, FILE, PROJECT, RESOLUTION
 
 IDS = [target.id for target in RESOLUTION.targets]
-LOCKED = [it for it in RESOLUTION.combinations if resolve.lockable(it)]
+LOCKED = [combination for combination in RESOLUTION.combinations if resolve.lockable(combination)]
 
 
 class Shell:
@@ -119,12 +119,14 @@ def test_list_says_aliases_locks_and_reasons(imagegen: Shell) -> None:
     assert list(rows) == IDS
     found = {alias: id_ for id_, row in rows.items() for alias in row["aliases"]}
     assert found == PROJECT.aliases
-    for it in RESOLUTION.combinations:
-        row = rows[it.id]
-        assert row["unlocked"] == list(unlocked(it, PROJECT))
-        assert [reason["code"] for reason in row["reasons"]] == [r.code for r in it.reasons]
-        assert ("torch" in row["unlocked"]) == (not resolve.lockable(it))
-        base = it.base or it.os
+    for combination in RESOLUTION.combinations:
+        row = rows[combination.id]
+        assert row["unlocked"] == list(unlocked(combination, PROJECT))
+        assert [reason["code"] for reason in row["reasons"]] == [
+            r.code for r in combination.reasons
+        ]
+        assert ("torch" in row["unlocked"]) == (not resolve.lockable(combination))
+        base = combination.base or combination.os
         assert ("base" in row["unlocked"]) == (not base.digest)
     assert any(row["unlocked"] == [] for row in rows.values())
     assert any(row["unlocked"] for row in rows.values())
@@ -134,20 +136,24 @@ def test_the_columns_of_the_list(imagegen: Shell) -> None:
     head, *lines = imagegen("list").splitlines()
     at, end = head.index("UNLOCKED"), head.index("NOTES")
     said = dict(zip(IDS, (text[at:end].strip() for text in lines), strict=True))
-    for it in RESOLUTION.combinations:
-        missing = unlocked(it, PROJECT)
-        assert said[it.id] == (", ".join(missing) or "none")
+    for combination in RESOLUTION.combinations:
+        missing = unlocked(combination, PROJECT)
+        assert said[combination.id] == (", ".join(missing) or "none")
     assert {"none", "torch", "base, torch"} <= set(said.values())
 
 
 def test_a_lock_that_is_not_there_is_seen(imagegen: Shell, tmp_path: Path) -> None:
     file = workspace(tmp_path)
-    it = next(it for it in LOCKED if (it.base or it.os).digest)
-    name = lock_name(it.torch.version, it.cuda.version, it.python.version)
-    (row,) = imagegen.json("list", it.id, "--matrix", str(file))
+    combination = next(
+        combination for combination in LOCKED if (combination.base or combination.os).digest
+    )
+    name = lock_name(
+        combination.torch.version, combination.cuda.version, combination.python.version
+    )
+    (row,) = imagegen.json("list", combination.id, "--matrix", str(file))
     assert row["unlocked"] == []
     shutil.rmtree(file.parent / "locks" / name)
-    (row,) = imagegen.json("list", it.id, "--matrix", str(file))
+    (row,) = imagegen.json("list", combination.id, "--matrix", str(file))
     assert row["unlocked"] == ["torch"]
 
 
@@ -157,9 +163,11 @@ def test_a_lock_that_is_not_there_is_seen(imagegen: Shell, tmp_path: Path) -> No
 def test_what_is_left_out_has_every_reason(imagegen: Shell) -> None:
     rows = imagegen.json("list", "--excluded")
     assert [row["id"] for row in rows] == [row.id for row in RESOLUTION.left_out]
-    for row, it in zip(rows, RESOLUTION.left_out, strict=True):
-        assert [reason["code"] for reason in row["reasons"]] == [r.code for r in it.reasons]
-        assert (row["reason"], row["source"]) == (it.reason, it.source)
+    for row, combination in zip(rows, RESOLUTION.left_out, strict=True):
+        assert [reason["code"] for reason in row["reasons"]] == [
+            r.code for r in combination.reasons
+        ]
+        assert (row["reason"], row["source"]) == (combination.reason, combination.source)
         for reason in row["reasons"]:
             assert set(reason) == {"code", "severity", "stage", "text", "source"}
             assert all(reason.values())
@@ -262,7 +270,10 @@ def lock_of(file: Path) -> Path:
 def test_good_locks_are_good(imagegen: Shell, tmp_path: Path) -> None:
     file = workspace(tmp_path)
     before = {path: path.read_bytes() for path in file.parent.rglob("*") if path.is_file()}
-    names = {lock_name(it.torch.version, it.cuda.version, it.python.version) for it in LOCKED}
+    names = {
+        lock_name(combination.torch.version, combination.cuda.version, combination.python.version)
+        for combination in LOCKED
+    }
     words = ("lock", "--check", "--matrix", str(file))
     assert {Path(path).name for path in imagegen.json(*words)} == names
     assert imagegen(*words) == f"{len(names)} locks: complete, hashed, and made for this matrix\n"
@@ -404,26 +415,26 @@ def test_an_unknown_version_is_rendered_where_it_is_allowed(
 
 def test_the_label_says_what_is_unverified(tmp_path: Path) -> None:
     file = unknown(tmp_path)
-    it = project.load(file, allow_unknown=True)
-    assert it.facts
-    files.render_files(it, UNKNOWN, check=False)
-    files.render_files(it, [DEMO.id], check=False)
+    loaded = project.load(file, allow_unknown=True)
+    assert loaded.facts
+    files.render_files(loaded, UNKNOWN, check=False)
+    files.render_files(loaded, [DEMO.id], check=False)
     options = Options()
-    for image in images.plan(it, UNKNOWN, options):
+    for image in images.plan(loaded, UNKNOWN, options):
         promise = json.loads(image.labels["imagegen.target"])
         assert promise == image.target.promise
         assert "torch 2.99 is in no fact; it is taken to be like 2.15.0" in promise["unverified"]
         assert image.labels["imagegen.unverified"].startswith("torch 2.99 is in no fact")
-    (known,) = images.plan(it, [DEMO.id], options)
+    (known,) = images.plan(loaded, [DEMO.id], options)
     assert json.loads(known.labels["imagegen.target"])["unverified"] == []
     assert "imagegen.unverified" not in known.labels
 
 
 def test_what_is_not_locked_does_not_say_that_pypi_lacks_it(tmp_path: Path) -> None:
     """torch 2.99 is taken to be like 2.15, which is on PyPI for CUDA 13.2: it has no lock yet."""
-    it = project.load(unknown(tmp_path), allow_unknown=True)
-    files.render_files(it, UNKNOWN, check=False)
-    folder = it.folder / UNKNOWN[1]
+    loaded = project.load(unknown(tmp_path), allow_unknown=True)
+    files.render_files(loaded, UNKNOWN, check=False)
+    folder = loaded.folder / UNKNOWN[1]
     pins = json.loads((folder / "lock.json").read_text())
     why = pins["unlocked"]["torch"]
     assert why == "there is no lock of it here; imagegen lock makes one of what is on PyPI"

@@ -67,9 +67,9 @@ def test_what_undoes_an_installation_is_remembered_with_the_newest_first(cache: 
     ],
 )
 def test_the_demo_is_of_this_machines_distribution(id_: str, version: str, os: str) -> None:
-    it = demo.demo_target(PROJECT, f'PRETTY_NAME="x"\nID={id_}\nVERSION_ID="{version}"\n')
-    assert it.os.os.name == os
-    assert it.profile == DEMO.profile
+    target = demo.demo_target(PROJECT, f'PRETTY_NAME="x"\nID={id_}\nVERSION_ID="{version}"\n')
+    assert target.os.os.name == os
+    assert target.profile == DEMO.profile
 
 
 def test_a_matrix_without_a_demo_for_it_says_which_ones_there_are() -> None:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import docker.errors
 import pytest
 
-from imagegen.build import images
+from imagegen.build import base, images
 from imagegen.engine.docker import Docker
 from imagegen.model.image import Built
 from tests.support.values import DEMO, DIGEST, ROOT, image
@@ -78,7 +78,7 @@ def test_trying_an_image_is_eight_calls_from_its_container(
     monkeypatch.setattr(images, "_built", lambda *_, **__: there)
     monkeypatch.setattr(Docker, "config", lambda *_: {"Config": {"Labels": {}}, "Size": 0})
     words = ("test", DEMO.id, "--base", "bootstrap", "--repository", "me/x", "--level", "smoke")
-    monkeypatch.setattr(images.base, "known_digest", lambda *_: DIGEST)
+    monkeypatch.setattr(base, "known_digest", lambda *_: DIGEST)
     assert line(*words) == 7
     assert seen
     assert max(map(len, seen)) <= 8, max(seen, key=len)

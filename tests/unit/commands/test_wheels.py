@@ -109,9 +109,9 @@ def options(folder: Path, **more: Any) -> Options:
     return Options(wheels=str(folder / "store"), **more)
 
 
-def built(engine: Engine, chosen: Options, it: project.Project = PROJECT) -> list[str]:
+def built(engine: Engine, chosen: Options, loaded: project.Project = PROJECT) -> list[str]:
     with listening() as heard:
-        images.build(docker(engine), images.plan(it, [ID], chosen), chosen)
+        images.build(docker(engine), images.plan(loaded, [ID], chosen), chosen)
     return heard
 
 
@@ -130,9 +130,9 @@ def forbidding(tmp_path: Path) -> project.Project:
     (folder / "matrix.toml").write_text(
         FILE.read_text().replace(old, f'{old}source = "forbidden"\n')
     )
-    it = project.load(folder / "matrix.toml")
-    files.render_files(it, [ID], check=False)
-    return it
+    loaded = project.load(folder / "matrix.toml")
+    files.render_files(loaded, [ID], check=False)
+    return loaded
 
 
 # --- images: where their flash-attn comes from ----------------------------------------------------

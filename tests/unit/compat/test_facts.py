@@ -15,7 +15,7 @@ import pytest
 from packaging.version import Version
 
 from imagegen.compat.facts import crosscheck, files
-from imagegen.compat.facts.rows import Fact, GpuFact, TorchBuild, exact, gpu_key
+from imagegen.compat.facts.rows import Fact, FlashAttnFact, GpuFact, TorchBuild, exact, gpu_key
 from imagegen.compat.facts.tables import Facts
 from imagegen.compat.facts.toml import checked, nearest, parse_toml
 from imagegen.compat.rules.reason import where
@@ -819,6 +819,7 @@ release = "v9"
     (new,) = found.third_party[len(FACTS.third_party) :]
     assert new.release == "v9"
     (fact,) = found.flash_attn_like(Version("2.8.3"))
+    assert isinstance(fact, FlashAttnFact)
     assert new in fact.third_party
     assert fact.torch_max == Version("2.15"), "who could, has shown that it compiles"
 
@@ -939,11 +940,13 @@ def test_another_major_of_cuda_is_assumed() -> None:
 
 def test_an_unknown_flash_attn_has_no_hash_and_no_wheel() -> None:
     (like,) = FACTS.flash_attn_like(Version("2.8.3"))
+    assert isinstance(like, FlashAttnFact)
     assert like.sha256
     assert like.wheel
     assert like.third_party
     facts = FACTS.model_copy(update={"flash_attn": (like,)})
     (fact,) = facts.assume("flash_attn", "2.8.4").flash_attn_like(Version("2.8.4"))
+    assert isinstance(fact, FlashAttnFact)
     assert fact.assumed == "2.8.3"
     assert (fact.sha256, fact.wheel, fact.wheel_archs, fact.third_party) == ("", (), (), ())
     assert fact.glibc is None

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from packaging.utils import parse_wheel_filename
 
 from imagegen.compat import sources
+from imagegen.compat.facts.rows import FlashAttnFact
 from imagegen.compat.sources import Pinned, Policy, Sourced
 from imagegen.image.wheel.flash_attn_wheel.selection import (
     DTYPES,
@@ -196,10 +197,11 @@ def test_a_wheel_of_the_other_abi_is_skipped() -> None:
     (build,) = [row for row in FITTING.torch.build if row.cuda == FITTING.index]
     other = build.model_copy(update={"abi": False})
     rows = tuple(other if row is build else row for row in FITTING.torch.build)
-    release = FITTING.flash_attn.model_copy(  # type: ignore[union-attr]
+    assert isinstance(FITTING.flash_attn, FlashAttnFact)
+    release = FITTING.flash_attn.model_copy(
         update={
             "wheel": tuple(w.model_copy(update={"abi": (True,)}) for w in FITTING.flash_attn.wheel)
-        }  # type: ignore[union-attr]
+        }
     )
     torch = FITTING.torch.model_copy(update={"build": rows})
     candidate = replace(FITTING, torch=torch, flash_attn=release)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from imagegen.cli import app
 from imagegen.compat import query, why
-from imagegen.compat.facts.rows import CudaFact, exact
+from imagegen.compat.facts.rows import CudaFact, FlashAttnFact, exact
 from imagegen.compat.pieces import Piece, pieces
 from imagegen.compat.query import CHANGES, OPTIONS, Question, assuming, everything, narrowed
 from imagegen.compat.solver import AXES, COST, Combination, best, first_fine, judged
@@ -652,6 +652,7 @@ def test_the_pieces_of_a_third_partys_wheel() -> None:
 def test_the_pieces_of_a_compilation() -> None:
     piece = parts(**WORKING[1])["flash_attn"]
     release = FACTS.flash_attn_like(Version("2.8.3.post2"))[0]
+    assert isinstance(release, FlashAttnFact)
     assert piece["from"] == "source"
     assert piece["sdist"] == "flash_attn-2.8.3.post2.tar.gz"
     assert piece["sha256"] == release.sha256

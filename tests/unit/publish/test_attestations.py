@@ -14,6 +14,7 @@ from imagegen.engine.docker import Docker
 from imagegen.errors import ChecksFailed, EngineError
 from imagegen.model.report import Tested
 from imagegen.publish import attestations
+from imagegen.publish import push as publish
 from imagegen.publish.push import PushResult, Upload
 from tests.support import values
 from tests.support.logs import listening
@@ -101,7 +102,7 @@ def test_one_image_that_cannot_be_looked_into_keeps_no_other_from_being_sent(
     monkeypatch.setattr(command, "_reusable", lambda *_: {})
     monkeypatch.setattr(command, "_tested", lambda *_: (tested, {"another": failure}))
     monkeypatch.setattr(command, "_attestations", looked_into)
-    monkeypatch.setattr(command.publish, "push", push)
+    monkeypatch.setattr(publish, "push", push)
     options = Options(repositories=("registry.example/me/x",))
     done = command.push(PROJECT, lambda: cast(Docker, None), [DEMO.id], options)
     assert [one.tested for one in sent] == tested[1:]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -331,7 +332,7 @@ def test_without_cuobjdump_nothing_is_said_about_kernels(
     tritons.parent.mkdir(parents=True)
     tritons.touch()
     listed = [SimpleNamespace(name=name, locate=lambda: tritons) for name in ("x", "cuobjdump")]
-    monkeypatch.setattr(verify.metadata, "files", lambda name: listed if name == "triton" else [])
+    monkeypatch.setattr(metadata, "files", lambda name: listed if name == "triton" else [])
     assert verify.cuobjdump() == os.fspath(tritons)
 
 

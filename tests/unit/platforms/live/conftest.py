@@ -13,16 +13,18 @@ from typing import Any
 
 import pytest
 
-from imagegen.commands import templates
+from imagegen.commands import published, templates
 from imagegen.model.pushed import Pushed
 from imagegen.platforms import PLATFORMS, api
 from imagegen.platforms.apply import ApplyOptions, Outcome
 from imagegen.platforms.ledger import Ledger
+from tests.support.line import Ended, ended
 from tests.support.logs import listening
 from tests.support.platforms.runpod import RunPod
 from tests.support.platforms.server import KEY, Platform, served
 from tests.support.platforms.vast import Vast
 from tests.support.values import FACTS, ROOT, pushed
+from tests.unit.platforms.live import cli
 
 QUICK = api.Patience(
     connect=5,
@@ -80,9 +82,8 @@ class Client:
     def live(self) -> list[dict[str, Any]]:
         return list(self.platform.templates.values())
 
-    def words(self, *more: str) -> list[str]:
-        argv = [sys.executable, "-m", "tests.unit.platforms.live.cli", *more]
-        return [*argv, "template", self.name, "--ledger", str(self.ledger)]
+    def words(self) -> list[str]:
+        return ["template", self.name, "--ledger", str(self.ledger)]
 
     def environment(self, **changes: str) -> dict[str, str]:
         prefix = "RUNPOD" if self.name == "runpod" else "VAST"
@@ -91,23 +92,25 @@ class Client:
         own = {f"{prefix}_API_KEY": self.key, f"{prefix}_API_URL": self.platform.url}
         return kept | own | changes
 
-    def line(self, *words: str, before: tuple[str, ...] = (), **changes: str) -> Any:
-        """The real command line, as a process of its own."""
-        return subprocess.run(
-            [*self.words(*before), *words],
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env=self.environment(**changes),
-            timeout=120,
-        )
+    def line(self, *words: str, before: tuple[str, ...] = (), **changes: str) -> Ended:
+        """The command line, in this process, with the images that ``cli`` gives it."""
+        environment = self.environment(**changes)
+        with pytest.MonkeyPatch.context() as patch:
+            for name in os.environ.keys() - environment.keys():
+                patch.delenv(name)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            patch.chdir(ROOT)
+            patch.setattr(published, "published", cli.published)
+            patch.setattr(api, "Patience", lambda: QUICK)
+            return ended(*before, *self.words(), *words)
 
     @contextmanager
     def started(self, *words: str) -> Iterator[subprocess.Popen[str]]:
-        """The same, to be killed on the way."""
+        """The same as a process of its own, to be killed on the way."""
+        argv = [sys.executable, "-m", "tests.unit.platforms.live.cli", *self.words(), *words]
         with subprocess.Popen(
-            [*self.words(), *words],
+            argv,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -1,4 +1,4 @@
-"""The command line itself, as a process: what it prints, what it never prints, and kill -9."""
+"""The command line itself: what it prints, what it never prints, and, as a process, kill -9."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import re
 import signal
 import ssl
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.line import Ended
 from tests.support.platforms.runpod import RunPod
 from tests.support.platforms.server import KEY, READER, Answer, Asked, Platform, served
-from tests.support.values import DEMO, DIGEST, RESOLUTION, ROOT
+from tests.support.values import DEMO, DIGEST, RESOLUTION
 from tests.unit.platforms.live.conftest import Client
 from tests.unit.platforms.live.test_runpod import LIST, POST, whole
 from tests.unit.platforms.live.test_vast import DELETE, SEARCH
@@ -26,7 +26,7 @@ OTHER = "sha256:" + "e" * 64
 ONE = "GET /v2/templates/tpl0001"
 
 
-def secret_free(done: Any) -> None:
+def secret_free(done: Ended) -> None:
     text = done.stdout + done.stderr
     for form in (KEY, READER, base64.b64encode(KEY.encode()).decode(), KEY[4:-4]):
         assert form not in text
@@ -195,26 +195,21 @@ class Empty(Platform):
 
 
 @pytest.mark.parametrize("packing", ["zstd", "gzip"])
-def test_what_is_not_published_is_told_with_the_command_that_makes_it_so(packing: str) -> None:
+def test_what_is_not_published_is_told_with_the_command_that_makes_it_so(
+    packing: str, line: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     with served(Empty()) as registry:
         host = registry.url.removeprefix("http://")
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "imagegen", "template", "vast", DEMO.id),
-                *("--repository", f"{host}/me/x", "--repository", "b.example/x"),
-                *("--compression", packing),
-            ],
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            timeout=120,
+        code = line(
+            *("template", "vast", DEMO.id, "--compression", packing),
+            *("--repository", f"{host}/me/x", "--repository", "b.example/x"),
         )
-    assert done.returncode == 8, done.stderr
-    assert f"of 2 repositories the first is used: {host}/me/x\n" in done.stderr
+    err = capsys.readouterr().err
+    assert code == 8, err
+    assert f"of 2 repositories the first is used: {host}/me/x\n" in err
     more = "" if packing == "zstd" else " --compression gzip"
     command = f"imagegen push {DEMO.id} --repository {host}/me/x{more}"
-    assert done.stderr.splitlines()[-1] == f"  hint: {command}"
+    assert err.splitlines()[-1] == f"  hint: {command}"
 
 
 # --- kill -9 --------------------------------------------------------------------------------------
