@@ -76,10 +76,9 @@ def demo(project: Project, options: Options) -> Demo:
     with step("engine") as why:
         undo, did = _engine()
         why.append("installed or started" if did else "an engine already runs")
-    from imagegen.commands.push import delivered
+    from imagegen.commands.push import attestations_of, delivered
     from imagegen.commands.test import tried
     from imagegen.engine.docker import Docker
-    from imagegen.publish import attestations
     from imagegen.publish.local_registry import server
     from imagegen.publish.push import Upload, push
 
@@ -99,8 +98,9 @@ def demo(project: Project, options: Options) -> Demo:
             why.append(result.cached)
         with step("push") as why:
             host = server.start(engine, made, options.network)
-            bill = attestations.bill(engine, built, files.cache() / "attestations")
-            upload = Upload(tested=tested, repository=f"{host}/{REPOSITORY}", sbom=bill)
+            sbom, provenance = attestations_of(engine, tested)
+            repository = f"{host}/{REPOSITORY}"
+            upload = Upload(tested=tested, repository=repository, sbom=sbom, provenance=provenance)
             done = push(engine, [upload], ca=options.network.ca)
             delivered(done)
             (pushed,) = done.pushed

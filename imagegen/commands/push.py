@@ -54,7 +54,7 @@ def push(project: Project, connect: Connect, select: Sequence[str], options: Opt
     tested, failed = _tested(engine, images.on_bases(project, missing, options), options)
     for one in tested:
         try:
-            sbom, provenance = _attestations(engine, one)
+            sbom, provenance = attestations_of(engine, one)
         except ImagegenError as error:
             failed[one.name] = error
             log.info(f"{one.name}: {error}")
@@ -117,7 +117,7 @@ def _tested(
     return tested, failed
 
 
-def _attestations(engine: Docker, one: Tested) -> tuple[bytes, bytes]:
+def attestations_of(engine: Docker, one: Tested) -> tuple[bytes, bytes]:
     """SBOM and provenance of what was tested."""
     folder, built = cache() / "attestations", one.built
     return attestations.bill(engine, built, folder), attestations.provenance(engine, built, folder)

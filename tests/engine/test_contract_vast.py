@@ -14,7 +14,7 @@ from imagegen.platforms.vast import contract_image, contract_pods, template
 from imagegen.platforms.vast.contract import SUITE
 from tests.support import tiny_image
 
-SETTINGS = contract.Settings(settle=1, patience=20, promise=tiny_image.PROMISE)
+SETTINGS = contract.Settings(settle=1, patience=45, promise=tiny_image.PROMISE)
 GPU = "V19_the_gpu_works_over_ssh"
 PACKAGES = "V10_installing_jupyter_changes_nothing"
 START = "/opt/imagegen/start"

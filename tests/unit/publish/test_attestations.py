@@ -101,7 +101,7 @@ def test_one_image_that_cannot_be_looked_into_keeps_no_other_from_being_sent(
     failure = ChecksFailed("that did not pass")
     monkeypatch.setattr(command, "_reusable", lambda *_: {})
     monkeypatch.setattr(command, "_tested", lambda *_: (tested, {"another": failure}))
-    monkeypatch.setattr(command, "_attestations", looked_into)
+    monkeypatch.setattr(command, "attestations_of", looked_into)
     monkeypatch.setattr(publish, "push", push)
     options = Options(repositories=("registry.example/me/x",))
     done = command.push(PROJECT, lambda: cast(Docker, None), [DEMO.id], options)
