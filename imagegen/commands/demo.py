@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imagegen.build import bake, base, images
 from imagegen.build.options import Options
@@ -21,6 +22,9 @@ from imagegen.model.report import Tested
 from imagegen.platforms import PLATFORMS, needed
 from imagegen.platforms.spec import Wish
 from imagegen.util import files
+
+if TYPE_CHECKING:
+    from imagegen.engine.docker import Docker
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +80,9 @@ def demo(project: Project, options: Options) -> Demo:
     with step("engine") as why:
         undo, did = _engine()
         why.append("installed or started" if did else "an engine already runs")
-    from imagegen.commands.push import attestations_of, delivered
     from imagegen.commands.test import tried
     from imagegen.engine.docker import Docker
     from imagegen.publish.local_registry import server
-    from imagegen.publish.push import Upload, push
 
     with contextlib.closing(Docker.connect()) as engine:
         with step("base image") as why:
@@ -97,13 +99,7 @@ def demo(project: Project, options: Options) -> Demo:
             tested = Tested(built=built, report=result.report, needed=needed())
             why.append(result.cached)
         with step("push") as why:
-            host = server.start(engine, made, options.network)
-            sbom, provenance = attestations_of(engine, tested)
-            repository = f"{host}/{REPOSITORY}"
-            upload = Upload(tested=tested, repository=repository, sbom=sbom, provenance=provenance)
-            done = push(engine, [upload], ca=options.network.ca)
-            delivered(done)
-            (pushed,) = done.pushed
+            pushed = _pushed(engine, made, tested, options)
             why.append("" if pushed.sent else "already pushed: the registry has this digest")
     left = (*_left(built.image, server.image(made), made.reference), *undo)
     templates = {
@@ -113,6 +109,22 @@ def demo(project: Project, options: Options) -> Demo:
     return Demo(
         steps=tuple(steps), pushed=pushed, templates=templates, ref=built.image.ref, undo=left
     )
+
+
+def _pushed(engine: Docker, made: base.Base, tested: Tested, options: Options) -> Pushed:
+    """The image in a registry of this machine, which is started if it does not run."""
+    from imagegen.commands.push import attestations_of, delivered
+    from imagegen.publish import push
+    from imagegen.publish.local_registry import server
+
+    host = server.start(engine, made, options.network)
+    sbom, provenance = attestations_of(engine, tested)
+    upload = push.Upload(
+        tested=tested, repository=f"{host}/{REPOSITORY}", sbom=sbom, provenance=provenance
+    )
+    done = push.push(engine, [upload], ca=options.network.ca)
+    delivered(done)
+    return done.pushed[0]
 
 
 def _engine() -> tuple[tuple[str, ...], bool]:
