@@ -100,7 +100,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """With ``-n 2`` a process has whole rows of ``ENGINE_FILES``; of other tests, one at a time."""
+    """With ``-n`` a process has whole rows of ``ENGINE_FILES``; of other tests, one at a time."""
     from xdist.scheduler import LoadScopeScheduling
 
     row = {name: files[0] for files in ENGINE_FILES for name in files}
